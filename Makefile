@@ -1,0 +1,43 @@
+# make demo    the showcase at http://127.0.0.1:8000 (PORT= changes that)
+# make test    the tests
+# make lint    style and types
+# make bench   speed and memory, side by side with the usual recipe
+#
+# Each makes the virtual environment .venv, and installs what it needs there.
+
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp
+	@echo "The showcase: http://127.0.0.1:$(PORT)"
+	@cd examples && ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
+		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
+
+test: $(VENV)/test.stamp
+	@tests/system-packages chromium
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/demo.stamp
+	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info benchmarks/build
+
+# One stamp per extra of setup.py.
+$(VENV)/%.stamp: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# Debian keeps venv in a package of its own.
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, venv' || tests/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)

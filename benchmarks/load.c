@@ -1,0 +1,275 @@
+/* The load generator: many subscribers in one process, on one core.
+ *
+ *     load PORT STREAM_PATH
+ *
+ * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
+ *
+ *     open N               open N more subscribers, wait for the first block of each
+ *     round EVENTS BATCH   publish EVENTS events, BATCH in one request, each request
+ *                          only after every subscriber has all the events before it
+ *
+ * What lives here: connections, rounds and their tally. What the bytes mean is in
+ * stream.h, and what the figures mean to the reader in report.py.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "measure.h"
+#include "stream.h"
+
+#define CONNECTING 100     /* not answered yet: less than any server's backlog */
+#define STALL_MS 15000     /* no progress for so long: what is missing is lost */
+#define SETTLE_MS 50       /* for events that come twice: after the last expected one */
+#define SEND_TIMEOUT_S 5   /* for connect and send; on loopback both are immediate */
+#define LIFE_S 600         /* for one command and the wait for it; then SIGALRM ends us */
+#define READY 512          /* sockets per epoll_wait */
+#define RECEIVE (1 << 18)  /* bytes per recv: a burst for one subscriber, many times */
+#define ROUND_EVENTS 64    /* at most: bits of `seen` */
+
+struct subscriber {
+    int fd;
+    struct stream stream;
+    uint64_t seen; /* the events of this round, one bit each */
+};
+
+struct publisher {
+    int fd;
+    char answer[13]; /* "HTTP/1.1 200", which is all that is looked at */
+    size_t length;
+};
+
+static struct tally {
+    uint64_t delivered, duplicated, misordered, stray, closed;
+    struct histogram latency;
+} tally;
+
+static int epoll;
+static struct sockaddr_in server;
+static const char *stream_path;
+static struct subscriber **subscribers;
+static size_t subscribed, opened;
+static struct publisher publisher = {.fd = -1};
+static uint64_t next_seq = 1, round_first, round_events;
+static uint64_t received_ns; /* when the bytes being read were received */
+static uint64_t progress_ns; /* of the latest new delivery, or new subscriber */
+
+static void fail(const char *what, const char *why) {
+    printf("{\"error\": \"%s: %s\"}\n", what, why);
+    exit(EXIT_FAILURE);
+}
+
+static void check(bool fine, const char *what) {
+    if (!fine)
+        fail(what, strerror(errno));
+}
+
+/* -- connections ---------------------------------------------------------------- */
+
+static int connect_and_send(const char *request, void *owner) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval limit = {.tv_sec = SEND_TIMEOUT_S};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = owner};
+    check(fd >= 0, "socket");
+    check(!setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit), "timeout");
+    check(!connect(fd, (struct sockaddr *)&server, sizeof server), "connect");
+    check(send(fd, request, strlen(request), MSG_NOSIGNAL) > 0, "send");
+    check(!epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), "epoll");
+    return fd;
+}
+
+static void subscribe(void) {
+    char request[512];
+    snprintf(request, sizeof request,
+             "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n",
+             stream_path);
+    struct subscriber *s = calloc(1, sizeof *s);
+    check(s, "memory");
+    subscribers[subscribed++] = s;
+    s->fd = connect_and_send(request, s);
+}
+
+static void publish(uint64_t first, uint64_t count) {
+    char request[512];
+    snprintf(request, sizeof request,
+             "POST /publish?first=%lu&count=%lu HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+             "Content-Length: 0\r\nConnection: close\r\n\r\n",
+             first, count);
+    publisher = (struct publisher){.fd = connect_and_send(request, &publisher)};
+}
+
+static void read_answer(const char *p, ssize_t length) {
+    size_t room = sizeof publisher.answer - 1 - publisher.length;
+    if (length > 0) {
+        size_t kept = (size_t)length < room ? (size_t)length : room;
+        memcpy(publisher.answer + publisher.length, p, kept);
+        publisher.length += kept;
+        return;
+    }
+    close(publisher.fd);
+    publisher.fd = -1;
+    if (strcmp(publisher.answer, "HTTP/1.1 200"))
+        fail("publish", "not answered by a 200");
+}
+
+/* -- deliveries ----------------------------------------------------------------- */
+
+static void count_delivery(void *owner, uint64_t seq, uint64_t stamp) {
+    struct subscriber *s = owner;
+    uint64_t index = seq - round_first; /* of an older event: huge, thus a stray */
+    if (index >= round_events) {
+        tally.stray++;
+        return;
+    }
+    uint64_t seen_from_here = s->seen >> index;
+    if (seen_from_here & 1) {
+        tally.duplicated++;
+        return;
+    }
+    tally.misordered += seen_from_here != 0;
+    s->seen |= (uint64_t)1 << index;
+    tally.delivered++;
+    progress_ns = received_ns;
+    histogram_add(&tally.latency, received_ns - stamp);
+}
+
+static void read_stream(struct subscriber *s, const char *p, ssize_t length) {
+    bool was_open = s->stream.opened;
+    if (length > 0)
+        feed(&s->stream, p, p + length, count_delivery, s);
+    if (length <= 0 || s->stream.part == BROKEN) {
+        close(s->fd);
+        tally.closed++;
+    }
+    if (s->stream.opened && !was_open) {
+        opened++;
+        progress_ns = received_ns;
+    }
+}
+
+static void read_socket(void *owner) {
+    static char buffer[RECEIVE];
+    int fd = owner == &publisher ? publisher.fd : ((struct subscriber *)owner)->fd;
+    ssize_t length = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
+    if (length < 0 && errno == EAGAIN)
+        return;
+    received_ns = now_ns();
+    if (owner == &publisher)
+        read_answer(buffer, length);
+    else
+        read_stream(owner, buffer, length);
+}
+
+static void read_ready(int timeout_ms) {
+    struct epoll_event ready[READY];
+    int count = epoll_wait(epoll, ready, READY, timeout_ms);
+    for (int i = 0; i < count; i++)
+        read_socket(ready[i].data.ptr);
+}
+
+/* False when there was no progress in time: heartbeats are none. */
+static bool progress(void) {
+    read_ready(STALL_MS);
+    return now_ns() - progress_ns < STALL_MS * 1000000ull;
+}
+
+/* -- commands ------------------------------------------------------------------- */
+
+static void open_more(size_t count) {
+    uint64_t start = progress_ns = now_ns();
+    size_t wanted = subscribed + count;
+    subscribers = realloc(subscribers, wanted * sizeof *subscribers);
+    check(subscribers, "memory");
+    while (opened < wanted) {
+        while (subscribed < wanted && subscribed - opened < CONNECTING)
+            subscribe();
+        if (!progress() || tally.closed)
+            fail("open", "a subscriber did not get the head and the first block");
+    }
+    printf("{\"subscribers\": %zu, \"seconds\": %.6f}\n", opened,
+           (double)(now_ns() - start) / 1e9);
+}
+
+static void begin_round(uint64_t events) {
+    tally = (struct tally){0};
+    round_first = next_seq;
+    round_events = events;
+    next_seq += events;
+    for (size_t i = 0; i < subscribed; i++)
+        subscribers[i]->seen = 0;
+}
+
+/* True when everybody has the first `events` events of the round. */
+static bool wait_for(uint64_t events) {
+    while (tally.delivered < events * subscribed || publisher.fd >= 0)
+        if (!progress())
+            return false;
+    return true;
+}
+
+static void settle(void) {
+    uint64_t end = now_ns() + SETTLE_MS * 1000000ull;
+    while (now_ns() < end)
+        read_ready(SETTLE_MS);
+}
+
+static void report(double seconds, double cpu) {
+    const struct histogram *latency = &tally.latency;
+    printf("{\"expected\": %lu, \"delivered\": %lu, \"duplicated\": %lu, "
+           "\"misordered\": %lu, \"stray\": %lu, \"closed\": %lu, "
+           "\"seconds\": %.6f, \"load_cpu_seconds\": %.6f, "
+           "\"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
+           round_events * subscribed, tally.delivered, tally.duplicated,
+           tally.misordered, tally.stray, tally.closed, seconds, cpu,
+           (double)histogram_quantile(latency, 0.5) / 1e6,
+           (double)histogram_quantile(latency, 0.99) / 1e6, (double)latency->max / 1e6);
+}
+
+static void run_round(uint64_t events, uint64_t batch) {
+    if (!events || events > ROUND_EVENTS || !batch || events % batch)
+        fail("round", "1 to 64 events, in batches of one size");
+    begin_round(events);
+    double cpu = cpu_seconds();
+    uint64_t start = progress_ns = now_ns();
+    for (uint64_t done = 0; done < events; done += batch) {
+        publish(round_first + done, batch);
+        if (!wait_for(done + batch))
+            break;
+    }
+    double seconds = (double)(progress_ns - start) / 1e9;
+    cpu = cpu_seconds() - cpu;
+    settle();
+    report(seconds, cpu);
+}
+
+static void obey(const char *command) {
+    uint64_t count, batch;
+    if (sscanf(command, "open %lu", &count) == 1)
+        open_more(count);
+    else if (sscanf(command, "round %lu %lu", &count, &batch) == 2)
+        run_round(count, batch);
+    else
+        fail("load", "not a command");
+}
+
+int main(int argc, char **argv) {
+    char command[128];
+    if (argc != 3) {
+        fprintf(stderr, "usage: load PORT STREAM_PATH\n");
+        return 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    server.sin_family = AF_INET;
+    server.sin_port = htons((uint16_t)atoi(argv[1]));
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    stream_path = argv[2];
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    for (alarm(LIFE_S); fgets(command, sizeof command, stdin); alarm(LIFE_S))
+        obey(command);
+    return 0;
+}

@@ -1,0 +1,173 @@
+"""What the figures mean: rounds, their medians, and the tables that show them.
+
+What never lives here: processes, and how a figure came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from contenders import BASELINE, RECIPE, Contender
+
+NONE = "-"
+TEXTS = ("server", "what it is")  # columns set to the left; figures to the right
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round, as the load generator saw it, and the server's CPU during it."""
+
+    expected: int
+    delivered: int
+    duplicated: int
+    misordered: int
+    stray: int
+    closed: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    load_cpu_seconds: float
+    server_cpu_seconds: float
+
+    @property
+    def exact(self) -> bool:
+        """Every subscriber got every event, once, in order."""
+        wrong = self.duplicated + self.misordered + self.stray + self.closed
+        return self.delivered == self.expected and not wrong
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The medians of several rounds of one kind, all of them exact."""
+
+    deliveries_per_second: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    server_busy: float
+    load_busy: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round]) -> Figures:
+        def middle(figure: Callable[[Round], float]) -> float:
+            return median(figure(one) for one in rounds)
+
+        return cls(
+            deliveries_per_second=middle(lambda one: one.delivered / one.seconds),
+            cpu_us=middle(lambda one: one.server_cpu_seconds / one.delivered * 1e6),
+            p50_ms=middle(lambda one: one.p50_ms),
+            p99_ms=middle(lambda one: one.p99_ms),
+            server_busy=middle(lambda one: one.server_cpu_seconds / one.seconds),
+            load_busy=middle(lambda one: one.load_cpu_seconds / one.seconds),
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that was measured of one contender; `rounds` by the kind of round."""
+
+    contender: Contender
+    kilobytes: float
+    joins_per_second: float
+    rounds: Mapping[str, Sequence[Round]]
+
+    @property
+    def deliveries(self) -> int:
+        return sum(one.delivered for kind in self.rounds.values() for one in kind)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.contender.name,
+            "notes": self.contender.notes,
+            "kilobytes_per_subscriber": self.kilobytes,
+            "joins_per_second": self.joins_per_second,
+            "deliveries": self.deliveries,
+            "kinds": {
+                kind: {
+                    "medians": asdict(Figures.of(rounds)),
+                    "rounds": [asdict(one) for one in rounds],
+                }
+                for kind, rounds in self.rounds.items()
+            },
+        }
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    to_width = [str.ljust if name in TEXTS else str.rjust for name in header]
+
+    def line(cells: Sequence[str]) -> str:
+        placed = zip(to_width, cells, widths, strict=True)
+        return "  ".join(place(cell, width) for place, cell, width in placed).rstrip()
+
+    rule = ["-" * width for width in widths]
+    return "\n".join([title, "", *map(line, [header, rule, *rows])])
+
+
+def ratio(value: float, reference: float | None) -> str:
+    return f"{value / reference:.2f}" if reference else NONE
+
+
+def rounds_table(title: str, figures: Mapping[str, Figures]) -> str:
+    references = [figures.get(BASELINE), figures.get(RECIPE)]
+
+    def ratios(value: float, figure: Callable[[Figures], float]) -> list[str]:
+        return [ratio(value, figure(to)) if to else NONE for to in references]
+
+    def row(name: str, one: Figures) -> list[str]:
+        return [
+            name,
+            f"{one.deliveries_per_second:,.0f}",
+            *ratios(one.deliveries_per_second, lambda to: to.deliveries_per_second),
+            f"{one.cpu_us:.2f}",
+            *ratios(one.cpu_us, lambda to: to.cpu_us),
+            f"{one.p50_ms:.1f}",
+            f"{one.p99_ms:.1f}",
+            f"{one.server_busy:.0%}",
+            f"{one.load_busy:.0%}",
+        ]
+
+    header = [
+        "server",
+        "deliveries/s",
+        "vs C",
+        "vs recipe",
+        "CPU µs",
+        "vs C",
+        "vs recipe",
+    ]
+    header += ["p50 ms", "p99 ms", "server busy", "load busy"]
+    return table(title, header, [row(*item) for item in figures.items()])
+
+
+def subscribers_table(results: Sequence[Result]) -> str:
+    kilobytes = {result.contender.name: result.kilobytes for result in results}
+    header = ["server", "kB each", "vs recipe", "joins/s", "in order", "what it is"]
+    rows = [
+        [
+            result.contender.name,
+            f"{result.kilobytes:.1f}",
+            ratio(result.kilobytes, kilobytes.get(RECIPE)),
+            f"{result.joins_per_second:,.0f}",
+            f"{result.deliveries:,}",
+            result.contender.notes,
+        ]
+        for result in results
+    ]
+    return table("Subscribers, and the deliveries checked", header, rows)
+
+
+def report(results: Sequence[Result]) -> str:
+    """Return all tables: one for each kind of round, one of the subscribers."""
+    kinds = results[0].rounds if results else ()
+    rounds = [
+        rounds_table(
+            kind, {one.contender.name: Figures.of(one.rounds[kind]) for one in results}
+        )
+        for kind in kinds
+    ]
+    return "\n\n".join([*rounds, subscribers_table(results)])

@@ -1,0 +1,103 @@
+// The chat panel. What is sent goes out with a POST; what is shown came by the stream.
+
+import { followEnd } from "./scroll.js";
+import { clock } from "./units.js";
+
+const KEPT = 200; // messages on the page
+const MOODS = ["Calm", "Curious", "Brave", "Quiet", "Sunny", "Nimble", "Kind", "Witty"];
+const BEASTS = ["Otter", "Heron", "Badger", "Lynx", "Finch", "Marmot", "Newt", "Crane"];
+
+const any = (list) => list[Math.floor(Math.random() * list.length)];
+
+export function showChat(stream) {
+  const form = document.getElementById("chat-form");
+  const log = document.getElementById("chat-log");
+  const name = rememberedName(document.getElementById("chat-name"));
+  const follow = followEnd(log);
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send(form);
+  });
+  stream.addEventListener("event", ({ detail }) => {
+    if (detail.type !== "chat") return;
+    document.getElementById("chat-empty").hidden = true;
+    log.append(bubble(detail, name.value));
+    if (log.children.length > KEPT) log.firstElementChild.remove();
+    follow();
+  });
+  // Until the past has been replayed, a screen reader should not read it all out.
+  stream.addEventListener("state", ({ detail }) => {
+    if (detail.state === "open") setTimeout(() => log.removeAttribute("aria-busy"), 500);
+  });
+}
+
+function rememberedName(input) {
+  input.value = localStorage.getItem("name") ?? `${any(MOODS)} ${any(BEASTS)}`;
+  const remember = () => localStorage.setItem("name", input.value);
+  input.addEventListener("change", remember);
+  remember();
+  return input;
+}
+
+async function send(form) {
+  const text = form.elements.text;
+  const button = form.querySelector("button");
+  button.disabled = true;
+  const complaint = await post(form);
+  button.disabled = false;
+  document.getElementById("chat-error").textContent = complaint;
+  text.toggleAttribute("aria-invalid", Boolean(complaint));
+  if (!complaint) text.value = "";
+  text.focus();
+}
+
+// Resolves to the empty text, or to a sentence that says what went wrong.
+async function post(form) {
+  try {
+    const body = new URLSearchParams(new FormData(form));
+    const response = await fetch(form.action, { method: "POST", body });
+    if (response.ok) return "";
+    if (response.status === 400) return await response.text();
+    return `The server did not take it (status ${response.status}).`;
+  } catch {
+    return "The server cannot be reached just now. Your message is still here.";
+  }
+}
+
+function bubble({ data, time, kind }, myName) {
+  const item = document.createElement("li");
+  item.classList.toggle("mine", data.name === myName);
+  item.classList.toggle("missed", kind === "missed");
+  item.style.setProperty("--hue", hue(data.name));
+
+  const author = part("span", "author", data.name);
+  const when = part("time", "", clock(time, "short"));
+  when.dateTime = new Date(time).toISOString();
+  const head = part("p", "byline", "");
+  head.append(author, when);
+  if (kind === "missed") head.append(part("span", "tag", "missed, came back"));
+
+  const face = part("span", "face", initials(data.name));
+  face.ariaHidden = "true";
+  item.append(face, head, part("p", "text", data.text));
+  return item;
+}
+
+function part(name, className, text) {
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+function initials(name) {
+  return name.split(" ").slice(0, 2).map((word) => [...word][0]).join("").toUpperCase();
+}
+
+// The same name has the same colour in every tab.
+function hue(name) {
+  let sum = 0;
+  for (const letter of name) sum = (sum * 31 + letter.codePointAt(0)) % 360;
+  return (sum * 137) % 360;
+}

@@ -1,0 +1,139 @@
+// The page's one EventSource: its state, its last id, and its cuts. No DOM in here.
+//
+// A Stream dispatches
+//
+//   "state"   { state, until }    connecting, open, cut (until a time) or reconnecting
+//   "event"   { type, id, text, data, time, kind, after }
+//             time is when it was published, by this browser's clock (milliseconds);
+//             kind is "own" (a stream-… event of flask_sse_lite), "history" (older
+//             than this page), "missed" (published while we were away, replayed
+//             `after` so many milliseconds) or "live"
+//   "resumed" { count, ms, ordered, gap }    once what was missed has come back
+
+const OWN = ["stream-open", "stream-position", "stream-gap", "stream-end"];
+const REMEMBERED = 2000; // ids; more than the server retains of our channels
+const SETTLED = 300; // ms without another missed event: that was the last one
+const REFUSED = 5000; // ms; EventSource gives up on a 502, so we come back ourselves
+
+export class Stream extends EventTarget {
+  #url;
+  #types;
+  #skew; // this clock minus the server's, in milliseconds
+  #source = null;
+  #timer = 0;
+  #lastId = "";
+  #seen = new Set();
+  #asked = null; // when the running attempt to connect was begun
+  #opened = 0; // when it succeeded
+  #resumed = null; // what came back since then
+  #settling = 0;
+
+  constructor(url, types, serverTime) {
+    super();
+    this.#url = url;
+    this.#types = types;
+    this.#skew = Date.now() - serverTime;
+  }
+
+  open() {
+    clearTimeout(this.#timer);
+    const url = new URL(this.#url, location.href);
+    // A new EventSource cannot send the header Last-Event-ID: hence the query. When
+    // the browser reconnects by itself it sends the header, which the server prefers.
+    if (this.#lastId) url.searchParams.set("last_event_id", this.#lastId);
+    this.#asked = performance.now();
+    this.#source = new EventSource(url);
+    this.#source.addEventListener("open", () => this.#onOpen());
+    this.#source.addEventListener("error", () => this.#onError());
+    for (const type of [...OWN, ...this.#types]) {
+      this.#source.addEventListener(type, (message) => this.#onEvent(message));
+    }
+    this.#enter(this.#lastId ? "reconnecting" : "connecting");
+  }
+
+  cut(seconds) {
+    clearTimeout(this.#timer);
+    this.#source.close();
+    this.#settle();
+    this.#timer = setTimeout(() => this.open(), seconds * 1000);
+    this.#enter("cut", Date.now() + seconds * 1000);
+  }
+
+  #onOpen() {
+    this.#opened = Date.now();
+    if (this.#lastId) {
+      const from = this.#asked ?? performance.now();
+      this.#resumed = { from, count: 0, ms: 0, ordered: true, sequence: -1, gap: null };
+      this.#settleIn(SETTLED * 2);
+    }
+    this.#enter("open");
+  }
+
+  #onError() {
+    this.#settle();
+    this.#asked = null;
+    if (this.#source.readyState === EventSource.CLOSED) {
+      this.#timer = setTimeout(() => this.open(), REFUSED);
+    }
+    this.#enter(this.#lastId ? "reconnecting" : "connecting");
+  }
+
+  #onEvent({ type, data: text, lastEventId: id }) {
+    this.#lastId = id;
+    const data = text ? JSON.parse(text) : null;
+    if (type.startsWith("stream-")) {
+      if (type === "stream-gap" && this.#resumed) this.#resumed.gap = data;
+      this.#tell("event", { type, id, text, data, time: Date.now(), kind: "own" });
+    } else if (this.#isNew(id)) {
+      const time = this.#localTime(data.time);
+      this.#tell("event", { type, id, text, data, time, ...this.#classify(id, time) });
+    }
+  }
+
+  #classify(id, time) {
+    if (time > this.#opened) return { kind: "live" };
+    const resumed = this.#resumed;
+    if (!resumed) return { kind: "history" };
+    const sequence = Number(id.slice(id.lastIndexOf("-") + 1));
+    resumed.ordered &&= sequence > resumed.sequence;
+    resumed.sequence = sequence;
+    resumed.count += 1;
+    resumed.ms = performance.now() - resumed.from;
+    this.#settleIn(SETTLED);
+    return { kind: "missed", after: resumed.ms };
+  }
+
+  // After a gap the server sends all that it retains: some of it we have already.
+  #isNew(id) {
+    if (this.#seen.has(id)) return false;
+    this.#seen.add(id);
+    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.keys().next().value);
+    return true;
+  }
+
+  // No event arrives before it was published: the fastest shows how far the clocks
+  // are apart at most.
+  #localTime(seconds) {
+    this.#skew = Math.min(this.#skew, Date.now() - seconds * 1000);
+    return seconds * 1000 + this.#skew;
+  }
+
+  #settleIn(ms) {
+    clearTimeout(this.#settling);
+    this.#settling = setTimeout(() => this.#settle(), ms);
+  }
+
+  #settle() {
+    clearTimeout(this.#settling);
+    if (this.#resumed) this.#tell("resumed", this.#resumed);
+    this.#resumed = null;
+  }
+
+  #enter(state, until = null) {
+    this.#tell("state", { state, until });
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,26 @@
+"""Server-Sent Events for Flask."""
+
+from __future__ import annotations
+
+from .errors import InvalidType, InvalidValue, NoApplication, SSEError
+from .event import Event
+from .extension import SSE, Message, ServerSentEventsBlueprint
+from .response import EventStream
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SSE",
+    "Event",
+    "EventStream",
+    "InvalidType",
+    "InvalidValue",
+    "Message",
+    "NoApplication",
+    "SSEError",
+    "ServerSentEventsBlueprint",
+    "sse",
+]
+
+#: An SSE that is ready to be registered: enough for most applications.
+sse = SSE()

@@ -1,0 +1,72 @@
+"""The brokers: what carries published events to every process's log.
+
+Here stands the contract, once, and which URL means which broker. A broker knows
+nothing of Flask, nor of who listens: it fills a log, and readers read that.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from importlib import import_module
+
+from ..errors import InvalidValue
+from ..event import Event
+from ..log import Log
+from ..settings import Settings
+
+#: A URL's scheme, and the module beside this one with that broker's ``connect``.
+BROKERS = {"memory": "memory"}
+
+
+class Broker(ABC):
+    """One process's way to the events of an application.
+
+    Any thread or greenlet may call any method. A broker is made in the process that
+    uses it, never before a fork.
+    """
+
+    #: What this process remembers, and what its readers read.
+    log: Log
+
+    #: Whether what one process publishes arrives in all of them.
+    is_shared: bool
+
+    @abstractmethod
+    def publish(self, channel: str, event: Event) -> Event:
+        """Put an event at the next position of all, and see to it that it comes into
+        the log of every process, in that order.
+
+        :returns: the event as it stands in its channel, with its id.
+        """
+
+    @abstractmethod
+    def end(self, channel: str) -> None:
+        """Put a channel's end at the next position, in the same way."""
+
+    @abstractmethod
+    def position(self) -> str:
+        """Where the newest event of any process stands."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections and files. The log stays readable."""
+
+
+def connect(settings: Settings) -> Broker:
+    """The broker that a configuration's URL names, for this process.
+
+    :raises InvalidValue: for a scheme that there is no broker for. (Never memory
+        instead: that would work on one worker, and lose events on two.)
+    """
+    match = re.match("([a-z][a-z0-9+.-]*):", settings.url, re.IGNORECASE)
+    scheme = match[1].lower() if match else settings.url
+    if scheme not in BROKERS:
+        known = ", ".join(f"{name}://" for name in BROKERS)
+        raise InvalidValue(
+            f"SSE_URL has the scheme {scheme!r}, for which this version of "
+            f"flask_sse_lite has no broker. Set it to one of: {known}"
+        )
+    module = import_module(f".{BROKERS[scheme]}", __name__)
+    broker: Broker = module.connect(settings)
+    return broker

@@ -1,0 +1,36 @@
+"""The memory broker: the log itself. Nothing leaves the process."""
+
+from __future__ import annotations
+
+from ..errors import InvalidValue
+from ..event import Event
+from ..log import Log
+from ..settings import Settings
+from . import Broker
+
+
+class MemoryBroker(Broker):
+    """Publishing is appending."""
+
+    is_shared = False
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def publish(self, channel: str, event: Event) -> Event:
+        return self.log.append(channel, event)
+
+    def end(self, channel: str) -> None:
+        self.log.end(channel)
+
+    def position(self) -> str:
+        return self.log.position()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+def connect(settings: Settings) -> MemoryBroker:
+    if settings.url.rstrip("/") != "memory:":
+        raise InvalidValue("SSE_URL for one process is memory:// with nothing behind")
+    return MemoryBroker(Log(history=settings.history, age=settings.history_age))

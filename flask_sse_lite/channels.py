@@ -1,0 +1,208 @@
+"""The channels of one application, and what can be done with them.
+
+Here lives what every ``SSE`` instance of an application shares: one configuration, and
+in each process one broker with its log. Requests, routes and permission are unknown
+here: who calls has been let in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from .brokers import Broker, connect
+from .errors import InvalidType, InvalidValue
+from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .log import Cursor, Log
+from .settings import Settings
+from .subscription import BATCH_BYTES, Subscription
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Channels:
+    """The channels of one application. Thread-safe.
+
+    :param config: the application's configuration; it is read at first use.
+    :param dumps: the application's way to JSON.
+    """
+
+    def __init__(self, config: Mapping[str, Any], dumps: Callable[[Any], str]) -> None:
+        self._config = config
+        self._dumps = dumps
+        self._settings: Settings | None = None
+        # By process id: a log and its epoch may not be shared by processes that were
+        # forked from one another.
+        self._brokers: dict[int, Broker] = {}
+        self._warned: set[str] = set()
+        #: Whether this process serves requests, so that it can have subscribers.
+        self.has_served = False
+        #: Whether its server runs other processes like it.
+        self.has_siblings = False
+        #: Called with every event published here, after it was. They may not raise.
+        self.recorders: list[Callable[[Event], None]] = []
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration as it was at first use.
+
+        :raises InvalidValue: for what cannot be configured.
+        """
+        if self._settings is None:
+            if not (self._config.get("SSE_URL") or self._config.get("SSE_REDIS_URL")):
+                if self._config.get("REDIS_URL"):
+                    self._warn(
+                        "REDIS_URL is set, but not read here. Set SSE_URL to publish "
+                        "through a broker; without it, events stay in one process."
+                    )
+            self._settings = Settings.read(self._config)
+        return self._settings
+
+    @property
+    def broker(self) -> Broker:
+        """This process's broker."""
+        pid = os.getpid()
+        try:
+            return self._brokers[pid]
+        except KeyError:
+            # Of two threads that come here at once, both go on with one of the two.
+            return self._brokers.setdefault(pid, connect(self.settings))
+
+    @property
+    def log(self) -> Log:
+        return self.broker.log
+
+    def publish(
+        self,
+        data: Any,
+        type: str | None,
+        id: str | int | None,
+        retry: int | None,
+        channel: str | Iterable[str],
+    ) -> Event:
+        """See ``SSE.publish``."""
+        names = check_own(*_listed(channel))
+        event = self._event(data, type, id, retry)
+        broker = self.broker
+        if self.has_siblings:
+            self.warn_of_siblings()
+        elif not self.has_served and not self.recorders:
+            self._warn_of_silence()
+        for name in names:
+            published = broker.publish(name, event)
+            for record in self.recorders:
+                record(published)
+        return published
+
+    def _event(
+        self, data: Any, type: str | None, id: str | int | None, retry: int | None
+    ) -> Event:
+        if not isinstance(data, Event):
+            return Event(to_text(data, self._dumps), type, id, retry)
+        if type is not None or id is not None or retry is not None:
+            raise InvalidType(
+                "An Event has its own type, id and retry: publish it without others"
+            )
+        return data
+
+    def subscribe(
+        self, channels: Iterable[str], since: str = "", replay: int | None = None
+    ) -> Cursor:
+        """Where a new subscriber begins.
+
+        :param since: the id it resumes from; empty for a newcomer.
+        :param replay: events of each channel that a newcomer gets; None for the
+            configuration's number.
+        """
+        last = self.settings.replay if replay is None else replay
+        return self.log.cursor(channels, since, last)
+
+    def stream(self, cursor: Cursor) -> Subscription:
+        return Subscription(self.log, cursor, self.settings)
+
+    def messages(
+        self, channel: str, since: str | None, timeout: float | None
+    ) -> Iterator[Event]:
+        """See ``SSE.messages``."""
+        cursor = self.log.cursor(check_own(channel), since or "")
+        return _messages(self.log, cursor, timeout)
+
+    def end(self, channel: str) -> None:
+        """See ``SSE.close``."""
+        (name,) = check_own(channel)
+        self.broker.end(name)
+
+    def warn_of_siblings(self) -> None:
+        """Tell the operator, once, what several processes mean for a broker that is
+        not shared."""
+        if self.has_siblings and not self.broker.is_shared:
+            self._warn(
+                "The server runs several worker processes, and SSE_URL is memory://, "
+                "which is one process's own: a browser sees only what the worker that "
+                "it is connected to publishes. Run one worker (gunicorn -k gevent "
+                "-w 1), or set SSE_URL to a broker that processes share."
+            )
+
+    def _warn_of_silence(self) -> None:
+        if not self.broker.is_shared:
+            self._warn(
+                "An event was published by a process that has served no request so "
+                "far, and SSE_URL is memory://, which is one process's own: unless "
+                "this is the web server itself, no browser will ever see its events. "
+                "Publish from the web application, or set SSE_URL to a broker that "
+                "processes share."
+            )
+
+    def _warn(self, message: str) -> None:
+        """Say something once in the life of the process."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
+
+
+def check_own(*channels: str) -> tuple[str, ...]:
+    """An application's channels, without doubles.
+
+    :raises InvalidValue: when there are none, or one cannot be an application's.
+    """
+    for name in channels:
+        check_channel(name)
+        if name.startswith(RESERVED_CHANNEL_PREFIX):
+            raise InvalidValue(
+                f"Channels that begin with {RESERVED_CHANNEL_PREFIX!r} are this "
+                f"extension's own: {name!r}"
+            )
+    if not channels:
+        raise InvalidValue("Name at least one channel")
+    return tuple(dict.fromkeys(channels))
+
+
+def _listed(channel: str | Iterable[str]) -> Iterable[str]:
+    if isinstance(channel, str):
+        return (channel,)
+    if isinstance(channel, Iterable) and not isinstance(channel, (bytes, Mapping)):
+        return channel
+    raise InvalidType(
+        f"channel is a name or several, not {type(channel).__name__!r}: {channel!r}"
+    )
+
+
+def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:
+    news = threading.Event()
+    log.watch(cursor.channels, news.set)
+    try:
+        while True:
+            news.clear()
+            batch = log.read(cursor, BATCH_BYTES)
+            if batch.gap:
+                yield batch.gap
+            yield from (entry.event for entry in batch.entries if entry.event)
+            if batch.ended:
+                return
+            if not (batch.gap or batch.entries) and not news.wait(timeout):
+                return
+    finally:
+        log.unwatch(cursor.channels, news.set)

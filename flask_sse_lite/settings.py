@@ -1,0 +1,132 @@
+"""The configuration: what it may say, and what holds where it says nothing.
+
+Here live the ``SSE_…`` keys, each with its check. Every limit that can be set stands
+here; limits that cannot are constants beside their only user.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .errors import InvalidValue
+from .event import check_channel
+
+#: File descriptors left to the application and its server, when the limit on streams
+#: is derived from the process's own: at least so many, or an eighth.
+DESCRIPTOR_RESERVE = 128
+DESCRIPTOR_RESERVE_SHARE = 8
+
+#: The limit on streams where the system sets none on file descriptors.
+UNLIMITED = sys.maxsize
+
+
+def _connections_by_descriptors() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return UNLIMITED
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return UNLIMITED
+    return max(1, soft - max(DESCRIPTOR_RESERVE, soft // DESCRIPTOR_RESERVE_SHARE))
+
+
+def _whole(least: int) -> Callable[[Any], str | None]:
+    def check(value: Any) -> str | None:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return None
+        return f"a whole number from {least} up"
+
+    return check
+
+
+def _seconds(value: Any) -> str | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return None if is_number and value > 0 else "a number of seconds above 0"
+
+
+def _seconds_or_none(value: Any) -> str | None:
+    if value is None or _seconds(value) is None:
+        return None
+    return "None, or a number of seconds above 0"
+
+
+def _url(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else 'a URL such as "memory://"'
+
+
+def _channels(value: Any) -> str | None:
+    problem = 'a list of channels, each a name or ending in "*"'
+    if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
+        return problem
+    try:
+        for name in value:
+            check_channel(name)
+    except InvalidValue as error:
+        return f"{problem} ({error})"
+    return None
+
+
+def _setting(default: Any, check: Callable[[Any], str | None]) -> Any:
+    return field(metadata={"check": check, "default": default})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One application's configuration, checked. The README says what each means."""
+
+    url: str = _setting("memory://", _url)
+    history: int = _setting(256, _whole(1))
+    history_age: float = _setting(300, _seconds)
+    replay: int = _setting(0, _whole(0))
+    heartbeat: float = _setting(15, _seconds)
+    retry: int = _setting(3000, _whole(0))
+    max_connections: int = _setting(None, _whole(1))
+    max_age: float | None = _setting(None, _seconds_or_none)
+    public_channels: tuple[str, ...] = _setting(("sse",), _channels)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Settings:
+        """Read an application's ``SSE_…`` keys.
+
+        :raises InvalidValue: naming the key, its value and what it may be.
+        """
+        values = {
+            setting.name: _read_key(
+                config,
+                f"SSE_{setting.name.upper()}",
+                setting.metadata["default"],
+                setting.metadata["check"],
+            )
+            for setting in fields(cls)
+        }
+        if config.get("SSE_URL") is None and config.get("SSE_REDIS_URL"):
+            # As Flask-SSE calls it.
+            values["url"] = config["SSE_REDIS_URL"]
+        if values["max_connections"] is None:
+            values["max_connections"] = _connections_by_descriptors()
+        values["public_channels"] = tuple(values["public_channels"])
+        return cls(**values)
+
+    def is_public(self, channel: str) -> bool:
+        """Whether the blueprint's view serves a channel to anyone, when no authorizer
+        is set."""
+        return any(
+            channel.startswith(name[:-1]) if name.endswith("*") else channel == name
+            for name in self.public_channels
+        )
+
+
+def _read_key(
+    config: Mapping[str, Any], key: str, default: Any, check: Callable[[Any], Any]
+) -> Any:
+    value = config.get(key)
+    if value is None:
+        return default
+    if problem := check(value):
+        shown = "(not shown)" if key.endswith("URL") else repr(value)
+        raise InvalidValue(f"The configuration's {key} is {problem}, not {shown}")
+    return value

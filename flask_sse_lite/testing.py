@@ -1,0 +1,84 @@
+"""For the tests of applications: reading a stream that does not end, and recording
+what was published where no stream is needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .event import RESERVED_TYPE_PREFIX, Decoder, Event
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from werkzeug.wrappers import Response
+
+#: Our own events that tell a client where it stands: every stream has them, and no
+#: test of an application waits for one.
+BOOKKEEPING = (f"{RESERVED_TYPE_PREFIX}open", f"{RESERVED_TYPE_PREFIX}position")
+
+
+def read_events(
+    response: Response,
+    *,
+    count: int | None = None,
+    timeout: float = 5.0,
+    bookkeeping: bool = False,
+) -> list[Event]:
+    """The events of a test client's response, as a client gets them; then the response
+    is closed.
+
+    It returns when there are ``count``, when the stream ends, or after ``timeout``
+    seconds, with what has come by then. An application's generator that blocks is
+    not interrupted.
+
+    :param count: events to wait for; None for all until the end or the timeout.
+    :param timeout: seconds.
+    :param bookkeeping: whether ``stream-open`` and ``stream-position`` count too.
+    :raises AssertionError: when the response is no event stream.
+    """
+    if response.mimetype != "text/event-stream":
+        raise AssertionError(f"No event stream: {response.status} {response.mimetype}")
+    events: list[Event] = []
+    timer = threading.Timer(timeout, _close, [response])
+    timer.daemon = True
+    timer.start()
+    decoder = Decoder()
+    try:
+        chunks = response.iter_encoded()
+        while count is None or len(events) < count:
+            chunk = next(chunks, None)
+            if chunk is None:
+                break
+            events += [
+                event
+                for event in decoder.feed(chunk)
+                if bookkeeping or event.type not in BOOKKEEPING
+            ]
+    finally:
+        timer.cancel()
+        timer.join()
+        response.close()
+    return events if count is None else events[:count]
+
+
+def _close(response: Response) -> None:
+    """End the wait of another thread for this response."""
+    try:
+        response.close()
+    except ValueError:
+        pass  # A generator that runs cannot be closed; the reader does it later.
+
+
+@contextmanager
+def published(app: Flask) -> Iterator[list[Event]]:
+    """Record what an application publishes, each event with its channel and id, in the
+    order of publishing. Thread-safe."""
+    events: list[Event] = []
+    recorders = app.extensions["sse"].recorders
+    recorders.append(events.append)
+    try:
+        yield events
+    finally:
+        recorders.remove(events.append)

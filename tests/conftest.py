@@ -1,0 +1,71 @@
+"""What holds for every test: nothing is left behind, and nothing skipped in CI."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from flask_sse_lite import SSE
+
+#: Seconds that what a test ended may take to be gone. (The hub looks around every
+#: quarter of a second, and a server notices its clients' leaving in its own time.)
+GRACE = 5.0
+
+
+def _open_descriptors() -> set[str]:
+    """The open file descriptors, each with what it is open on."""
+    found = set()
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{descriptor} {os.readlink(f'/proc/self/fd/{descriptor}')}")
+        except OSError:
+            pass  # The one that lists them.
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread or a file descriptor behind."""
+    threads = set(threading.enumerate())
+    descriptors = _open_descriptors()
+    yield
+    deadline = time.monotonic() + GRACE
+    while True:
+        left = {str(thread) for thread in set(threading.enumerate()) - threads}
+        left |= _open_descriptors() - descriptors
+        if not left:
+            return
+        assert time.monotonic() < deadline, f"left behind: {sorted(left)}"
+        gc.collect()
+        time.sleep(0.02)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
+    """Under CI=true a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":  # type: ignore[attr-defined]
+        report.outcome = "failed"  # type: ignore[attr-defined]
+    return report  # type: ignore[return-value]
+
+
+@pytest.fixture
+def sse() -> SSE:
+    return SSE()
+
+
+@pytest.fixture
+def app(sse: SSE) -> Flask:
+    """An application with the blueprint at /stream."""
+    app = Flask("application")
+    app.config["TESTING"] = True
+    app.register_blueprint(sse)
+    return app
