@@ -18,7 +18,8 @@ from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .log import Cursor, Log
 from .settings import Settings
-from .subscription import BATCH_BYTES, Subscription
+from .stream import BATCH_BYTES
+from .subscription import Subscription
 
 logger = logging.getLogger("flask_sse_lite")
 

@@ -20,7 +20,7 @@ from .errors import InvalidType, InvalidValue, NoApplication
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .hub import current_hub
 from .response import HEADERS, MIMETYPE, EventStream, last_event_id
-from .subscription import spread_retry
+from .stream import spread_retry
 
 #: Channels in one stream. Each costs a look at every wake.
 MAX_CHANNELS = 64
@@ -174,6 +174,11 @@ class SSE(Blueprint):
         again."""
         _channels().end(channel)
 
+    def stats(self) -> dict[str, Any]:
+        """How this process's streams are delivered: how many are open now, handed off
+        or iterated, and how many there were since it began, by server or reason."""
+        return current_hub().stats()
+
     # The view
 
     def _view(self) -> Response:
@@ -314,20 +319,23 @@ def _forbid(reason: str) -> NoReturn:
 def _stream(names: tuple[str, ...], replay: int | None) -> Response:
     channels = _channels()
     channels.warn_of_siblings()
-    if len(current_hub()) >= channels.settings.max_connections:
-        return _no_room()
+    hub = current_hub()
+    if hub.is_stopping:
+        return _come_back(channels.settings.retry)
+    if len(hub) >= channels.settings.max_connections:
+        return _come_back(RETRY_WHEN_FULL)
     cursor = channels.subscribe(names, last_event_id(), replay)
     if channels.log.is_finished(cursor):
         return flask.Response(status=204)
     return EventStream(channels.stream(cursor))
 
 
-def _no_room() -> Response:
+def _come_back(milliseconds: int) -> Response:
     """A browser gives a stream up for good unless the answer is 200, so it gets one,
     which says when to come back. Others get the status that says it."""
-    retry = spread_retry(RETRY_WHEN_FULL)
+    retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
         return flask.Response(f"retry: {retry}\n\n", mimetype=MIMETYPE, headers=HEADERS)
     raise ServiceUnavailable(
-        "All connections for event streams are in use.", retry_after=retry // 1000
+        "There is no room for an event stream now.", retry_after=-(-retry // 1000)
     )

@@ -46,11 +46,13 @@ class Entry(NamedTuple):
 
 class Batch(NamedTuple):
     """What a cursor had before it: a ``stream-gap`` event where something is lost,
-    what is there, and whether all its channels ended with that."""
+    and what is there. ``ended`` says that all its channels ended with that, ``more``
+    that there is more than was asked for."""
 
     gap: Event | None
     entries: list[Entry]
     ended: bool
+    more: bool
 
 
 class Cursor:
@@ -78,6 +80,14 @@ class Cursor:
 
     def floor(self, channel: str) -> int:
         return max(self.position, self.floors.get(channel, BEGINNING))
+
+    def copy(self) -> Cursor:
+        """The same place, for another reader."""
+        cursor = Cursor(self.channels, self.position, self.since)
+        cursor.floors = self.floors.copy()
+        cursor.ended = self.ended.copy()
+        cursor.unknown = self.unknown
+        return cursor
 
     def advance(self, pending: list[Entry], limit: int) -> tuple[list[Entry], bool]:
         """Step over entries, up to so many bytes of them or to where all channels
@@ -323,11 +333,12 @@ class Log:
             gap = self._gap(cursor)
             pending = self._pending(cursor)
             entries, ended = cursor.advance(pending, limit)
-            if not ended and len(entries) == len(pending):
+            more = not ended and len(entries) < len(pending)
+            if not ended and not more:
                 cursor.position = self.sequence
                 cursor.floors.clear()
             cursor.since = ""
-        return Batch(gap, entries, ended)
+        return Batch(gap, entries, ended, more)
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to

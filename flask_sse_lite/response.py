@@ -23,7 +23,7 @@ from .event import Event, own_event, to_text
 from .subscription import Subscription
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 MIMETYPE = "text/event-stream"
 
@@ -73,6 +73,17 @@ class EventStream(Response):
         if has_request_context():
             frames = stream_with_context(frames)
         super().__init__(frames, headers=HEADERS)
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """The WSGI application that a response is. A subscription gets to know what
+        its server answered: through that it finds its connection."""
+        app_iter, status, headers = self.get_wsgi_response(environ)
+        write = start_response(status, headers)
+        if isinstance(self.response, Subscription):
+            self.response.started(environ, write)
+        return app_iter
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
         """What the server iterates. A subscription is handed to it without werkzeug's

@@ -58,6 +58,10 @@ def _url(value: Any) -> str | None:
     return None if isinstance(value, str) and value else 'a URL such as "memory://"'
 
 
+def _handoff(value: Any) -> str | None:
+    return None if value in ("auto", True, False) else '"auto", True or False'
+
+
 def _channels(value: Any) -> str | None:
     problem = 'a list of channels, each a name or ending in "*"'
     if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
@@ -86,6 +90,7 @@ class Settings:
     retry: int = _setting(3000, _whole(0))
     max_connections: int = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
+    handoff: bool | str = _setting("auto", _handoff)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
 
     @classmethod

@@ -1,0 +1,176 @@
+"""How the hub waits and sends, on threads and on gevent.
+
+Here lives what differs between the two, and nothing of streams: a real epoll that is
+woken through a descriptor, and a send that costs as little as the system has it. Only
+the hub uses this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: Where this is False, no connection can be taken over. (Not by select.epoll: gevent
+#: hides that.)
+IS_SUPPORTED = sys.platform == "linux"
+
+READABLE = getattr(select, "EPOLLIN", 0x001) | getattr(select, "EPOLLRDHUP", 0x2000)
+WRITABLE = getattr(select, "EPOLLOUT", 0x004)
+
+
+class Poller:
+    """One epoll for native threads.
+
+    ``wake`` may be called from any thread; all else is the hub's loop's own.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = _original("select", "epoll")()
+        self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._waker, READABLE)
+        self._is_closed = False
+        self.close_descriptor: Callable[[int], None] = _original("os", "close")
+        self.socket: type[socket.socket] = _original("socket", "socket")
+        self.send = self._sender()
+
+    def _sender(self) -> Callable[[int, bytes], int]:
+        return _send_keeping_gil()
+
+    def add(self, descriptor: int) -> None:
+        self._epoll.register(descriptor, READABLE)
+
+    def watch_writable(self, descriptor: int, wanted: bool) -> None:
+        self._epoll.modify(descriptor, READABLE | WRITABLE if wanted else READABLE)
+
+    def remove(self, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait for news, at most so many seconds.
+
+        :returns: descriptors with what they are ready for. A wake is not among them.
+        """
+        return self._without_wakes(self._epoll.poll(timeout))
+
+    def wake(self) -> None:
+        os.eventfd_write(self._waker, 1)
+
+    def give_way(self) -> None:
+        """Let others run, in the middle of long work. Native threads just do."""
+
+    def close(self) -> None:
+        """Free the descriptors. In a forked child, that leaves the parent's alone."""
+        self._is_closed = True
+        self._epoll.close()
+        self.close_descriptor(self._waker)
+
+    def _without_wakes(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        others = [event for event in events if event[0] != self._waker]
+        if len(others) < len(events):
+            os.eventfd_read(self._waker)
+        return others
+
+
+class GeventPoller(Poller):
+    """The same epoll, in a greenlet: one watcher on its descriptor stands for all that
+    are registered in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import gevent
+
+        self._gevent = gevent
+        self._hub = gevent.get_hub()
+        self._watcher = self._hub.loop.io(self._epoll.fileno(), 1)
+
+    def _sender(self) -> Callable[[int, bytes], int]:
+        # There is one thread: nobody waits for the GIL.
+        return os.write
+
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        events = self._epoll.poll(0)
+        if not events:
+            with self._gevent.Timeout(timeout, False):
+                self._hub.wait(self._watcher)
+            if self._is_closed:  # This is a forked child's copy of the greenlet.
+                return []
+            events = self._epoll.poll(0)
+        return self._without_wakes(events)
+
+    def give_way(self) -> None:
+        self._gevent.sleep(0)
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+        super().close()
+
+
+def new_poller() -> Poller:
+    """The one that fits: under a monkey-patched gevent, threads are greenlets."""
+    return GeventPoller() if is_patched_by_gevent() else Poller()
+
+
+def is_patched_by_gevent() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def forget_in_gevent(descriptor: int) -> None:
+    """Take a descriptor out of gevent's own epoll set, before it comes to mean another
+    file. libev keeps a registration once it had to wait for it; as our duplicate keeps
+    the file open, the kernel keeps it too, and each of its events would then make
+    libev build its whole set anew."""
+    if not is_patched_by_gevent():
+        return
+    import gevent
+
+    epoll = _original("select", "epoll")
+    loop_epoll = epoll.fromfd(os.dup(gevent.get_hub().loop.fileno()))
+    try:
+        loop_epoll.unregister(descriptor)
+    except OSError:
+        pass  # It never waited.
+    finally:
+        loop_epoll.close()
+
+
+def plain_sockets() -> set[type]:
+    """The classes of sockets that have nothing between them and the wire."""
+    plain = {_original("socket", "socket"), socket.socket}
+    if gevent_socket := sys.modules.get("gevent.socket"):
+        plain.add(gevent_socket.socket)
+    return plain
+
+
+def _original(module: str, name: str) -> Any:
+    """What gevent put something of its own in the place of."""
+    if is_patched_by_gevent():
+        return sys.modules["gevent.monkey"].get_original(module, name)
+    return getattr(sys.modules[module], name)
+
+
+def _send_keeping_gil() -> Callable[[int, bytes], int]:
+    """A send that keeps the GIL. ``os.write`` gives it away for every call, and beside
+    a thread that computes gets it back 5 ms later: to 500 clients that takes 2.4 s,
+    and this some 10 ms."""
+    library = ctypes.PyDLL(None, use_errno=True)
+    c_send = library.send
+    c_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+    c_send.restype = ctypes.c_ssize_t
+    flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+    get_errno = ctypes.get_errno
+
+    def send(descriptor: int, data: bytes) -> int:
+        sent: int = c_send(descriptor, data, len(data), flags)
+        if sent < 0:
+            number = get_errno()
+            raise OSError(number, os.strerror(number))
+        return sent
+
+    return send

@@ -1,0 +1,63 @@
+"""What a stream says: its opening, its events, its signs of life and its end.
+
+Here lives how what a cursor reads becomes bytes, the same for both ways of delivery
+(hub.py and subscription.py). Nothing here sends or waits.
+"""
+
+from __future__ import annotations
+
+import random
+
+from .event import channel_line, is_sendable_id, own_event
+from .log import Batch, Cursor, Log
+from .settings import Settings
+
+#: Bytes of events sent in one piece, unless one event alone is larger. It bounds what
+#: a client that does not read can hold.
+BATCH_BYTES = 64 * 1024
+
+#: Seconds after which an idle stream is told how far the log has moved on. Clients that
+#: come back with an id much older than what is retained would be told of a gap.
+POSITION_INTERVAL = 60.0
+
+#: How far ``retry:`` is spread around its setting, so that the clients of a server
+#: that restarts come back one after the other.
+RETRY_SPREAD = 0.2
+
+#: Stands for an id that no line can carry, and is as unknown as that when it returns.
+UNKNOWN_ID = "unknown"
+
+
+def spread_retry(milliseconds: int) -> int:
+    return round(milliseconds * random.uniform(1 - RETRY_SPREAD, 1 + RETRY_SPREAD))
+
+
+def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
+    """The event that every stream begins with. Its id is where the client stands:
+    should it lose the connection before its first event, it comes back with that, and
+    what came in between is not lost."""
+    id = cursor.since or log.position(cursor.position)
+    if not is_sendable_id(id):
+        id = UNKNOWN_ID
+    return own_event("open", id=id, retry=spread_retry(settings.retry)).encode()
+
+
+def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:
+    """What was read, as frames. A single one is not copied: all readers share it."""
+    events = [entry.event for entry in batch.entries if entry.event]
+    parts = [event.encode() for event in events]
+    if len(cursor.channels) > 1:
+        parts = [
+            channel_line(event.channel or "") + part
+            for event, part in zip(events, parts, strict=True)
+        ]
+    if batch.gap:
+        parts.insert(0, batch.gap.encode())
+    if batch.ended:
+        parts.append(own_event("end", id=log.position(cursor.position)).encode())
+    return b"".join(parts)
+
+
+def position_event(log: Log, sequence: int) -> bytes:
+    """What a silent stream sends from time to time: how far it has read."""
+    return own_event("position", id=log.position(sequence)).encode()
