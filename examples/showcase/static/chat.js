@@ -47,7 +47,7 @@ async function send(form) {
   const complaint = await post(form);
   button.disabled = false;
   document.getElementById("chat-error").textContent = complaint;
-  text.toggleAttribute("aria-invalid", Boolean(complaint));
+  text.ariaInvalid = String(Boolean(complaint));
   if (!complaint) text.value = "";
   text.focus();
 }

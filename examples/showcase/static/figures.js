@@ -86,7 +86,10 @@ function animate(plots) {
     if (time - last < (calm.matches ? CALM_FRAME : FRAME)) return;
     last = time;
     const now = Date.now();
-    for (const plot of plots) stale ? plot.draw(now) : plot.slide(now);
+    for (const plot of plots) {
+      if (stale) plot.draw(now);
+      else plot.slide(now);
+    }
     stale = false;
   });
   return redraw;

@@ -95,8 +95,10 @@ export class Plot {
       "M" + run.map((p) => `${x(p.time).toFixed(1)} ${y(p.values[i]).toFixed(1)}`).join("L");
     const area = (run, i) =>
       `${line(run, i)}L${x(run.at(-1).time)} ${y(0)}L${x(run[0].time)} ${y(0)}Z`;
-    const path = (kind, shape, i) =>
-      element("path", { class: `${kind} series-${i}`, d: runs.map((run) => shape(run, i)).join("") });
+    const path = (kind, shape, i) => {
+      const d = runs.map((run) => shape(run, i)).join("");
+      return element("path", { class: `${kind} series-${i}`, d });
+    };
     const series = [...Array(count).keys()].reverse();
     return [
       ...series.filter((i) => i < this.#filled).map((i) => path("area", area, i)),
