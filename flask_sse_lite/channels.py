@@ -16,7 +16,7 @@ from typing import Any
 from .brokers import Broker, connect
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
-from .log import Cursor, Log
+from .log import Cursor, Log, is_position
 from .settings import Settings
 from .stream import BATCH_BYTES
 from .subscription import Subscription
@@ -107,6 +107,9 @@ class Channels:
             raise InvalidType(
                 "An Event has its own type, id and retry: publish it without others"
             )
+        if data.channel is not None and is_position(data.id):
+            # It was published before, and its id says where it stood then.
+            return Event(data.data, data.type, None, data.retry)
         return data
 
     def subscribe(
@@ -129,6 +132,8 @@ class Channels:
     ) -> Iterator[Event]:
         """See ``SSE.messages``."""
         cursor = self.log.cursor(check_own(channel), since or "")
+        if self.log.is_finished(cursor):
+            return iter(())
         return _messages(self.log, cursor, timeout)
 
     def end(self, channel: str) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .log import Cursor, Log
-from .poller import Poller
+from .log import UNNAMED, Cursor, Log
+from .poller import Poller, close_descriptor
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 #: Bytes of a client that are read and thrown away before it is sent off. A client of an
 #: event stream has nothing to say; some pipeline a request or two.
 MAX_JUNK = 1024 * 1024
+
+#: Bytes handed to the system in one go, of what did not fit at once.
+PIECE = 256 * 1024
 
 _READ_SIZE = 64 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -35,7 +39,7 @@ class Connection:
     """One client's connection. The hub's loop's own.
 
     In a group, it has read what the group has read. Outside, its cursor says what it
-    has read, and ``rest`` is what is still to be sent of that.
+    has read, and ``frame`` is what of that is still on its way.
     """
 
     __slots__ = (
@@ -44,12 +48,15 @@ class Connection:
         "cursor",
         "descriptor",
         "expires",
+        "frame",
         "group",
         "is_ended",
         "junk",
         "log",
+        "named",
         "named_at",
-        "rest",
+        "ready",
+        "sent",
         "settings",
     )
 
@@ -68,28 +75,57 @@ class Connection:
         self.log = log
         self.settings = settings
         self.group: Group | None = None
-        self.rest = b""
+        #: What is being sent, and how much of it went.
+        self.frame = b""
+        self.sent = 0
         #: When it was last sent something that its group was not, and when that was
         #: an id (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
+        #: The sequence number in that id.
+        self.named = UNNAMED
         #: When its stream is ended, for ``SSE_MAX_AGE``; 0 for never.
         self.expires = 0.0
         self.junk = 0
-        #: The stream's end stands in what was sent, or in the rest.
+        #: What the system said it is ready for.
+        self.ready = 0
+        #: The stream's end stands in what was sent, or is on its way.
         self.is_ended = False
 
-    def write(self, poller: Poller, data: bytes) -> bool:
-        """Send what fits, and keep the rest.
+    def send(self, poller: Poller, frame: bytes) -> bool:
+        """Send a frame: all that fits now, and the rest when ``flush`` is called.
 
         :returns: whether all of it went.
         :raises OSError: when the client is gone.
         """
         try:
-            sent = poller.send(self.descriptor, data)
+            sent = poller.send(self.descriptor, frame)
         except BlockingIOError:
             sent = 0
-        self.rest = data[sent:]
-        return not self.rest
+        if sent == len(frame):
+            return True
+        self.keep(frame, sent)
+        return False
+
+    def keep(self, frame: bytes, sent: int) -> None:
+        """Remember that so many bytes of a frame went. The frame itself is shared with
+        all who got it: that a client does not read costs next to nothing."""
+        self.frame, self.sent = frame, sent
+
+    def flush(self, poller: Poller) -> bool:
+        """Send what fits of the rest.
+
+        :returns: whether nothing is left.
+        :raises OSError: when the client is gone.
+        """
+        while self.frame:
+            piece = self.frame[self.sent : self.sent + PIECE]
+            try:
+                self.sent += poller.send(self.descriptor, piece)
+            except BlockingIOError:
+                return False
+            if self.sent == len(self.frame):
+                self.frame = b""
+        return True
 
     def read(self) -> bool:
         """Throw away what the client says.
@@ -109,13 +145,12 @@ class Connection:
         """End the stream. ``properly`` adds the last chunk, unless a frame is only
         partly sent: that would make a truncated stream look whole."""
         sock = poller.socket(fileno=self.descriptor)
-        try:
-            if properly and self.chunked and not self.rest:
-                # Together with the end of file: a proxy that sees the chunk first may
-                # send its next request into a connection that is about to close.
+        if properly and self.chunked and not self.frame:
+            # Together with the end of file: a proxy that sees the chunk first may
+            # send its next request into a connection that is about to close.
+            with suppress(OSError):
                 sock.send(_LAST_CHUNK, socket.MSG_MORE | socket.MSG_DONTWAIT)
+        # Not close alone: a forked child may hold the connection too.
+        with suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # The client was faster.
-        finally:
-            poller.close_descriptor(sock.detach())
+        close_descriptor(sock.detach())

@@ -26,6 +26,9 @@ RESERVED_CHANNEL_PREFIX = "$"
 #: and servers take some 4 to 8 kB, and up to 64 names may stand in one.
 MAX_CHANNEL_LENGTH = 255
 
+#: What HTTP takes away around a header's value, and so around a Last-Event-ID.
+BLANKS = " \t"
+
 #: A comment, which keeps a silent connection alive. Its blank line keeps it a block
 #: of its own: clients that split a stream at blank lines and look at how each block
 #: begins would otherwise lose the event that follows.
@@ -76,17 +79,18 @@ class Event:
         channel: str | None = None,
     ) -> None:
         if type is not None:
-            _check_line("type", type)
+            type = _checked_line("type", type)
             if type.startswith(RESERVED_TYPE_PREFIX):
                 raise InvalidValue(
                     f"An event's type may not begin with {RESERVED_TYPE_PREFIX!r}, "
                     f"which marks this extension's own events: {type!r}"
                 )
         if retry is not None:
-            _check_retry(retry)
+            retry = _checked_retry(retry)
         if channel is not None:
             check_channel(channel)
         text = None if id is None else _checked_id(id)
+        data = _checked_data(data)
         self._set(data, type, text, retry, channel, _encode_body(data, type))
 
     def _set(
@@ -203,8 +207,17 @@ def is_sendable_id(text: str) -> bool:
     return bool(text) and not _BREAKS_A_LINE.search(text) and _is_unicode(text)
 
 
-def _check_line(name: str, value: object) -> None:
-    """Refuse what would not stay within its line."""
+def _checked_data(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidType(
+            f"An event's data is text, not {type(value).__name__!r}: publish() and "
+            "EventStream make JSON of anything else"
+        )
+    return _plain(value)
+
+
+def _checked_line(name: str, value: object) -> str:
+    """Text that stays within its line."""
     if not isinstance(value, str):
         raise InvalidType(
             f"An event's {name} is text, not {type(value).__name__!r}: {value!r}"
@@ -213,26 +226,42 @@ def _check_line(name: str, value: object) -> None:
         raise InvalidValue(f"An event's {name} has no CR, LF or NUL: {value!r}")
     if not _is_unicode(value):
         raise InvalidValue(f"An event's {name} has a lone surrogate: {value!r}")
+    return _plain(value)
 
 
 def _checked_id(value: str | int) -> str:
-    text = value
     if isinstance(value, int) and not isinstance(value, bool):
-        text = str(value)
-    _check_line("id", text)
-    if not text:
-        raise InvalidValue("An event's id is not empty: leave it out instead")
-    return str(text)
+        return _written("id", int(value))
+    text = _checked_line("id", value)
+    if not text.strip(BLANKS):
+        # As a header's value it would come back empty, as a newcomer's does.
+        raise InvalidValue("An event's id is not empty or blank: leave it out instead")
+    return text
 
 
-def _check_retry(value: int) -> None:
+def _checked_retry(value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidType(
             "An event's retry is a whole number of milliseconds, "
             f"not {type(value).__name__!r}: {value!r}"
         )
+    written = _written("retry", int(value))
     if value < 0:
-        raise InvalidValue(f"An event's retry is not negative: {value}")
+        raise InvalidValue(f"An event's retry is not negative: {written}")
+    return int(value)
+
+
+def _written(name: str, number: int) -> str:
+    try:
+        return str(number)
+    except ValueError as error:
+        raise InvalidValue(f"An event's {name} is too long a number") from error
+
+
+def _plain(text: str) -> str:
+    """The text itself, where it is a member of an enumeration, say: formatting would
+    write that member's name."""
+    return str.__str__(text)
 
 
 def _is_unicode(text: str) -> bool:
@@ -241,12 +270,6 @@ def _is_unicode(text: str) -> bool:
 
 def _encode_body(data: str, type: str | None) -> bytes:
     """The lines that stand before ``id:``."""
-    if not isinstance(data, str):
-        raise InvalidType(
-            "An event's data is text, not "
-            f"{data.__class__.__name__!r}: publish() and EventStream make JSON of "
-            "anything else"
-        )
     head = f"event: {type}\n" if type else ""
     if "\n" in data or "\r" in data:
         # Not splitlines(): that splits at U+2028, FF and others too, and drops an
@@ -286,6 +309,7 @@ class Decoder:
         self._at_start = True
         self._after_cr = False
         self._line: list[str] = []
+        self._id = ""
         self._begin_block()
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -330,7 +354,7 @@ class Decoder:
         elif name == "event":
             self._type = value
         elif name == "id" and "\0" not in value:
-            self.last_event_id = value
+            self._id = value
         elif name == "retry" and _DIGITS.fullmatch(value):
             self.retry = self._block_retry = int(value)
         elif name == "channel":
@@ -339,6 +363,7 @@ class Decoder:
 
     def _end_block(self) -> Event | None:
         event = None
+        self.last_event_id = self._id
         if self._data:
             event = _unchecked(
                 "\n".join(self._data),

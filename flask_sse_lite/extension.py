@@ -85,7 +85,7 @@ class SSE(Blueprint):
     ) -> None:
         """As for any blueprint. ``sse.stream`` as a view means the blueprint's own, as
         applications of Flask-SSE write it."""
-        if view_func == self.stream:
+        if getattr(view_func, "__func__", None) is SSE.stream:
             view_func = self._view
         super().add_url_rule(
             rule, endpoint, view_func, provide_automatic_options, **options
@@ -125,7 +125,7 @@ class SSE(Blueprint):
         :raises NoApplication: outside an application context, when it is unclear
             which application is meant.
         """
-        return _channels().publish(data, type, id, retry, channel)
+        return current_channels().publish(data, type, id, retry, channel)
 
     def stream(self, *channels: str, replay: int | None = None) -> Response:
         """The response that streams channels to the current request's client, from a
@@ -144,14 +144,14 @@ class SSE(Blueprint):
             raise InvalidValue(
                 f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}"
             )
-        if replay is not None and (not isinstance(replay, int) or replay < 0):
+        if replay is not None and (type(replay) is not int or replay < 0):
             raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
         return _stream(names, replay)
 
     def position(self) -> str:
         """Where the log stands now. Take it before reading the data that a page shows,
         and have the page subscribe with ``last_event_id=`` that: it misses nothing."""
-        return _channels().broker.position()
+        return current_channels().broker.position()
 
     def messages(
         self,
@@ -166,13 +166,13 @@ class SSE(Blueprint):
             Where some of that is lost, an event ``stream-gap`` says so.
         :param timeout: seconds without an event after which to end; None for never.
         """
-        return _channels().messages(channel, since, timeout)
+        return current_channels().messages(channel, since, timeout)
 
     def close(self, channel: str = DEFAULT_CHANNEL) -> None:
         """End a channel: its clients get what they missed, then ``stream-end``, and
         stay away when they reconnect (204). An event that is published later opens it
         again."""
-        _channels().end(channel)
+        current_channels().end(channel)
 
     def stats(self) -> dict[str, Any]:
         """How this process's streams are delivered: how many are open now, handed off
@@ -260,7 +260,7 @@ def _set_up(app: Flask) -> None:
             channels.has_siblings = bool(request.environ.get("wsgi.multiprocess"))
 
 
-def _channels() -> Channels:
+def current_channels() -> Channels:
     """The channels of the application that is meant."""
     if has_app_context():
         app: Flask | None = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -293,7 +293,7 @@ def _requested_channels() -> tuple[str, ...]:
 
 def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
     """Why these are not served where no authorizer decides, if they are not."""
-    settings = _channels().settings
+    settings = current_channels().settings
     if len(names) == 1:
         if settings.is_public(names[0]):
             return None
@@ -317,12 +317,12 @@ def _forbid(reason: str) -> NoReturn:
 
 
 def _stream(names: tuple[str, ...], replay: int | None) -> Response:
-    channels = _channels()
+    channels = current_channels()
     channels.warn_of_siblings()
     hub = current_hub()
     if hub.is_stopping:
         return _come_back(channels.settings.retry)
-    if len(hub) >= channels.settings.max_connections:
+    if len(hub) >= (channels.settings.max_connections or hub.room):
         return _come_back(RETRY_WHEN_FULL)
     cursor = channels.subscribe(names, last_event_id(), replay)
     if channels.log.is_finished(cursor):

@@ -15,18 +15,19 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .poller import IS_SUPPORTED, forget_in_gevent, plain_sockets
+from .descriptors import first_descriptor
+from .poller import (
+    IS_SUPPORTED,
+    close_descriptor,
+    forget_in_gevent,
+    plain_sockets,
+)
 
 if sys.platform != "win32":
     import fcntl
-    import resource
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-
-#: Streams get descriptors from here on, or from the upper half where there are few:
-#: those below are what ``select.select`` in an application's own code can hold.
-FIRST_DESCRIPTOR = 1024
 
 #: Why a server's count of what it sent may differ from ours.
 CHANGED = "a middleware reads ahead, or changes the body"
@@ -294,16 +295,10 @@ def take_connection(server: Server, sent: int) -> tuple[int, bool]:
         forget_in_gevent(theirs)
         os.dup2(_dead_end(), theirs, inheritable=False)
     except OSError as error:
-        os.close(ours)
+        close_descriptor(ours)
         raise Refusal(f"no file descriptor left: {error}", is_remediable=True) from None
     os.set_blocking(ours, False)
     return ours, server.is_chunked()
-
-
-def first_descriptor() -> int:
-    """The lowest descriptor that a stream may have."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(FIRST_DESCRIPTOR, soft // 2)
 
 
 def _plain_descriptor(sock: Any) -> int:

@@ -20,12 +20,14 @@ import signal
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from .connection import Connection, frame_chunk
+from .descriptors import room_for_streams
 from .event import HEARTBEAT
 from .log import Log
-from .poller import WRITABLE, new_poller
+from .poller import WRITABLE, close_descriptor, new_poller
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -35,11 +37,12 @@ TICK = 0.25
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
 
-#: Seconds of writing after which others get their turn.
-TURN = 0.002
+#: Connections written to before others may get their turn.
+WRITES_PER_BREATH = 32
 
-#: Connections written to between two looks at the clock.
-WRITES_PER_CLOCK = 32
+#: Iterated streams woken before they get their turn. Few enough for what that allocates
+#: to be gone again before Python's garbage collector counts it.
+WAKES_PER_TURN = 64
 
 #: Seconds that a process which exits waits for its streams' proper ends.
 EXIT_GRACE = 2.0
@@ -55,9 +58,18 @@ Key = tuple[Log, tuple[str, ...]]
 class Iterated(Protocol):
     """A stream that a server iterates, as the hub sees it."""
 
+    log: Log
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What it listens to."""
+
     @property
     def heartbeat(self) -> float:
         """Seconds of silence before a sign of life is sent."""
+
+    def wake(self) -> None:
+        """There is something to read. May not wait, nor raise."""
 
     def tick(self, now: float) -> None:
         """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
@@ -75,9 +87,28 @@ class Group:
         self.settings = first.settings
         self.cursor = first.cursor
         self.members: set[Connection] = set()
-        #: When all of them were last sent events, and how far the log had come then.
+        #: When all of them were last sent events, and the position that the last named.
         self.sent_at = 0.0
         self.named = first.cursor.position
+        self.has_news = False
+        self._hub = hub
+
+    def tell(self) -> None:
+        """The log's call, in the publisher's thread."""
+        if not self.has_news:
+            self.has_news = True
+            self._hub.tell(self)
+
+
+class Audience:
+    """Streams of the same channels that their servers iterate. They are woken by the
+    hub, some at a time: when a publisher woke them, it would pay for each of them, and
+    what a wake allocates would pile up for Python's garbage collector."""
+
+    def __init__(self, hub: Hub, log: Log, channels: tuple[str, ...]) -> None:
+        self.log = log
+        self.channels = channels
+        self.members: set[Iterated] = set()
         self.has_news = False
         self._hub = hub
 
@@ -99,8 +130,10 @@ class Hub:
         self._is_running = False
         self._has_stopped = threading.Event()
         self._iterated: set[Iterated] = set()
+        self._audiences: dict[Key, Audience] = {}
+        self._leavers: deque[Iterated] = deque()
         self._newcomers: deque[Connection] = deque()
-        self._news: deque[Group] = deque()
+        self._news: deque[Group | Audience] = deque()
         self._poller = new_poller()
         self._is_awake = False
         self._paths: Counter[tuple[str, str]] = Counter()
@@ -113,31 +146,62 @@ class Hub:
     def __len__(self) -> int:
         return len(self._iterated) + len(self._connections) + len(self._newcomers)
 
+    @property
+    def room(self) -> int:
+        """How many streams the process has descriptors for."""
+        settings = getattr(_gunicorn_worker(), "cfg", None)
+        return room_for_streams(getattr(settings, "worker_connections", 0))
+
     # For others to call
 
     def add(self, stream: Iterated) -> None:
-        """Tell a stream the time, until it is discarded."""
+        """Tell a stream of news and of the time, until it is discarded."""
+        key = (stream.log, stream.channels)
         with self._lock:
             self._iterated.add(stream)
+            audience = self._audiences.get(key)
+            if audience is None:
+                audience = self._audiences[key] = Audience(self, *key)
+                stream.log.watch(stream.channels, audience.tell)
+            audience.members.add(stream)
             self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
             self._start()
 
     def discard(self, stream: Iterated) -> None:
-        with self._lock:
+        """Undo ``add``. It never waits: a stream may be collected as garbage by a
+        thread that holds the lock."""
+        self._leavers.append(stream)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._let_go()
+            finally:
+                self._lock.release()
+
+    def _let_go(self) -> None:
+        """Of streams that were discarded. The lock is held."""
+        while self._leavers:
+            stream = self._leavers.popleft()
+            if stream not in self._iterated:
+                continue
             self._iterated.discard(stream)
+            audience = self._audiences[stream.log, stream.channels]
+            audience.members.discard(stream)
+            if not audience.members:
+                del self._audiences[stream.log, stream.channels]
+                stream.log.unwatch(stream.channels, audience.tell)
 
     def adopt(self, connection: Connection) -> None:
         """Serve a connection from here on, from its cursor."""
         heartbeat = connection.settings.heartbeat
         with self._lock:
+            self._start()
             self._newcomers.append(connection)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
-            self._start()
         self._wake()
 
-    def tell(self, group: Group) -> None:
-        """There is something new for a group."""
-        self._news.append(group)
+    def tell(self, readers: Group | Audience) -> None:
+        """There is something new for these."""
+        self._news.append(readers)
         self._wake()
 
     def note_path(self, path: str, reason: str, *, warn: bool = False) -> None:
@@ -186,9 +250,9 @@ class Hub:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         for descriptor in list(self._connections):
-            self._poller.close_descriptor(descriptor)
+            close_descriptor(descriptor)
         for connection in self._newcomers:
-            self._poller.close_descriptor(connection.descriptor)
+            close_descriptor(connection.descriptor)
         self._is_abandoned = True
         self._poller.close()
 
@@ -198,36 +262,63 @@ class Hub:
             self._poller.wake()
 
     def _start(self) -> None:
+        """Begin the loop, unless it runs. The lock is held."""
         if not self._is_running:
+            self._poller.start(self._run)
             self._is_running = True
-            threading.Thread(
-                target=self._run, name="flask_sse_lite.hub", daemon=True
-            ).start()
 
     # The loop
 
     def _run(self) -> None:
         worker = _gunicorn_worker()
-        while True:
-            events = self._poller.wait(min(TICK, self._look))
-            if self._is_abandoned:
-                return
-            # Who has news from here on wakes again; who had before is served below.
-            self._is_awake = False
-            if self.is_stopping or not getattr(worker, "alive", True):
-                self._stop()
-            while self._newcomers:
-                self._welcome(self._newcomers.popleft())
-            for descriptor, what in events:
-                if connection := self._connections.get(descriptor):
-                    self._serve(connection, what)
-            while self._news:
-                self._deliver(self._news.popleft())
-            now = time.monotonic()
-            if now - self._looked_at >= self._look:
-                self._looked_at = now
-                if not self._look_around(now):
-                    return
+        try:
+            while self._turn(worker):
+                pass
+        except Exception:
+            logger.exception("The hub failed; the next stream starts it again")
+            with self._lock:
+                self._is_running = False
+
+    def _turn(self, worker: object) -> bool:
+        """Wait, and then do all there is to do.
+
+        :returns: whether there are streams left.
+        """
+        events = self._poller.wait(min(TICK, self._look))
+        # Who has news from here on wakes again; who had before is served below.
+        self._is_awake = False
+        if self.is_stopping or not getattr(worker, "alive", True):
+            self._stop()
+        while self._newcomers:
+            self._guard(self._welcome, self._newcomers.popleft())
+        for descriptor, what in events:
+            if connection := self._connections.get(descriptor):
+                connection.ready = what
+                self._guard(self._serve, connection)
+        while self._news:
+            readers = self._news.popleft()
+            if isinstance(readers, Group):
+                self._guard(self._deliver, readers)
+            else:
+                self._guard(self._call, readers)
+            self._poller.breathe()
+        now = time.monotonic()
+        if now - self._looked_at < self._look:
+            return True
+        self._looked_at = now
+        return self._look_around(now)
+
+    def _guard(self, serve: Callable[[Any], object], whom: Any) -> None:
+        """Serve somebody; what goes wrong there (no memory, a descriptor that a
+        library closed) may cost them their stream, and nobody else."""
+        try:
+            serve(whom)
+        except Exception:
+            logger.exception("The hub could not go on with %r", whom)
+            victims = [whom] if isinstance(whom, Connection) else whom.members
+            for victim in list(victims):
+                if isinstance(victim, Connection):
+                    self._remove(victim, properly=False)
 
     def _stop(self) -> None:
         self.is_stopping = True
@@ -236,7 +327,7 @@ class Hub:
         for stream in iterated:
             stream.stop()
         while self._newcomers:
-            self._welcome(self._newcomers.popleft())
+            self._guard(self._welcome, self._newcomers.popleft())
         for connection in list(self._connections.values()):
             self._end(connection)
         self._has_stopped.set()
@@ -247,6 +338,7 @@ class Hub:
         :returns: False when there is nobody left, and the loop ends.
         """
         with self._lock:
+            self._let_go()
             iterated = list(self._iterated)
             if not iterated and not self._connections and not self._newcomers:
                 self._is_running = False
@@ -255,16 +347,18 @@ class Hub:
         for stream in iterated:
             stream.tick(now)
         for group in list(self._groups.values()):
-            self._look_at(group, now)
+            self._guard(self._look_at, group)
+            self._poller.breathe()
         for connection in list(self._connections.values()):
             if connection.expires and now >= connection.expires:
                 self._end(connection)
         return True
 
-    def _look_at(self, group: Group, now: float) -> None:
+    def _look_at(self, group: Group) -> None:
+        now = time.monotonic()
         if group.cursor.position != group.log.sequence:
             self._deliver(group)  # Others' events moved the log on: see how far.
-        has_moved = group.cursor.position != group.named
+        position = group.cursor.position
         for connection in list(group.members):
             silent = now - max(group.sent_at, connection.beat_at)
             # Those that got the last event together are not to beat together.
@@ -274,28 +368,43 @@ class Hub:
             connection.beat_at = now
             data = HEARTBEAT
             named_for = now - max(group.sent_at, connection.named_at)
-            if has_moved and named_for >= POSITION_INTERVAL:
-                connection.named_at = now
-                data = position_event(group.log, group.cursor.position)
+            is_known = position in (group.named, connection.named)
+            if not is_known and named_for >= POSITION_INTERVAL:
+                connection.named, connection.named_at = position, now
+                data = position_event(group.log, position)
             self._write(group, [connection], data)
 
     # Delivery
 
-    def _deliver(self, group: Group) -> None:
-        """Send all members of a group what they have not read."""
+    def _call(self, audience: Audience) -> None:
+        """Wake all of an audience."""
+        audience.has_news = False
+        with self._lock:
+            members = list(audience.members)
+        for count, stream in enumerate(members, 1):
+            stream.wake()
+            if count % WAKES_PER_TURN == 0:
+                self._poller.give_way()
+
+    def _deliver(self, group: Group) -> bool:
+        """Send all members of a group what they have not read, or a piece of it.
+
+        :returns: whether there is more.
+        """
         group.has_news = False
         batch = group.log.read(group.cursor, BATCH_BYTES)
         data = frames(group.log, group.cursor, batch)
         if not data:
-            return
+            return False
         group.sent_at = time.monotonic()
-        group.named = group.cursor.position
+        group.named = batch.named
         self._write(group, list(group.members), data, is_end=batch.ended)
         if batch.ended:
             for connection in list(group.members):
                 self._end(connection)
         elif batch.more:
             group.tell()
+        return batch.more
 
     def _write(
         self,
@@ -307,10 +416,9 @@ class Hub:
     ) -> None:
         chunk = frame_chunk(data)
         send = self._poller.send
-        clock = time.monotonic
-        turn_ends = clock() + TURN
-        for count, connection in enumerate(members):
+        for count, connection in enumerate(members, 1):
             frame = chunk if connection.chunked else data
+            # Connection.send, without the call: this is what all time goes into.
             try:
                 sent = send(connection.descriptor, frame)
             except BlockingIOError:
@@ -319,12 +427,11 @@ class Hub:
                 self._remove(connection, properly=False)
                 continue
             if sent != len(frame):
-                connection.rest = frame[sent:]
+                connection.keep(frame, sent)
                 connection.is_ended = is_end
                 self._fall_behind(connection, group)
-            if count % WRITES_PER_CLOCK == 0 and clock() > turn_ends:
-                self._poller.give_way()
-                turn_ends = clock() + TURN
+            if count % WRITES_PER_BREATH == 0:
+                self._poller.breathe()
 
     def _fall_behind(self, connection: Connection, group: Group) -> None:
         """Out of its group, with a cursor of its own, until it has caught up."""
@@ -350,26 +457,31 @@ class Hub:
         log, cursor = connection.log, connection.cursor
         key = (log, cursor.channels)
         while True:
-            if group := self._groups.get(key):
-                # Now the group has read everything; when after that there is nothing
-                # for the newcomer, both have read the same.
-                self._deliver(group)
+            # When the group has read everything, and after that there is nothing for
+            # the newcomer, both have read the same.
+            while (group := self._groups.get(key)) and self._deliver(group):
+                pass
             batch = log.read(cursor, BATCH_BYTES)
             data = frames(log, cursor, batch)
             if not data:
                 break
             connection.is_ended = batch.ended
-            if not self._send_own(connection, data):
+            frame = frame_chunk(data) if connection.chunked else data
+            if not self._send_own(connection, frame):
                 return
         self._join_group(connection, key)
 
-    def _send_own(self, connection: Connection, data: bytes) -> bool:
-        """Send something to a connection outside of groups.
+    def _send_own(self, connection: Connection, frame: bytes) -> bool:
+        """Send something to a connection outside of groups, or (nothing) go on.
 
         :returns: whether it can be sent more.
         """
         try:
-            is_sent = connection.write(self._poller, data)
+            is_sent = (
+                connection.send(self._poller, frame)
+                if frame
+                else connection.flush(self._poller)
+            )
         except OSError:
             self._remove(connection, properly=False)
             return False
@@ -379,12 +491,13 @@ class Hub:
             self._end(connection)
         return is_sent and not connection.is_ended
 
-    def _serve(self, connection: Connection, what: int) -> None:
+    def _serve(self, connection: Connection) -> None:
         """See to what the system says of a connection."""
+        what = connection.ready
         if what & ~WRITABLE and not connection.read():
             self._end(connection)
-        elif what & WRITABLE and connection.rest:
-            if self._send_own(connection, connection.rest):
+        elif what & WRITABLE and connection.frame:
+            if self._send_own(connection, b""):
                 self._poller.watch_writable(connection.descriptor, False)
                 self._catch_up(connection)
 
@@ -414,11 +527,18 @@ class Hub:
         self._remove(connection, properly=True)
 
     def _remove(self, connection: Connection, *, properly: bool) -> None:
-        """The one door out."""
+        """The one door out. It does not fail."""
         self._leave_group(connection)
-        del self._connections[connection.descriptor]
-        self._poller.remove(connection.descriptor)
-        connection.close(self._poller, properly=properly)
+        if self._connections.pop(connection.descriptor, None) is None:
+            return
+        try:
+            self._poller.remove(connection.descriptor)
+        except OSError:
+            pass  # It was never registered, or somebody else closed it.
+        try:
+            connection.close(self._poller, properly=properly)
+        except OSError:
+            logger.exception("A stream's connection could not be closed")
 
 
 def _gunicorn_worker() -> object:
@@ -432,6 +552,9 @@ def _gunicorn_worker() -> object:
 # setdefault is atomic.
 _hubs: dict[int, Hub] = {}
 
+# What was registered with the interpreter. Forked children inherit that.
+_hooks: list[Callable[[], None]] = []
+
 
 def current_hub() -> Hub:
     """This process's hub."""
@@ -439,10 +562,14 @@ def current_hub() -> Hub:
     try:
         return _hubs[pid]
     except KeyError:
-        hub = _hubs.setdefault(pid, Hub())
-        if len(_hubs) == 1:
-            atexit.register(_stop_at_exit)
-            os.register_at_fork(after_in_child=_abandon_in_child)
+        hub = Hub()
+        if _hubs.setdefault(pid, hub) is not hub:
+            hub.abandon()
+            return _hubs[pid]
+        if not _hooks:
+            _hooks.append(atexit.register(_stop_at_exit))
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_abandon_in_child)
         return hub
 
 

@@ -13,11 +13,13 @@ import re
 import secrets
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
-from .event import Event, own_event
+from .event import BLANKS, Event, own_event
 
 #: Channels remembered that nobody listens to. Past it the one longest untouched is
 #: forgotten, whatever its age: a million names published to in five minutes may not
@@ -27,12 +29,29 @@ MAX_IDLE_CHANNELS = 16_384
 #: Channels forgotten in one go at most: some 0.5 ms of work for an unlucky publisher.
 MAX_FORGOTTEN_AT_ONCE = 1_000
 
+#: Seconds that a publisher pauses when a burst fills half a channel's history before
+#: anyone has read it. (A pause of 0 would not let gevent look at its descriptors.)
+BREATH = 0.0005
+
 #: Before every event: where a reader begins of whom nothing is known.
 BEGINNING = 0
+
+#: No position: an id of the application's own, which is known as long as its event.
+UNNAMED = -1
+
+# What nearly all cursors have. Thousands of them are read one after the other, and
+# each object of their own would be one more that is not in the processor's cache.
+NO_FLOORS: Mapping[str, int] = MappingProxyType({})
+NONE_ENDED: frozenset[str] = frozenset()
 
 _POSITION = re.compile("([0-9a-f]{16})-(0|[1-9][0-9]{0,18})")
 
 Tell = Callable[[], None]
+
+
+def is_position(id: str | None) -> bool:
+    """Whether an id is one that a log gave."""
+    return id is not None and _POSITION.fullmatch(id) is not None
 
 
 class Entry(NamedTuple):
@@ -44,15 +63,43 @@ class Entry(NamedTuple):
     event: Event | None
 
 
-class Batch(NamedTuple):
+class Batch:
     """What a cursor had before it: a ``stream-gap`` event where something is lost,
     and what is there. ``ended`` says that all its channels ended with that, ``more``
-    that there is more than was asked for."""
+    that there is more than was asked for. ``named`` is the sequence number that its
+    last id names, or ``UNNAMED``.
 
-    gap: Event | None
-    entries: list[Entry]
-    ended: bool
-    more: bool
+    ``frames`` is for readers, to keep what they make of it: those that were at the
+    same place get the same batch.
+    """
+
+    __slots__ = ("ended", "entries", "frames", "gap", "more", "named")
+
+    def __init__(
+        self,
+        gap: Event | None,
+        entries: list[Entry],
+        named: int,
+        *,
+        ended: bool,
+        more: bool,
+    ) -> None:
+        self.gap = gap
+        self.entries = entries
+        self.named = named
+        self.ended = ended
+        self.more = more
+        self.frames: bytes | None = None
+
+
+class _Step(NamedTuple):
+    """One reader's step, for others that follow it."""
+
+    channels: tuple[str, ...]
+    start: int
+    sequence: int
+    limit: int
+    batch: Batch
 
 
 class Cursor:
@@ -73,8 +120,8 @@ class Cursor:
     ) -> None:
         self.channels = channels
         self.position = position
-        self.floors: dict[str, int] = {}
-        self.ended: set[str] = set()
+        self.floors = NO_FLOORS
+        self.ended = NONE_ENDED
         self.since = since
         self.unknown = False
 
@@ -84,8 +131,8 @@ class Cursor:
     def copy(self) -> Cursor:
         """The same place, for another reader."""
         cursor = Cursor(self.channels, self.position, self.since)
-        cursor.floors = self.floors.copy()
-        cursor.ended = self.ended.copy()
+        cursor.floors = self.floors
+        cursor.ended = self.ended
         cursor.unknown = self.unknown
         return cursor
 
@@ -99,11 +146,12 @@ class Cursor:
         for count, entry in enumerate(pending, 1):
             self.position = entry.sequence
             if entry.event is None:
-                self.ended.add(entry.channel)
+                self.ended |= {entry.channel}
                 if len(self.ended) == len(self.channels):
                     return pending[:count], True
             else:
-                self.ended.discard(entry.channel)
+                if self.ended:
+                    self.ended -= {entry.channel}
                 taken += len(entry.event.encode())
                 if taken >= limit:
                     return pending[:count], False
@@ -139,7 +187,11 @@ class _Channel:
                 return entry.event is None
         return False
 
-    def evict(self, history: int, oldest: float) -> None:
+    def evict(self, history: int, oldest: float) -> bool:
+        """Drop what is too old or too much.
+
+        :returns: whether there was any.
+        """
         entries = self.entries
         count = max(0, len(entries) - history)
         while count < len(entries) and entries[count].time < oldest:
@@ -147,6 +199,7 @@ class _Channel:
         if count:
             self.dropped = entries[count - 1].sequence
             del entries[:count]
+        return count > 0
 
 
 class Log:
@@ -180,6 +233,9 @@ class Log:
         self._idle: OrderedDict[str, _Channel] = OrderedDict()
         #: The highest position of all channels that were forgotten.
         self._forgotten = BEGINNING
+        #: The last step of a reader that came from and got to where most are.
+        self._step: _Step | None = None
+        self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
         self._lock = threading.Lock()
 
     # Writing
@@ -196,9 +252,10 @@ class Log:
         for tell in watchers:
             tell()
         if watchers and kept.unread * 2 > self._history:
-            # A burst is about to outrun its readers. Under gevent they can only run
-            # when we give way, and what they have not read by then is evicted.
-            time.sleep(0)
+            # A burst is about to outrun its readers, and what they have not read is
+            # evicted. Under gevent they can only run when we give way to them.
+            kept.unread = 0
+            time.sleep(BREATH)
         return event
 
     def end(self, channel: str) -> None:
@@ -216,8 +273,9 @@ class Log:
         self.sequence += 1
         channel.entries.append(Entry(self.sequence, now, name, event))
         channel.unread += 1
-        channel.evict(self._history, now - self._age)
-        self._forget(now)
+        if channel.evict(self._history, now - self._age):
+            self._step = None
+        self._let_go(now)
         return channel
 
     def _touch(self, name: str, now: float) -> _Channel:
@@ -254,12 +312,27 @@ class Log:
                 self._idle.pop(name, None)
 
     def unwatch(self, channels: Iterable[str], tell: Tell) -> None:
-        """Undo ``watch``; nothing where there is nothing to undo."""
-        with self._lock:
+        """Undo ``watch``; nothing where there is nothing to undo.
+
+        It never waits for the lock: a generator that watches may be collected as
+        garbage by a thread that holds it.
+        """
+        self._leavers.append((tuple(channels), tell))
+        if self._lock.acquire(blocking=False):
+            try:
+                self._let_go(self._clock())
+            finally:
+                self._lock.release()
+
+    def _let_go(self, now: float) -> None:
+        """Of those who have left. The lock is held."""
+        while self._leavers:
+            channels, tell = self._leavers.popleft()
             for name in channels:
                 if name in self._channels:
                     self._channels[name].watchers.pop(tell, None)
-                    self._touch(name, self._clock())
+                    self._touch(name, now)
+        self._forget(now)
 
     # Reading
 
@@ -274,29 +347,33 @@ class Log:
         :param since: the id that it resumes from; empty for a newcomer.
         :param last: how many of each channel's last events a newcomer gets.
         """
-        names = tuple(dict.fromkeys(channels))
+        names = _shared(tuple(dict.fromkeys(channels)))
         with self._lock:
             self._evict(names)
             if since:
                 cursor = self._resumed(names, since)
             else:
                 cursor = self._newcomer(names, last)
-            for name in names:
-                channel = self._channels.get(name)
-                if channel and channel.ended_at(cursor.floor(name)):
-                    cursor.ended.add(name)
+            cursor.ended = frozenset(
+                name
+                for name in names
+                if name in self._channels
+                and self._channels[name].ended_at(cursor.floor(name))
+            )
         return cursor
 
     def _newcomer(self, names: tuple[str, ...], last: int) -> Cursor:
         cursor = Cursor(names, self.sequence)
         if last < 1:
             return cursor
+        floors = {}
         for name in names:
             channel = self._channels.get(name)
             events = [e for e in channel.entries if e.event] if channel else []
             first = events[-last:][:1]
-            cursor.floors[name] = first[0].sequence - 1 if first else self.sequence
-        cursor.position = min(cursor.floors.values())
+            floors[name] = first[0].sequence - 1 if first else self.sequence
+        cursor.floors = floors
+        cursor.position = min(floors.values())
         return cursor
 
     def _resumed(self, names: tuple[str, ...], since: str) -> Cursor:
@@ -307,6 +384,7 @@ class Log:
 
     def _find(self, names: tuple[str, ...], id: str) -> int | None:
         """Where an id stands: a position of ours, or an application's, newest first."""
+        id = id.strip(BLANKS)
         match = _POSITION.fullmatch(id)
         if match and match[1] == self.epoch and int(match[2]) <= self.sequence:
             return int(match[2])
@@ -316,8 +394,7 @@ class Log:
                 for name in names
                 if name in self._channels
                 for entry in self._channels[name].entries
-                # A header's value arrives without the spaces around it.
-                if entry.event and entry.event.id and entry.event.id.strip() == id
+                if entry.event and (entry.event.id or "").strip(BLANKS) == id
             ),
             default=None,
         )
@@ -328,17 +405,48 @@ class Log:
         :param limit: bytes of events after which to stop, so that a late reader gets
             its history in pieces. One entry is read always, whatever its size.
         """
-        with self._lock:
-            self._evict(cursor.channels)
-            gap = self._gap(cursor)
-            pending = self._pending(cursor)
-            entries, ended = cursor.advance(pending, limit)
-            more = not ended and len(entries) < len(pending)
-            if not ended and not more:
-                cursor.position = self.sequence
-                cursor.floors.clear()
+        step = self._step
+        if (
+            step
+            and step.start == cursor.position
+            and step.sequence == self.sequence
+            and step.channels == cursor.channels
+            and step.limit == limit
+            and not (cursor.floors or cursor.ended or cursor.unknown)
+        ):
+            # A thousand readers of a channel take this way, and one the other. (What is
+            # appended meanwhile is told of after this, and so read next.)
+            cursor.position = step.sequence
             cursor.since = ""
-        return Batch(gap, entries, ended, more)
+            return step.batch
+        with self._lock:
+            return self._read(cursor, limit)
+
+    def _read(self, cursor: Cursor, limit: int) -> Batch:
+        start, is_plain = cursor.position, not (cursor.floors or cursor.ended)
+        self._evict(cursor.channels)
+        gap = self._gap(cursor)
+        pending = self._pending(cursor)
+        entries, ended = cursor.advance(pending, limit)
+        more = not ended and len(entries) < len(pending)
+        batch = Batch(gap, entries, self._named(entries), ended=ended, more=more)
+        cursor.since = ""
+        if not ended and not more:
+            cursor.position = self.sequence
+            cursor.floors = NO_FLOORS
+            if is_plain and not gap and not cursor.ended:
+                channels = cursor.channels
+                self._step = _Step(channels, start, self.sequence, limit, batch)
+        return batch
+
+    def _named(self, entries: list[Entry]) -> int:
+        """The sequence number that the last id of these names."""
+        if not entries:
+            return UNNAMED
+        last = entries[-1]
+        if last.event and last.event.id != self.position(last.sequence):
+            return UNNAMED
+        return last.sequence
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
@@ -352,8 +460,9 @@ class Log:
         oldest = self._clock() - self._age
         for name in names:
             if channel := self._channels.get(name):
-                channel.evict(self._history, oldest)
                 channel.unread = 0
+                if channel.evict(self._history, oldest):
+                    self._step = None
 
     def _gap(self, cursor: Cursor) -> Event | None:
         """What to tell of events that are lost; from here on it counts as told."""
@@ -367,8 +476,8 @@ class Log:
             return None
         since = cursor.since or self.position(cursor.position)
         cursor.unknown = False
-        cursor.floors.update(lost)
-        cursor.ended.difference_update(name for name, _ in lost)
+        cursor.floors = {**cursor.floors, **dict(lost)}
+        cursor.ended -= {name for name, _ in lost}
         # Whoever comes back with the gap's id misses none of what is sent after it.
         told = min(map(cursor.floor, cursor.channels))
         return own_event(
@@ -386,3 +495,9 @@ class Log:
         if len(found) == 1:
             return found[0]
         return sorted(entry for entries in found for entry in entries)
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same tuple for all who listen to the same."""
+    return names

@@ -12,12 +12,19 @@ import os
 import select
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 #: Where this is False, no connection can be taken over. (Not by select.epoll: gevent
 #: hides that.)
 IS_SUPPORTED = sys.platform == "linux"
+
+#: Seconds of work after which the others of a gevent process get their turn, and how
+#: long that is at least.
+TURN = 0.002
+SHORTEST_SLEEP = 0.00001
 
 READABLE = getattr(select, "EPOLLIN", 0x001) | getattr(select, "EPOLLRDHUP", 0x2000)
 WRITABLE = getattr(select, "EPOLLOUT", 0x004)
@@ -34,7 +41,6 @@ class Poller:
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, READABLE)
         self._is_closed = False
-        self.close_descriptor: Callable[[int], None] = _original("os", "close")
         self.socket: type[socket.socket] = _original("socket", "socket")
         self.send = self._sender()
 
@@ -60,14 +66,21 @@ class Poller:
     def wake(self) -> None:
         os.eventfd_write(self._waker, 1)
 
+    def start(self, loop: Callable[[], None]) -> None:
+        """Run the hub's loop beside all else."""
+        threading.Thread(target=loop, name="flask_sse_lite.hub", daemon=True).start()
+
     def give_way(self) -> None:
-        """Let others run, in the middle of long work. Native threads just do."""
+        """Let those run who were woken. Native threads just do."""
+
+    def breathe(self) -> None:
+        """Let all others run, now and then, in the middle of long work."""
 
     def close(self) -> None:
         """Free the descriptors. In a forked child, that leaves the parent's alone."""
         self._is_closed = True
         self._epoll.close()
-        self.close_descriptor(self._waker)
+        close_descriptor(self._waker)
 
     def _without_wakes(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         others = [event for event in events if event[0] != self._waker]
@@ -87,6 +100,7 @@ class GeventPoller(Poller):
         self._gevent = gevent
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), 1)
+        self._turn_ends = 0.0
 
     def _sender(self) -> Callable[[int, bytes], int]:
         # There is one thread: nobody waits for the GIL.
@@ -97,13 +111,28 @@ class GeventPoller(Poller):
         if not events:
             with self._gevent.Timeout(timeout, False):
                 self._hub.wait(self._watcher)
-            if self._is_closed:  # This is a forked child's copy of the greenlet.
-                return []
+            self._awake_again()
             events = self._epoll.poll(0)
         return self._without_wakes(events)
 
+    def start(self, loop: Callable[[], None]) -> None:
+        self._gevent.spawn(loop)
+
     def give_way(self) -> None:
         self._gevent.sleep(0)
+        self._awake_again()
+
+    def breathe(self) -> None:
+        if time.monotonic() > self._turn_ends:
+            # A sleep of 0 would not let gevent look at its descriptors.
+            self._gevent.sleep(SHORTEST_SLEEP)
+            self._awake_again()
+
+    def _awake_again(self) -> None:
+        if self._is_closed:
+            # This is a forked child's copy of the greenlet, with its parent's streams.
+            raise self._gevent.GreenletExit
+        self._turn_ends = time.monotonic() + TURN
 
     def close(self) -> None:
         self._watcher.stop()
@@ -111,8 +140,32 @@ class GeventPoller(Poller):
         super().close()
 
 
+class Sleeper(Poller):
+    """For systems where no connection can be taken over: all there is to do is to wait
+    and to wake."""
+
+    def __init__(self) -> None:
+        self._news = threading.Event()
+
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        self._news.wait(timeout)
+        self._news.clear()
+        return []
+
+    def wake(self) -> None:
+        self._news.set()
+
+    def give_way(self) -> None:
+        time.sleep(0)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
 def new_poller() -> Poller:
     """The one that fits: under a monkey-patched gevent, threads are greenlets."""
+    if not IS_SUPPORTED:
+        return Sleeper()
     return GeventPoller() if is_patched_by_gevent() else Poller()
 
 
@@ -138,6 +191,12 @@ def forget_in_gevent(descriptor: int) -> None:
         pass  # It never waited.
     finally:
         loop_epoll.close()
+
+
+def close_descriptor(descriptor: int) -> None:
+    """Close it now. gevent's ``os.close`` does so at its loop's next turn, and an idle
+    loop may have none."""
+    _original("os", "close")(descriptor)
 
 
 def plain_sockets() -> set[type]:

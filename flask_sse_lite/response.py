@@ -16,7 +16,6 @@ from flask import (
     request,
     stream_with_context,
 )
-from werkzeug.wsgi import ClosingIterator
 
 from .errors import InvalidType
 from .event import Event, own_event, to_text
@@ -59,7 +58,8 @@ class EventStream(Response):
         if isinstance(iterable, Subscription):
             super().__init__(iterable, headers=HEADERS)
             return
-        if isinstance(iterable, (str, bytes, dict)):
+        is_one = isinstance(iterable, (str, bytes, dict))
+        if is_one or not isinstance(iterable, Iterable):
             raise InvalidType(
                 "EventStream takes an iterable of items, such as a generator, not one "
                 f"{type(iterable).__name__!r}"
@@ -86,13 +86,13 @@ class EventStream(Response):
         return app_iter
 
     def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
-        """What the server iterates. A subscription is handed to it without werkzeug's
-        encoding between them: that would cost time for every event, and could not be
-        closed while it waits. What others put in its place (flask-compress, say) goes
-        its usual way."""
+        """What the server iterates. A subscription is given to it as it is: werkzeug's
+        layers would cost time for every event, and could not be closed while they
+        wait. What others put in its place (flask-compress, say) goes its usual way."""
         if isinstance(self.response, Subscription):
             if environ["REQUEST_METHOD"] != "HEAD":
-                return ClosingIterator(self.response, self.close)
+                self.response.on_close = self.close
+                return self.response
         return super().get_app_iter(environ)
 
 
@@ -103,8 +103,8 @@ def last_event_id() -> str:
     header = request.headers.get("Last-Event-ID", "")
     try:
         # WSGI shows bytes as latin-1, and what the client sent is UTF-8.
-        header = header.encode("latin-1").decode(errors="replace")
-    except UnicodeEncodeError:
+        header = header.encode("latin-1").decode()
+    except UnicodeError:
         pass  # A test client's, which was never bytes.
     return header or request.args.get("last_event_id", "")
 

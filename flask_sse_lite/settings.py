@@ -6,32 +6,12 @@ here; limits that cannot are constants beside their only user.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .errors import InvalidValue
 from .event import check_channel
-
-#: File descriptors left to the application and its server, when the limit on streams
-#: is derived from the process's own: at least so many, or an eighth.
-DESCRIPTOR_RESERVE = 128
-DESCRIPTOR_RESERVE_SHARE = 8
-
-#: The limit on streams where the system sets none on file descriptors.
-UNLIMITED = sys.maxsize
-
-
-def _connections_by_descriptors() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return UNLIMITED
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return UNLIMITED
-    return max(1, soft - max(DESCRIPTOR_RESERVE, soft // DESCRIPTOR_RESERVE_SHARE))
 
 
 def _whole(least: int) -> Callable[[Any], str | None]:
@@ -59,7 +39,8 @@ def _url(value: Any) -> str | None:
 
 
 def _handoff(value: Any) -> str | None:
-    return None if value in ("auto", True, False) else '"auto", True or False'
+    is_one = value == "auto" or value is True or value is False
+    return None if is_one else '"auto", True or False'
 
 
 def _channels(value: Any) -> str | None:
@@ -88,10 +69,17 @@ class Settings:
     replay: int = _setting(0, _whole(0))
     heartbeat: float = _setting(15, _seconds)
     retry: int = _setting(3000, _whole(0))
-    max_connections: int = _setting(None, _whole(1))
+    max_connections: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
     handoff: bool | str = _setting("auto", _handoff)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
+    #: Whether the URL stood under Flask-SSE's key.
+    is_flask_sse: bool = False
+
+    @property
+    def url_key(self) -> str:
+        """The key that the URL stands under."""
+        return "SSE_REDIS_URL" if self.is_flask_sse else "SSE_URL"
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Settings:
@@ -107,12 +95,12 @@ class Settings:
                 setting.metadata["check"],
             )
             for setting in fields(cls)
+            if setting.metadata
         }
         if config.get("SSE_URL") is None and config.get("SSE_REDIS_URL"):
             # As Flask-SSE calls it.
-            values["url"] = config["SSE_REDIS_URL"]
-        if values["max_connections"] is None:
-            values["max_connections"] = _connections_by_descriptors()
+            values["is_flask_sse"] = True
+            values["url"] = _read_key(config, "SSE_REDIS_URL", "", _url)
         values["public_channels"] = tuple(values["public_channels"])
         return cls(**values)
 

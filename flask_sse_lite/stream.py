@@ -7,6 +7,7 @@ Here lives how what a cursor reads becomes bytes, the same for both ways of deli
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from .event import channel_line, is_sendable_id, own_event
 from .log import Batch, Cursor, Log
@@ -43,19 +44,23 @@ def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
 
 
 def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:
-    """What was read, as frames. A single one is not copied: all readers share it."""
-    events = [entry.event for entry in batch.entries if entry.event]
-    parts = [event.encode() for event in events]
-    if len(cursor.channels) > 1:
-        parts = [
-            channel_line(event.channel or "") + part
-            for event, part in zip(events, parts, strict=True)
-        ]
+    """What was read, as frames: encoded once for all who read it together."""
+    if batch.frames is None:
+        batch.frames = b"".join(_frames(log, cursor, batch))
+    return batch.frames
+
+
+def _frames(log: Log, cursor: Cursor, batch: Batch) -> Iterator[bytes]:
     if batch.gap:
-        parts.insert(0, batch.gap.encode())
+        yield batch.gap.encode()
+    is_named = len(cursor.channels) > 1
+    for entry in batch.entries:
+        if entry.event:
+            if is_named:
+                yield channel_line(entry.channel)
+            yield entry.event.encode()
     if batch.ended:
-        parts.append(own_event("end", id=log.position(cursor.position)).encode())
-    return b"".join(parts)
+        yield own_event("end", id=log.position(cursor.position)).encode()
 
 
 def position_event(log: Log, sequence: int) -> bytes:

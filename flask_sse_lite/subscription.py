@@ -18,15 +18,16 @@ from .event import HEARTBEAT
 from .handoff import Refusal, Server, find_server, take_connection
 from .hub import LOOKS_PER_HEARTBEAT, current_hub
 from .log import Cursor, Log
+from .poller import close_descriptor
 from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, opening, position_event
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: The share of a heartbeat's time after which it is due: the hub's next look would be
-#: too late.
-DUE_SHARE = 1 - 1 / LOOKS_PER_HEARTBEAT
+#: The share of a heartbeat's time after which it is due: what was sent is seen at the
+#: hub's next look, and the one after the heartbeat's time would be too late.
+DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
 
 class Subscription:
@@ -41,35 +42,51 @@ class Subscription:
         "_asleep",
         "_cursor",
         "_expires",
+        "_is_active",
+        "_is_caught_up",
         "_is_due",
+        "_is_iterated",
         "_is_open",
         "_is_over",
-        "_log",
         "_named",
         "_named_at",
         "_opening",
         "_sent_at",
         "_server",
         "_settings",
+        "log",
+        "on_close",
     )
 
     def __init__(self, log: Log, cursor: Cursor, settings: Settings) -> None:
-        self._log = log
+        self.log = log
         self._cursor = cursor
         self._settings = settings
         self._server: Server | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
         self._is_open = False
+        #: The server iterates this to the end.
+        self._is_iterated = False
+        #: Events were sent since the hub last looked.
+        self._is_active = False
+        #: Everything was read: there is something new when somebody wakes us.
+        self._is_caught_up = False
         self._is_over = False
         #: Something is to be sent, though no event came.
         self._is_due = False
         self._sent_at = self._named_at = self._expires = 0.0
         #: The sequence number that the client was last told, in any id.
         self._named = cursor.position
+        #: Called once, at the end.
+        self.on_close: Callable[[], None] | None = None
         # A lock that is held is a sleep; to release it is to wake the sleeper.
         self._asleep = threading.Lock()
         self._asleep.acquire()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        return self._cursor.channels
 
     @property
     def heartbeat(self) -> float:
@@ -94,36 +111,45 @@ class Subscription:
         return self
 
     def __next__(self) -> bytes:
-        if not self._is_open:
-            return self._open()
-        if self._server and self._hand_off(self._server):
-            raise StopIteration
-        while not self._is_over:
-            now = time.monotonic()
-            if self._expires and now >= self._expires:
-                break
-            batch = self._log.read(self._cursor, BATCH_BYTES)
-            data = frames(self._log, self._cursor, batch)
+        if not self._is_iterated:
+            data = self._begin()
             if data:
-                self._is_over = self._is_over or batch.ended
-                self._sent_at = self._named_at = now
-                self._named = self._cursor.position
-                self._is_due = False
+                return data
+        while True:
+            if self._is_caught_up:
+                self._asleep.acquire()
+            if self._is_over:
+                self._leave()
+                raise StopIteration
+            batch = self.log.read(self._cursor, BATCH_BYTES)
+            self._is_caught_up = not batch.more
+            data = batch.frames or frames(self.log, self._cursor, batch)
+            if data:
+                if batch.ended:
+                    self.stop()
+                self._is_active = True
+                self._named = batch.named
                 return data
             if self._is_due:
-                return self._keep_alive(now)
-            self._asleep.acquire()
-        raise StopIteration
+                return self._keep_alive()
 
-    def _open(self) -> bytes:
+    def _begin(self) -> bytes:
+        """The first step, and with a server that hands connections over the second.
+
+        :returns: bytes to send, or nothing when iterating goes on.
+        """
         if self._is_over:
             raise StopIteration
-        self._is_open = True
-        data = opening(self._log, self._cursor, self._settings)
-        self._opening = len(data)
-        if self._server is None:
-            self._go_on_iterating()
-        return data
+        if not self._is_open:
+            self._is_open = True
+            data = opening(self.log, self._cursor, self._settings)
+            self._opening = len(data)
+            if self._server is None:
+                self._iterate()
+            return data
+        if self._server and self._hand_off(self._server):
+            raise StopIteration
+        return b""
 
     def _hand_off(self, server: Server) -> bool:
         """Give the connection to the hub.
@@ -135,39 +161,47 @@ class Subscription:
             descriptor, chunked = take_connection(server, self._opening)
         except Refusal as refusal:
             self._note(refusal)
-            self._go_on_iterating()
+            self._iterate()
             return False
         connection = Connection(
-            descriptor, self._cursor, self._log, self._settings, chunked=chunked
+            descriptor, self._cursor, self.log, self._settings, chunked=chunked
         )
-        hub = current_hub()
+        self._is_over = True
+        try:
+            hub = current_hub()
+            hub.adopt(connection)
+        except BaseException:
+            close_descriptor(descriptor)
+            raise
         hub.note_path("handed off", server.name)
-        hub.adopt(connection)
         return True
 
     def _note(self, refusal: Refusal) -> None:
         hub = current_hub()
         hub.note_path("iterated", refusal.reason, warn=refusal.is_remediable)
 
-    def _go_on_iterating(self) -> None:
+    def _iterate(self) -> None:
+        """The connection stays with the server, to the end."""
         now = time.monotonic()
+        self._is_iterated = True
         self._sent_at = self._named_at = now
+        self._named = self._cursor.position
         if self._settings.max_age is not None:
             self._expires = now + self._settings.max_age
-        self._log.watch(self._cursor.channels, self._wake)
         current_hub().add(self)
 
-    def _keep_alive(self, now: float) -> bytes:
+    def _keep_alive(self) -> bytes:
         self._is_due = False
-        self._sent_at = now
         position = self._cursor.position
-        if position == self._named or now - self._named_at < POSITION_INTERVAL:
+        if position == self._named:
+            self._named_at = self._sent_at
+        if self._sent_at - self._named_at < POSITION_INTERVAL:
             return HEARTBEAT
-        self._named, self._named_at = position, now
-        return position_event(self._log, position)
+        self._named, self._named_at = position, self._sent_at
+        return position_event(self.log, position)
 
-    def _wake(self) -> None:
-        """End the wait, or the one that comes next."""
+    def wake(self) -> None:
+        """There is something to read: end the wait, or the one that comes next."""
         if self._asleep.locked():
             try:
                 self._asleep.release()
@@ -175,21 +209,31 @@ class Subscription:
                 pass  # Another thread was faster. That is as good.
 
     def tick(self, now: float) -> None:
-        """The hub's look at the clock."""
-        if now - self._sent_at >= self.heartbeat * DUE_SHARE:
+        """The hub's look at the clock. (To look at it for each event would cost more
+        than all else here; so what was sent counts as sent when the hub sees it.)"""
+        if self._expires and now >= self._expires:
+            self.stop()
+        elif self._is_active:
+            self._is_active = self._is_due = False
+            self._sent_at = self._named_at = now
+        elif now - self._sent_at >= self.heartbeat * DUE_SHARE:
+            self._sent_at = now
             self._is_due = True
-            self._wake()
-        elif self._expires and now >= self._expires:
-            self._wake()
+            self.wake()
 
     def stop(self) -> None:
         """End the stream at its next step, and wake it for that."""
         self._is_over = True
-        self._wake()
+        self.wake()
+
+    def _leave(self) -> None:
+        if self._is_iterated:
+            current_hub().discard(self)
 
     def close(self) -> None:
         """The server's last call, or any thread's. Harmless when repeated."""
         self.stop()
-        if self._is_open:
-            current_hub().discard(self)
-            self._log.unwatch(self._cursor.channels, self._wake)
+        self._leave()
+        on_close, self.on_close = self.on_close, None
+        if on_close:
+            on_close()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .event import RESERVED_TYPE_PREFIX, Decoder, Event
+from .extension import current_channels
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -76,7 +77,8 @@ def published(app: Flask) -> Iterator[list[Event]]:
     """Record what an application publishes, each event with its channel and id, in the
     order of publishing. Thread-safe."""
     events: list[Event] = []
-    recorders = app.extensions["sse"].recorders
+    with app.app_context():
+        recorders = current_channels().recorders
     recorders.append(events.append)
     try:
         yield events

@@ -60,11 +60,12 @@ def connect(settings: Settings) -> Broker:
         instead: that would work on one worker, and lose events on two.)
     """
     match = re.match("([a-z][a-z0-9+.-]*):", settings.url, re.IGNORECASE)
-    scheme = match[1].lower() if match else settings.url
+    scheme = match[1].lower() if match else ""
     if scheme not in BROKERS:
+        # The rest of the URL is not shown: there may be a password in it.
         known = ", ".join(f"{name}://" for name in BROKERS)
         raise InvalidValue(
-            f"SSE_URL has the scheme {scheme!r}, for which this version of "
+            f"{settings.url_key} has the scheme {scheme!r}, for which this version of "
             f"flask_sse_lite has no broker. Set it to one of: {known}"
         )
     module = import_module(f".{BROKERS[scheme]}", __name__)

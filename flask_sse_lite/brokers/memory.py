@@ -31,6 +31,6 @@ class MemoryBroker(Broker):
 
 
 def connect(settings: Settings) -> MemoryBroker:
-    if settings.url.rstrip("/") != "memory:":
-        raise InvalidValue("SSE_URL for one process is memory:// with nothing behind")
+    if settings.url.rstrip("/").lower() != "memory:":
+        raise InvalidValue(f"{settings.url_key} has nothing behind memory://")
     return MemoryBroker(Log(history=settings.history, age=settings.history_age))
