@@ -1,7 +1,8 @@
-# make demo    the showcase at http://127.0.0.1:8000 (PORT= changes that)
-# make test    the tests
-# make lint    style and types
-# make bench   speed and memory, side by side with the usual recipe
+# make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
+# make test         the tests
+# make lint         style and types
+# make bench        speed and memory, side by side with the usual recipe
+# make bench-peers  the same beside other projects, for docs/benchmarks.rst
 #
 # Each makes the virtual environment .venv, and installs what it needs there.
 
@@ -10,7 +11,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
@@ -28,6 +29,9 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/demo.stamp
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
+
+bench-peers: $(VENV)/demo.stamp
+	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build

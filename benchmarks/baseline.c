@@ -87,17 +87,6 @@ static void publish(unsigned long first, unsigned long count) {
     }
 }
 
-static long resident_kilobytes(void) {
-    char line[128];
-    long kilobytes = 0;
-    FILE *file = fopen("/proc/self/smaps_rollup", "r");
-    while (file && !kilobytes && fgets(line, sizeof line, file))
-        sscanf(line, "Rss: %ld", &kilobytes);
-    if (file)
-        fclose(file);
-    return kilobytes;
-}
-
 static void answer(int fd, const char *status, const char *body) {
     char response[256];
     int length = snprintf(response, sizeof response,
@@ -106,13 +95,6 @@ static void answer(int fd, const char *status, const char *body) {
                           status, strlen(body), body);
     send_all(fd, response, (size_t)length);
     leave(fd);
-}
-
-static void answer_stats(int fd) {
-    char body[96];
-    snprintf(body, sizeof body, "{\"cpu_seconds\": %.6f, \"rss_kilobytes\": %ld}",
-             cpu_seconds(), resident_kilobytes());
-    answer(fd, "200 OK", body);
 }
 
 static void answer_stream(int fd) {
@@ -130,8 +112,6 @@ static void handle(int fd, const char *request) {
         answer(fd, "200 OK", "{}");
     } else if (!strncmp(request, "GET /stream", 11))
         answer_stream(fd);
-    else if (!strncmp(request, "GET /stats ", 11))
-        answer_stats(fd);
     else
         answer(fd, "404 Not Found", "{}");
 }

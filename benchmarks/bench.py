@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,16 +20,15 @@ from processes import (
     HERE,
     BenchmarkError,
     Load,
-    Server,
     compile_c,
     cores,
     free_port,
     load,
     output_of,
     raise_descriptor_limit,
-    server,
 )
 from report import Result, Round, report
+from server import Server, server
 
 EVENTS = 40  # in a round
 KINDS = {"One event after the other": 1, "Burst of 40": EVENTS}  # events per publish
@@ -62,12 +62,12 @@ class Outcome:
 
 
 def run_round(running: Server, generator: Load, batch: int) -> Round:
-    before = running.stats()["cpu_seconds"]
+    before = running.usage().cpu_seconds
     answer = generator.ask(f"round {EVENTS} {batch}")
-    after = running.stats()["cpu_seconds"]
+    after = running.usage().cpu_seconds
     measured = Round(**answer, server_cpu_seconds=after - before)
     if not measured.exact:
-        raise BenchmarkError(f"not every event arrived once and in order: {measured}")
+        raise BenchmarkError(f"not every event once and in order: {measured.tally}")
     return measured
 
 
@@ -80,17 +80,22 @@ def measure(contender: Contender, subscribers: int, rounds: int) -> Result:
     port = free_port()
     warm_up = min(WARM_UP, subscribers // 2)
     counted = subscribers - warm_up
-    command = contender.command_line(
-        port=port, connections=subscribers + CONTROL_CONNECTIONS, build=BUILD
+    commands = contender.command_lines(
+        port=port,
+        beside_port=free_port(),
+        connections=subscribers + CONTROL_CONNECTIONS,
+        build=BUILD,
     )
+    paths = [STREAM, *filter(None, [contender.events])]
     with (
-        server(command, port, server_core) as running,
-        load(BUILD / "load", port, STREAM, load_core) as generator,
+        server(commands, port, server_core) as running,
+        load(BUILD / "load", port, paths, load_core) as generator,
     ):
-        generator.ask(f"open {warm_up}")
-        before = running.stats()["rss_kilobytes"]
-        joined = generator.ask(f"open {counted}")
-        after = running.stats()["rss_kilobytes"]
+        with running.nudged() if contender.silent else nullcontext():
+            generator.ask(f"open {warm_up}")
+            before = running.usage().kilobytes
+            joined = generator.ask(f"open {counted}")
+        after = running.usage().kilobytes
         return Result(
             contender=contender,
             kilobytes=(after - before) / counted,

@@ -1,7 +1,8 @@
 """The servers measured, one entry each. What never lives here: how they are measured.
 
-To add one: a file in `servers/` that has the routes of `servers/control.py` (or speaks
-the same, as `baseline.c` does), and an entry in `CONTENDERS`. In a command `{port}`,
+To add one: a file in `servers/` that has the route of `servers/control.py` (or speaks
+the same, as `baseline.c` does), and an entry in `CONTENDERS`; for a peer, which has an
+environment of its own, in `lineup.py`. In a command `{port}`, `{beside_port}`,
 `{connections}` and `{build}` are filled in.
 """
 
@@ -20,22 +21,36 @@ RECIPE = "queue-recipe"
 
 @dataclass(frozen=True)
 class Contender:
+    """How a server is run, and what the load generator has to know of it.
+
+    :param beside: the command of a program that the server needs; it is started first,
+        and what it uses is counted as the server's
+    :param events: the path that takes one event as a request's body, for a server that
+        cannot make the events itself
+    :param silent: it sends nothing, not even a head, before the first event
+    """
+
     name: str
     command: tuple[str, ...]
     notes: str
+    beside: tuple[str, ...] = ()
+    events: str | None = None
+    silent: bool = False
 
-    def command_line(self, **values: object) -> list[str]:
-        return [part.format_map(values) for part in self.command]
+    def command_lines(self, **values: object) -> list[list[str]]:
+        """Return the commands in the order in which they are started."""
+        commands = filter(None, (self.beside, self.command))
+        return [[part.format_map(values) for part in command] for command in commands]
 
 
-def gunicorn(app: str, *options: str) -> tuple[str, ...]:
+def gunicorn(app: str, *options: str, python: str = sys.executable) -> tuple[str, ...]:
     """Return the command of one worker; the generous timeout is for large rounds.
 
     The graceful timeout is short because greenlets that wait on a queue never notice
     that their clients have left, and the control socket would lie in the user's home.
     """
     return (
-        *(sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=1"),
+        *(python, "-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=1"),
         *("--timeout=120", "--graceful-timeout=1", "--no-control-socket"),
         *(f"--chdir={SERVERS}", *options, app),
     )
@@ -56,6 +71,17 @@ _ALL = (
         ),
         "gunicorn gevent, a queue and a greenlet per subscriber",
     ),
+    Contender(
+        "ours-iterable",
+        gunicorn(
+            "ours:app",
+            "--worker-class=gevent",
+            "--worker-connections={connections}",
+            "--env=FLASK_SSE_HANDOFF=false",
+        ),
+        "gunicorn gevent, no handoff: a greenlet per subscriber",
+    ),
+    # With gunicorn's own limit of 1000 connections: a subscriber must not count.
     Contender(
         "ours-gevent",
         gunicorn("ours:app", "--worker-class=gevent"),

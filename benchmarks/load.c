@@ -1,6 +1,9 @@
 /* The load generator: many subscribers in one process, on one core.
  *
- *     load PORT STREAM_PATH
+ *     load PORT STREAM_PATH [EVENT_PATH]
+ *
+ * The server makes the events when it is asked to, at /publish of servers/control.py;
+ * with EVENT_PATH, each event is posted there as the body of a request of its own.
  *
  * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
  *
@@ -27,10 +30,11 @@
 #define STALL_MS 15000     /* no progress for so long: what is missing is lost */
 #define SETTLE_MS 50       /* for events that come twice: after the last expected one */
 #define SEND_TIMEOUT_S 5   /* for connect and send; on loopback both are immediate */
-#define LIFE_S 600         /* for one command and the wait for it; then SIGALRM ends us */
+#define LIFE_S 600         /* for a command and the wait for it; then SIGALRM */
 #define READY 512          /* sockets per epoll_wait */
 #define RECEIVE (1 << 18)  /* bytes per recv: a burst for one subscriber, many times */
 #define ROUND_EVENTS 64    /* at most: bits of `seen` */
+#define REQUEST 512        /* bytes of one */
 
 struct subscriber {
     int fd;
@@ -40,7 +44,7 @@ struct subscriber {
 
 struct publisher {
     int fd;
-    char answer[13]; /* "HTTP/1.1 200", which is all that is looked at */
+    char answer[11]; /* "HTTP/1.1 2", which is all that is looked at */
     size_t length;
 };
 
@@ -51,11 +55,11 @@ static struct tally {
 
 static int epoll;
 static struct sockaddr_in server;
-static const char *stream_path;
+static const char *stream_path, *event_path;
 static struct subscriber **subscribers;
 static size_t subscribed, opened;
 static struct publisher publisher = {.fd = -1};
-static uint64_t next_seq = 1, round_first, round_events;
+static uint64_t next_seq = 1, round_first, round_events; /* 0: an event of no round */
 static uint64_t received_ns; /* when the bytes being read were received */
 static uint64_t progress_ns; /* of the latest new delivery, or new subscriber */
 
@@ -84,7 +88,7 @@ static int connect_and_send(const char *request, void *owner) {
 }
 
 static void subscribe(void) {
-    char request[512];
+    char request[REQUEST];
     snprintf(request, sizeof request,
              "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n",
              stream_path);
@@ -94,13 +98,28 @@ static void subscribe(void) {
     s->fd = connect_and_send(request, s);
 }
 
+static int write_event(char *request, uint64_t seq, bool last) {
+    char data[DATA_BYTES + 1];
+    memset(data, 'x', DATA_BYTES);
+    data[sprintf(data, "%lu %lu ", seq, now_ns())] = 'x'; /* where its end was put */
+    return snprintf(request, REQUEST,
+                    "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: %s\r\n"
+                    "Content-Length: %d\r\n\r\n%.*s",
+                    event_path, last ? "close" : "keep-alive", DATA_BYTES, DATA_BYTES,
+                    data);
+}
+
 static void publish(uint64_t first, uint64_t count) {
-    char request[512];
-    snprintf(request, sizeof request,
-             "POST /publish?first=%lu&count=%lu HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-             "Content-Length: 0\r\nConnection: close\r\n\r\n",
-             first, count);
-    publisher = (struct publisher){.fd = connect_and_send(request, &publisher)};
+    static char requests[ROUND_EVENTS * REQUEST];
+    size_t length = 0;
+    if (!event_path)
+        snprintf(requests, sizeof requests,
+                 "POST /publish?first=%lu&count=%lu HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                 "Content-Length: 0\r\nConnection: close\r\n\r\n",
+                 first, count);
+    for (uint64_t i = 0; event_path && i < count; i++)
+        length += (size_t)write_event(requests + length, first + i, i + 1 == count);
+    publisher = (struct publisher){.fd = connect_and_send(requests, &publisher)};
 }
 
 static void read_answer(const char *p, ssize_t length) {
@@ -113,8 +132,8 @@ static void read_answer(const char *p, ssize_t length) {
     }
     close(publisher.fd);
     publisher.fd = -1;
-    if (strcmp(publisher.answer, "HTTP/1.1 200"))
-        fail("publish", "not answered by a 200");
+    if (strcmp(publisher.answer, "HTTP/1.1 2"))
+        fail("publish", "not answered by a success");
 }
 
 /* -- deliveries ----------------------------------------------------------------- */
@@ -122,6 +141,8 @@ static void read_answer(const char *p, ssize_t length) {
 static void count_delivery(void *owner, uint64_t seq, uint64_t stamp) {
     struct subscriber *s = owner;
     uint64_t index = seq - round_first; /* of an older event: huge, thus a stray */
+    if (!seq)
+        return;
     if (index >= round_events) {
         tally.stray++;
         return;
@@ -172,10 +193,13 @@ static void read_ready(int timeout_ms) {
         read_socket(ready[i].data.ptr);
 }
 
-/* False when there was no progress in time: heartbeats are none. */
+/* Waits for more; false when there was no progress in time. Heartbeats are none. */
 static bool progress(void) {
-    read_ready(STALL_MS);
-    return now_ns() - progress_ns < STALL_MS * 1000000ull;
+    uint64_t waited_ms = (now_ns() - progress_ns) / 1000000;
+    if (waited_ms >= STALL_MS)
+        return false;
+    read_ready(STALL_MS - (int)waited_ms);
+    return true;
 }
 
 /* -- commands ------------------------------------------------------------------- */
@@ -259,8 +283,8 @@ static void obey(const char *command) {
 
 int main(int argc, char **argv) {
     char command[128];
-    if (argc != 3) {
-        fprintf(stderr, "usage: load PORT STREAM_PATH\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: load PORT STREAM_PATH [EVENT_PATH]\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -268,6 +292,7 @@ int main(int argc, char **argv) {
     server.sin_port = htons((uint16_t)atoi(argv[1]));
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     stream_path = argv[2];
+    event_path = argv[3]; /* or NULL */
     epoll = epoll_create1(EPOLL_CLOEXEC);
     for (alarm(LIFE_S); fgets(command, sizeof command, stdin); alarm(LIFE_S))
         obey(command);

@@ -1,4 +1,4 @@
-"""Builds, starts, pins and ends the processes of a benchmark, and talks to them.
+"""Builds, starts, pins and ends the processes of a benchmark, and the load generator.
 
 Only processes started here are ended here, each by its own process group. Every wait
 has a limit. What never lives here: what is measured, and what the figures mean.
@@ -7,7 +7,6 @@ has a limit. What never lives here: what is measured, and what the figures mean.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import resource
@@ -15,9 +14,7 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -25,12 +22,9 @@ from typing import IO, Any
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
 
-START_SECONDS = 20  # for a server to answer its first request
 STOP_SECONDS = 10  # for a process to end after SIGTERM; then SIGKILL
-HTTP_SECONDS = 60  # for an answer: a worker may be busy with what it still has to send
 ANSWER_SECONDS = 610  # for the load generator, which gives up by itself after 600
 COMPILE_SECONDS = 120
-LOG_TAIL = 2000  # characters of a failed server's output that are shown
 # Beside one descriptor per subscriber: the extension keeps the numbers below 1024 free,
 # and a server needs some of its own.
 SPARE_DESCRIPTORS = 2048
@@ -85,6 +79,22 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise a BenchmarkError in what takes longer; only in the main thread."""
+
+    def expire(*_: object) -> None:
+        raise BenchmarkError(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
 def process(
     command: Sequence[str],
     *,
@@ -123,50 +133,6 @@ def end(started: subprocess.Popen[bytes]) -> None:
     started.wait(STOP_SECONDS)
 
 
-class Server:
-    """A running server, as seen through the control interface."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def stats(self) -> Mapping[str, float]:
-        """Return the CPU seconds and the resident kB of the process that serves."""
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", self.port, timeout=HTTP_SECONDS
-        )
-        with contextlib.closing(connection):
-            connection.request("GET", "/stats", headers={"Connection": "close"})
-            response = connection.getresponse()
-            if response.status != http.client.OK:
-                raise BenchmarkError(f"/stats was answered by a {response.status}")
-            stats: dict[str, float] = json.load(response)
-        return stats
-
-    def wait_until_ready(self, started: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and started.poll() is None:
-            with contextlib.suppress(ConnectionError):
-                self.stats()
-                return
-            time.sleep(0.05)
-        raise BenchmarkError("the server did not start")
-
-
-@contextmanager
-def server(command: Sequence[str], port: int, core: int | None) -> Iterator[Server]:
-    """Run a server; if something fails meanwhile, the error shows what it printed."""
-    with tempfile.TemporaryFile() as log:
-        try:
-            with process(command, core=core, stdout=log, stderr=log) as started:
-                running = Server(port)
-                running.wait_until_ready(started)
-                yield running
-        except (BenchmarkError, OSError, http.client.HTTPException) as error:
-            log.seek(0)
-            printed = log.read().decode(errors="replace")[-LOG_TAIL:]
-            raise BenchmarkError(f"{error}; it printed:\n{printed}") from error
-
-
 class Load:
     """The running load generator; its commands are described in load.c."""
 
@@ -201,8 +167,10 @@ def output_of(command: Sequence[str], core: int | None) -> bytes:
 
 
 @contextmanager
-def load(program: Path, port: int, path: str, core: int | None) -> Iterator[Load]:
-    command = [str(program), str(port), path]
+def load(
+    program: Path, port: int, paths: Sequence[str], core: int | None
+) -> Iterator[Load]:
+    command = [str(program), str(port), *paths]
     pipe = subprocess.PIPE
     with process(command, core=core, stdin=pipe, stdout=pipe) as started:
         yield Load(started)

@@ -39,6 +39,14 @@ class Round:
         wrong = self.duplicated + self.misordered + self.stray + self.closed
         return self.delivered == self.expected and not wrong
 
+    @property
+    def tally(self) -> str:
+        return (
+            f"{self.delivered} of {self.expected}, {self.duplicated} twice, "
+            f"{self.misordered} late, {self.stray} of other rounds, "
+            f"{self.closed} connections lost"
+        )
+
 
 @dataclass(frozen=True)
 class Figures:

@@ -17,7 +17,7 @@ from .poller import Poller, close_descriptor
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from .hub import Group
+    from .readers import Group
 
 #: Bytes of a client that are read and thrown away before it is sent off. A client of an
 #: event stream has nothing to say; some pipeline a request or two.

@@ -21,13 +21,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from .connection import Connection, frame_chunk
 from .descriptors import room_for_streams
 from .event import HEARTBEAT
 from .log import Log
 from .poller import WRITABLE, close_descriptor, new_poller
+from .readers import Audience, Group, Iterated, Readers
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -55,70 +56,6 @@ logger = logging.getLogger("flask_sse_lite")
 Key = tuple[Log, tuple[str, ...]]
 
 
-class Iterated(Protocol):
-    """A stream that a server iterates, as the hub sees it."""
-
-    log: Log
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """What it listens to."""
-
-    @property
-    def heartbeat(self) -> float:
-        """Seconds of silence before a sign of life is sent."""
-
-    def wake(self) -> None:
-        """There is something to read. May not wait, nor raise."""
-
-    def tick(self, now: float) -> None:
-        """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
-
-    def stop(self) -> None:
-        """End, for the server stops. May not wait, nor raise."""
-
-
-class Group:
-    """Connections that have read the same to the same place, which is its cursor. The
-    loop's own, but for ``tell``."""
-
-    def __init__(self, hub: Hub, first: Connection) -> None:
-        self.log = first.log
-        self.settings = first.settings
-        self.cursor = first.cursor
-        self.members: set[Connection] = set()
-        #: When all of them were last sent events, and the position that the last named.
-        self.sent_at = 0.0
-        self.named = first.cursor.position
-        self.has_news = False
-        self._hub = hub
-
-    def tell(self) -> None:
-        """The log's call, in the publisher's thread."""
-        if not self.has_news:
-            self.has_news = True
-            self._hub.tell(self)
-
-
-class Audience:
-    """Streams of the same channels that their servers iterate. They are woken by the
-    hub, some at a time: when a publisher woke them, it would pay for each of them, and
-    what a wake allocates would pile up for Python's garbage collector."""
-
-    def __init__(self, hub: Hub, log: Log, channels: tuple[str, ...]) -> None:
-        self.log = log
-        self.channels = channels
-        self.members: set[Iterated] = set()
-        self.has_news = False
-        self._hub = hub
-
-    def tell(self) -> None:
-        """The log's call, in the publisher's thread."""
-        if not self.has_news:
-            self.has_news = True
-            self._hub.tell(self)
-
-
 class Hub:
     """The open streams of a process. The public methods may be called from any
     thread."""
@@ -133,7 +70,7 @@ class Hub:
         self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
         self._newcomers: deque[Connection] = deque()
-        self._news: deque[Group | Audience] = deque()
+        self._news: deque[Readers] = deque()
         self._poller = new_poller()
         self._is_awake = False
         self._paths: Counter[tuple[str, str]] = Counter()
@@ -161,7 +98,7 @@ class Hub:
             self._iterated.add(stream)
             audience = self._audiences.get(key)
             if audience is None:
-                audience = self._audiences[key] = Audience(self, *key)
+                audience = self._audiences[key] = Audience(stream, self.tell)
                 stream.log.watch(stream.channels, audience.tell)
             audience.members.add(stream)
             self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
@@ -194,12 +131,16 @@ class Hub:
         """Serve a connection from here on, from its cursor."""
         heartbeat = connection.settings.heartbeat
         with self._lock:
-            self._start()
+            try:
+                self._start()
+            except BaseException:
+                close_descriptor(connection.descriptor)
+                raise
             self._newcomers.append(connection)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
         self._wake()
 
-    def tell(self, readers: Group | Audience) -> None:
+    def tell(self, readers: Readers) -> None:
         """There is something new for these."""
         self._news.append(readers)
         self._wake()
@@ -328,6 +269,8 @@ class Hub:
             stream.stop()
         while self._newcomers:
             self._guard(self._welcome, self._newcomers.popleft())
+        for group in list(self._groups.values()):
+            self._guard(self._deliver_all, group)
         for connection in list(self._connections.values()):
             self._end(connection)
         self._has_stopped.set()
@@ -385,6 +328,10 @@ class Hub:
             stream.wake()
             if count % WAKES_PER_TURN == 0:
                 self._poller.give_way()
+
+    def _deliver_all(self, group: Group) -> None:
+        while self._deliver(group):
+            pass
 
     def _deliver(self, group: Group) -> bool:
         """Send all members of a group what they have not read, or a piece of it.
@@ -459,8 +406,8 @@ class Hub:
         while True:
             # When the group has read everything, and after that there is nothing for
             # the newcomer, both have read the same.
-            while (group := self._groups.get(key)) and self._deliver(group):
-                pass
+            if group := self._groups.get(key):
+                self._deliver_all(group)
             batch = log.read(cursor, BATCH_BYTES)
             data = frames(log, cursor, batch)
             if not data:
@@ -506,9 +453,9 @@ class Hub:
     def _join_group(self, connection: Connection, key: Key) -> None:
         group = self._groups.get(key)
         if group is None:
-            group = Group(self, connection)
+            group = Group(connection, self.tell)
             self._groups[key] = group
-            group.log.watch(group.cursor.channels, group.tell)
+            group.log.watch(group.channels, group.tell)
             group.tell()  # Of what came between reading and watching.
         group.members.add(connection)
         connection.group = group
@@ -520,8 +467,8 @@ class Hub:
             return
         group.members.discard(connection)
         if not group.members:
-            group.log.unwatch(group.cursor.channels, group.tell)
-            self._groups.pop((group.log, group.cursor.channels), None)
+            group.log.unwatch(group.channels, group.tell)
+            self._groups.pop((group.log, group.channels), None)
 
     def _end(self, connection: Connection) -> None:
         self._remove(connection, properly=True)

@@ -18,7 +18,6 @@ from .event import HEARTBEAT
 from .handoff import Refusal, Server, find_server, take_connection
 from .hub import LOOKS_PER_HEARTBEAT, current_hub
 from .log import Cursor, Log
-from .poller import close_descriptor
 from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, opening, position_event
 
@@ -48,6 +47,7 @@ class Subscription:
         "_is_iterated",
         "_is_open",
         "_is_over",
+        "_is_stopping",
         "_named",
         "_named_at",
         "_opening",
@@ -72,7 +72,7 @@ class Subscription:
         self._is_active = False
         #: Everything was read: there is something new when somebody wakes us.
         self._is_caught_up = False
-        self._is_over = False
+        self._is_over = self._is_stopping = False
         #: Something is to be sent, though no event came.
         self._is_due = False
         self._sent_at = self._named_at = self._expires = 0.0
@@ -126,11 +126,13 @@ class Subscription:
             data = batch.frames or frames(self.log, self._cursor, batch)
             if data:
                 if batch.ended:
-                    self.stop()
+                    self._finish()
                 self._is_active = True
                 self._named = batch.named
                 return data
-            if self._is_due:
+            if self._is_stopping:
+                self._finish()
+            elif self._is_due:
                 return self._keep_alive()
 
     def _begin(self) -> bytes:
@@ -157,6 +159,7 @@ class Subscription:
         :returns: False when it stays with the server, whose iterating goes on.
         """
         self._server = None
+        hub = current_hub()
         try:
             descriptor, chunked = take_connection(server, self._opening)
         except Refusal as refusal:
@@ -167,12 +170,7 @@ class Subscription:
             descriptor, self._cursor, self.log, self._settings, chunked=chunked
         )
         self._is_over = True
-        try:
-            hub = current_hub()
-            hub.adopt(connection)
-        except BaseException:
-            close_descriptor(descriptor)
-            raise
+        hub.adopt(connection)
         hub.note_path("handed off", server.name)
         return True
 
@@ -222,7 +220,12 @@ class Subscription:
             self.wake()
 
     def stop(self) -> None:
-        """End the stream at its next step, and wake it for that."""
+        """End the stream when it has sent what there is, and wake it for that."""
+        self._is_stopping = True
+        self.wake()
+
+    def _finish(self) -> None:
+        """Have the next step be the end."""
         self._is_over = True
         self.wake()
 
@@ -232,7 +235,7 @@ class Subscription:
 
     def close(self) -> None:
         """The server's last call, or any thread's. Harmless when repeated."""
-        self.stop()
+        self._finish()
         self._leave()
         on_close, self.on_close = self.on_close, None
         if on_close:

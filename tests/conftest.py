@@ -58,7 +58,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.skipped and os.environ.get("CI") == "true":  # type: ignore[attr-defined]
         report.outcome = "failed"  # type: ignore[attr-defined]
-    return report  # type: ignore[return-value]
+    return report
 
 
 @pytest.fixture

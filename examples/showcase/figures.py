@@ -14,7 +14,7 @@ import os
 import time
 from threading import Thread
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from flask import Flask
 
 from flask_sse_lite import sse

@@ -1,0 +1,79 @@
+"""Who reads a log through the hub: connections that were taken over, in groups, and
+streams that their servers iterate, in audiences.
+
+Here lives what the hub knows of them, and how a log tells them of news. What is then
+done about it lives in the hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .connection import Connection
+from .log import Log
+
+
+class Iterated(Protocol):
+    """A stream that a server iterates, as the hub sees it."""
+
+    log: Log
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What it listens to."""
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds of silence before a sign of life is sent."""
+
+    def wake(self) -> None:
+        """There is something to read. May not wait, nor raise."""
+
+    def tick(self, now: float) -> None:
+        """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
+
+    def stop(self) -> None:
+        """End, for the server stops. May not wait, nor raise."""
+
+
+class Readers:
+    """Those who read the same channels of a log. The hub's loop's own, but for
+    ``tell``."""
+
+    def __init__(
+        self, log: Log, channels: tuple[str, ...], tell_hub: Callable[[Readers], None]
+    ) -> None:
+        self.log = log
+        self.channels = channels
+        self.has_news = False
+        self._tell_hub = tell_hub
+
+    def tell(self) -> None:
+        """The log's call, in the publisher's thread."""
+        if not self.has_news:
+            self.has_news = True
+            self._tell_hub(self)
+
+
+class Group(Readers):
+    """Connections that have read the same to the same place, which is its cursor."""
+
+    def __init__(self, first: Connection, tell_hub: Callable[[Readers], None]) -> None:
+        super().__init__(first.log, first.cursor.channels, tell_hub)
+        self.settings = first.settings
+        self.cursor = first.cursor
+        self.members: set[Connection] = set()
+        #: When all of them were last sent events, and the position that the last named.
+        self.sent_at = 0.0
+        self.named = first.cursor.position
+
+
+class Audience(Readers):
+    """Streams of the same channels that their servers iterate. They are woken by the
+    hub, some at a time: when a publisher woke them, it would pay for each of them, and
+    what a wake allocates would pile up for Python's garbage collector."""
+
+    def __init__(self, first: Iterated, tell_hub: Callable[[Readers], None]) -> None:
+        super().__init__(first.log, first.channels, tell_hub)
+        self.members: set[Iterated] = set()

@@ -1,0 +1,81 @@
+"""Channels, what is done with them, and what they cost: an application for tests that
+reach it by a socket. Its configuration is the environment's ``FLASK_…``."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+from gevent import Greenlet
+
+from flask_sse_lite import sse
+from flask_sse_lite.hub import current_hub
+
+logging.basicConfig(format="[%(process)d] %(levelname)s %(name)s: %(message)s")
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+app.register_blueprint(sse)
+
+if app.config.get("PUBLISH_AT_IMPORT"):
+    with app.app_context():
+        sse.publish("before any request")
+
+
+@sse.authorizer
+def may_listen(channel: str) -> bool:
+    return not channel.startswith("secret")
+
+
+@app.post("/publish")
+def publish() -> ResponseReturnValue:
+    """Publish a list of events, each the arguments of ``sse.publish``."""
+    return [sse.publish(**event).id for event in request.get_json()]
+
+
+@app.post("/publish-and-stop")
+def publish_and_stop() -> ResponseReturnValue:
+    """Publish, and have this worker stop before anyone can have been told."""
+    sse.publish(**request.get_json())
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "", 204
+
+
+@app.post("/close")
+def close() -> ResponseReturnValue:
+    sse.close(request.args["channel"])
+    return "", 204
+
+
+@app.get("/ping")
+def ping() -> ResponseReturnValue:
+    """An ordinary request."""
+    return "pong"
+
+
+@app.get("/page")
+def page() -> ResponseReturnValue:
+    """A page for a browser that listens to what stands beside it."""
+    return "<!doctype html><title>A page</title><link rel=icon href=data:>"
+
+
+@app.get("/stats")
+def stats() -> ResponseReturnValue:
+    """What the process that answers has in use."""
+    return {
+        "process": os.getpid(),
+        "streams": len(current_hub()),
+        "handed_off": sum(sse.stats()["handed off"].values()),
+        "iterated": sum(sse.stats()["iterated"].values()),
+        "threads": len(os.listdir("/proc/self/task")),
+        "greenlets": sum(
+            isinstance(thing, Greenlet) and not thing.dead for thing in gc.get_objects()
+        ),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }

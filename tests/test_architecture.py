@@ -1,0 +1,285 @@
+"""Dependencies point one way: the imports of every module are read, and judged."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "flask_sse_lite"
+
+#: A module, and those of ours that it may import. It stands behind all of them: a new
+#: module is given its place here.
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "event": {"errors"},
+    "log": {"event"},
+    "settings": {"errors", "event"},
+    "brokers": {"errors", "event", "log", "settings"},
+    "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
+    "stream": {"event", "log", "settings"},
+    "descriptors": set(),
+    "poller": set(),
+    "connection": {"log", "settings", "poller"},
+    "handoff": {"descriptors", "poller"},
+    "readers": {"log", "connection"},
+    "hub": {
+        *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
+    },
+    "subscription": {
+        *("event", "log", "settings", "stream", "connection", "handoff", "hub"),
+    },
+    "response": {"errors", "event", "subscription"},
+    "channels": {
+        *("errors", "event", "log", "settings", "brokers", "stream", "subscription"),
+    },
+    "extension": {
+        *("errors", "event", "stream", "hub", "response", "channels"),
+    },
+    "testing": {"event", "extension"},
+    "__init__": {"errors", "event", "response", "extension"},
+}
+
+#: What is imported in few places only. A name of a package stands for all of it.
+CONFINED: dict[str, set[str]] = {
+    "flask": {"response", "extension"},
+    "werkzeug": {"response", "extension"},
+    "socket": {"poller", "connection", "handoff"},
+    "select": {"poller"},
+    "ctypes": {"poller"},
+    "fcntl": {"handoff"},
+    "resource": {"descriptors"},
+    "gevent": {"poller"},
+    "signal": {"hub"},
+    "atexit": {"hub"},
+    "gunicorn": set(),
+    "cheroot": set(),
+    "uwsgi": set(),
+    "redis": {"brokers.redis"},
+    "sqlite3": {"brokers.sqlite"},
+    "asyncio": set(),
+    "multiprocessing": set(),
+    "subprocess": set(),
+    "selectors": set(),
+}
+
+#: What the module of the wire format may import: nothing that waits or does I/O.
+PURE = {
+    *("__future__", "codecs", "collections", "dataclasses", "functools", "json"),
+    *("re", "typing"),
+}
+
+#: What an installation has besides the standard library.
+INSTALLED = {"flask", "werkzeug"}
+
+#: What is imported where it is used, for it need not be there.
+OPTIONAL = {"gevent", "resource", "fcntl"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: of what, and whether only for the type checker, or when a function
+    is called."""
+
+    module: str
+    line: int
+    is_ours: bool = False
+    is_for_types: bool = False
+    is_in_function: bool = False
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def module_name(path: Path) -> str:
+    """A module's name within the package: ``brokers``, ``brokers.memory``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if len(parts) > 1 and parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(name: str) -> list[Import]:
+    path = SOURCES[name]
+    found = list(_walk(ast.parse(path.read_text("utf-8")), path, False, False))
+    return [imported for imported in found if imported.module != name]
+
+
+def _walk(
+    node: ast.AST, path: Path, is_for_types: bool, is_in_function: bool
+) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(
+                    alias.name,
+                    child.lineno,
+                    is_ours=alias.name.startswith("flask_sse_lite"),
+                    is_for_types=is_for_types,
+                    is_in_function=is_in_function,
+                )
+        elif isinstance(child, ast.ImportFrom):
+            for module in _modules_of(child, path):
+                yield Import(
+                    module,
+                    child.lineno,
+                    is_ours=child.level > 0 or module.startswith("flask_sse_lite"),
+                    is_for_types=is_for_types,
+                    is_in_function=is_in_function,
+                )
+        else:
+            for_types = is_for_types or (
+                isinstance(child, ast.If)
+                and isinstance(child.test, ast.Name)
+                and child.test.id == "TYPE_CHECKING"
+            )
+            in_function = is_in_function or isinstance(
+                child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+            )
+            yield from _walk(child, path, for_types, in_function)
+
+
+def _modules_of(node: ast.ImportFrom, path: Path) -> set[str]:
+    """The modules that a ``from … import`` imports from."""
+    if not node.level:
+        return {node.module or ""}
+    package = path.parent.relative_to(PACKAGE).parts
+    base = package[: len(package) - node.level + 1]
+    if node.module:
+        return {".".join([*base, node.module])}
+    # from . import name: a module of that package, or something in it.
+    names = {".".join([*base, alias.name]) for alias in node.names}
+    return {name if name in SOURCES else ".".join(base) or "__init__" for name in names}
+
+
+def test_the_imports_are_found() -> None:
+    assert imports_of("log")[-1].module == "event"
+    assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
+        *("errors", "event", "log", "settings", "brokers"),
+    }
+    assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
+    assert any(i.module == "gevent" and i.is_in_function for i in imports_of("poller"))
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(SOURCES) == set(LAYERS)
+
+
+def test_the_layers_point_one_way() -> None:
+    behind: set[str] = set()
+    for name, allowed in LAYERS.items():
+        assert allowed <= behind
+        behind.add(name)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
+    ours = {i.module for i in imports_of(name) if i.is_ours and not i.is_for_types}
+    assert ours - LAYERS[name] == set()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_a_module_may_import_it_does_import(name: str) -> None:
+    # Or the table above would say less and less.
+    assert LAYERS[name] - {i.module for i in imports_of(name) if i.is_ours} == set()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_our_own_modules_are_imported_at_the_top(name: str) -> None:
+    # One that hides in a function hides a circle.
+    assert [i for i in imports_of(name) if i.is_ours and i.is_in_function] == []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_within_the_package_imports_are_relative(name: str) -> None:
+    assert [i for i in imports_of(name) if i.package == "flask_sse_lite"] == []
+
+
+@pytest.mark.parametrize("package", CONFINED)
+def test_what_is_confined_is_imported_in_its_rooms_only(package: str) -> None:
+    users = {
+        name
+        for name in SOURCES
+        for imported in imports_of(name)
+        if imported.package == package
+        and not imported.is_ours
+        and not imported.is_for_types
+    }
+    assert users - CONFINED[package] == set()
+
+
+def test_the_wire_format_imports_nothing_that_waits() -> None:
+    for name in ("errors", "event"):
+        others = {i.package for i in imports_of(name) if not i.is_ours}
+        assert others - PURE == set()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_is_imported_that_need_not_be_installed(name: str) -> None:
+    known = sys.stdlib_module_names | INSTALLED
+    foreign = {
+        imported.package
+        for imported in imports_of(name)
+        if not imported.is_ours
+        and not imported.is_for_types
+        and not (imported.is_in_function and imported.package in OPTIONAL)
+    }
+    assert foreign - known == set()
+
+
+@pytest.mark.parametrize("module", ["flask_sse_lite", "flask_sse_lite.testing"])
+def test_importing_starts_nothing_and_brings_no_optional_part(module: str) -> None:
+    script = f"""
+import json, os, sys, threading
+import {module}
+print(json.dumps({{
+    "threads": threading.active_count(),
+    "descriptors": len(os.listdir("/proc/self/fd")),
+    "modules": sorted(sys.modules),
+}}))
+"""
+    empty = script.replace(f"import {module}\n", "import flask\n")
+    without, found = (
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", source],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=60,
+            ).stdout
+        )
+        for source in (empty, script)
+    )
+    assert module in found["modules"]
+    assert found["threads"] == 1
+    assert found["descriptors"] == without["descriptors"]
+    optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
+    assert optional & (set(found["modules"]) - set(without["modules"])) == set()
+
+
+def test_the_package_works_where_gevent_cannot_be_imported() -> None:
+    script = """
+import sys
+sys.modules["gevent"] = None
+import flask, flask_sse_lite
+from flask_sse_lite.testing import read_events
+app = flask.Flask("application")
+app.register_blueprint(flask_sse_lite.sse)
+flask_sse_lite.sse.publish("before")
+response = app.test_client().get("/stream")
+flask_sse_lite.sse.publish("hello")
+assert [event.data for event in read_events(response, count=1)] == ["hello"]
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)

@@ -1,0 +1,173 @@
+"""The README: its Python examples run as they stand, and it knows every setting.
+
+Each example is a file, named by its first line, and is imported by an interpreter of
+its own, which then sees whether it does what the README says of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+import flask_sse_lite
+from flask_sse_lite.settings import Settings
+
+ROOT = Path(flask_sse_lite.__file__).parent.parent
+README = (ROOT / "README.rst").read_text("utf-8")
+
+#: Python examples: the directive, an empty line, and everything indented below it.
+PYTHON_BLOCK = re.compile(
+    r"^\.\. code-block:: python\n\n((?: +.*\n|\n)+)", re.MULTILINE
+)
+FILE_NAME = re.compile(r"# (\w+\.py)\n")
+
+#: What stands before each check.
+BEGINNING = """
+from flask_sse_lite.testing import published, read_events
+def heard(stream, count):
+    return [event.data for event in read_events(stream, count=count)]
+"""
+
+#: What is to be seen of each example, by its file's name. The application is ``app``.
+CHECKS = {
+    "app.py": """
+client = app.test_client()
+assert 'new EventSource("/stream")' in client.get("/").text
+stream = client.get("/stream")
+assert client.post("/say", data={"text": "hello"}).status_code == 204
+assert heard(stream, 1) == ["hello"]
+""",
+    "rooms.py": """
+client = app.test_client()
+assert client.get("/rooms/kitchen/events").status_code == 403
+with client.session_transaction() as session:
+    session["user"] = "ann"
+assert client.get("/rooms/cellar/events").status_code == 403
+stream = client.get("/rooms/kitchen/events")
+assert client.post("/rooms/kitchen/messages", data={"text": "hi"}).status_code == 204
+(event,) = read_events(stream, count=1)
+assert (event.type, event.json) == ("said", {"by": "ann", "text": "hi"})
+assert client.get("/stream").status_code == 404
+""",
+    "authorizer.py": """
+client = app.test_client()
+assert client.get("/stream?channel=user.ann").status_code == 403
+with client.session_transaction() as session:
+    session["user"] = "ann"
+assert client.get("/stream?channel=user.ann").status_code == 200
+assert client.get("/stream?channel=user.bob").status_code == 403
+assert client.get("/stream?channel=user.ann&channel=user.bob").status_code == 403
+""",
+    "login.py": """
+assert app.test_client().get("/stream").status_code == 401
+client = app.test_client()
+with client.session_transaction() as session:
+    session["_user_id"] = "ann"
+assert client.get("/stream").status_code == 200
+""",
+    "cors.py": """
+origin = {"Origin": "https://app.example.com"}
+headers = app.test_client().get("/stream", headers=origin).headers
+assert headers["Access-Control-Allow-Origin"] == "https://app.example.com"
+assert headers["Access-Control-Allow-Credentials"] == "true"
+""",
+    "stock.py": """
+import json, re
+client = app.test_client()
+page = client.get("/").text
+assert "3 apples" in page
+url = json.loads(re.search(r"new EventSource\\((.*)\\);", page)[1])
+client.post("/sell")
+assert heard(client.get(url), 1) == ['{"apples": 2}']
+""",
+    "jobs.py": """
+client = app.test_client()
+stream = client.get("/jobs/7/events")
+assert client.post("/jobs/7").status_code == 202
+*progress, end = read_events(stream)
+assert [event.json for event in progress] == list(range(0, 101, 10))
+assert end.type == "stream-end"
+assert [e.data for e in read_events(client.get("/jobs/7/events"))] == ["100", ""]
+gone = client.get("/jobs/7/events", headers={"Last-Event-ID": end.id})
+assert gone.status_code == 204
+""",
+    "words.py": """
+*words, end = read_events(app.test_client().get("/words?text=one+two"))
+assert [event.json for event in words] == [{"word": "one"}, {"word": "two"}]
+assert end.type == "stream-end"
+""",
+}
+
+
+def python_blocks() -> dict[str, str]:
+    """The README's Python examples by file name."""
+    blocks = {}
+    for match in PYTHON_BLOCK.finditer(README):
+        block = dedent(match[1])
+        name = FILE_NAME.match(block)
+        assert name, f"An example does not begin with its file's name:\n{block}"
+        assert name[1] not in blocks
+        blocks[name[1]] = block
+    return blocks
+
+
+BLOCKS = python_blocks()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the examples lie."""
+    for name, block in BLOCKS.items():
+        (tmp_path / name).write_text(block, "utf-8")
+    return tmp_path
+
+
+def run(folder: Path, arguments: Sequence[str]) -> str:
+    """What a new interpreter prints, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
+def test_an_example_does_what_the_readme_says(folder: Path, name: str) -> None:
+    script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
+    assert run(folder, ["-c", script]) == ""
+
+
+def test_the_example_tests_pass(folder: Path) -> None:
+    output = run(folder, ["-m", "pytest", "-p", "no:cacheprovider", "test_app.py"])
+    assert "2 passed" in output
+
+
+def test_the_first_example_comes_within_the_first_screens() -> None:
+    assert README.index("# app.py") < 2000
+
+
+def test_every_setting_stands_in_the_table_with_its_default() -> None:
+    rows = dict(re.findall(r"   \* - ``(SSE_\w+)``\n     - ``(.+)``\n", README))
+    expected = {
+        f"SSE_{setting.name.upper()}": setting.metadata["default"]
+        for setting in dataclasses.fields(Settings)
+        if setting.metadata
+    }
+    shown = {
+        key: str(list(value)) if isinstance(value, tuple) else repr(value)
+        for key, value in expected.items()
+    }
+    assert {key: row.replace('"', "'") for key, row in rows.items()} == shown

@@ -1,0 +1,768 @@
+"""Real servers, real sockets: what clients get, whoever serves them, and what is left
+of them when they have gone."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import chain, count
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from httpx_sse import connect_sse
+
+from flask_sse_lite import Event
+
+from .servers import HOST, PATIENCE, Client, Server, serve, until
+
+#: Longer than any test waits: where streams are silent, nothing comes to their help.
+NEVER = 4 * PATIENCE
+
+#: Seconds between the signs of life of the servers whose signs of life are tested.
+HEARTBEAT = 1.0
+
+#: Clients of the tests of many: a worker of 32 threads has room for them, not twice.
+MANY = 20
+
+OPENING = re.compile(
+    rb"event: stream-open\ndata: \nid: [0-9a-f]{16}-[0-9]+\nretry: [0-9]+\n\n"
+)
+
+_rooms = count()
+
+
+class Kind(NamedTuple):
+    """A kind of server, and which way streams go there: by the hub, which takes their
+    connections over, or through the server, which iterates them."""
+
+    server: str
+    hands_off: bool
+
+    def serve(
+        self, *, heartbeat: float, options: str = "", **config: Any
+    ) -> AbstractContextManager[Server]:
+        config |= {"SSE_HEARTBEAT": heartbeat, "SSE_HANDOFF": self.hands_off}
+        return serve(self.server, options=options, **config)
+
+
+KINDS = [
+    Kind("gunicorn gevent", hands_off=True),
+    Kind("gunicorn gevent", hands_off=False),
+    Kind("gunicorn gthread", hands_off=True),
+    Kind("gunicorn gthread", hands_off=False),
+    Kind("werkzeug", hands_off=True),
+]
+
+
+def describe(kind: Kind) -> str:
+    return kind.server if kind.hands_off else f"{kind.server}, iterated"
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=describe)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture(scope="module")
+def silent_server(kind: Kind) -> Iterator[Server]:
+    with kind.serve(heartbeat=NEVER) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lively_server(kind: Kind) -> Iterator[Server]:
+    with kind.serve(heartbeat=HEARTBEAT) as server:
+        yield server
+
+
+@pytest.fixture
+def server(silent_server: Server) -> Iterator[Server]:
+    """A server of each kind, which many tests share."""
+    with silent_server.watched():
+        yield silent_server
+
+
+@pytest.fixture
+def channel(server: Server) -> Iterator[str]:
+    with a_channel_of(server) as name:
+        yield name
+
+
+@contextmanager
+def a_channel_of(server: Server) -> Iterator[str]:
+    """A channel of one test, the end of which is the end of its streams."""
+    name = f"room.{next(_rooms)}"
+    try:
+        yield name
+    finally:
+        server.close(name)
+
+
+@pytest.fixture
+def lively(lively_server: Server) -> Iterator[Server]:
+    """A server of each kind that nobody is connected to."""
+    until(lambda: lively_server.stats()["streams"] == 0)
+    with lively_server.watched():
+        yield lively_server
+
+
+@pytest.fixture
+def lively_channel(lively: Server) -> Iterator[str]:
+    with a_channel_of(lively) as name:
+        yield name
+
+
+def texts(events: list[Event]) -> list[str]:
+    return [event.data for event in events]
+
+
+def sequence(id: str | None) -> int:
+    """The number in a position."""
+    assert id is not None
+    return int(id.rpartition("-")[2])
+
+
+def receive(client: socket.socket, mark: bytes | None) -> bytes:
+    """What comes, until a mark has come; all of it where there is none."""
+    received = b""
+    while mark is None or mark not in received:
+        piece = client.recv(65536)
+        if not piece:
+            assert mark is None, received
+            break
+        received += piece
+    return received
+
+
+# On the wire
+
+
+def test_the_head_forbids_to_cache_to_transform_and_to_buffer(
+    server: Server, channel: str
+) -> None:
+    with socket.create_connection((HOST, server.port), timeout=PATIENCE) as client:
+        client.sendall(
+            f"GET /stream?channel={channel} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+        )
+        received = receive(client, b"\n\n")
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    assert status == "HTTP/1.1 200 OK"
+    headers = dict(line.lower().split(": ") for line in lines)
+    assert len(headers) == len(lines)
+    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert headers["cache-control"] == "no-cache, no-transform"
+    assert headers["x-accel-buffering"] == "no"
+    assert headers["transfer-encoding"] == "chunked"
+    assert "content-length" not in headers
+    size, _, chunk = body.partition(b"\r\n")
+    assert OPENING.fullmatch(chunk[: int(size, 16)])
+
+
+def test_the_first_bytes_come_at_once_and_alone(server: Server, channel: str) -> None:
+    with server.stream(channel) as client:
+        assert client.status == 200
+        opening = client.read()
+    assert OPENING.fullmatch(opening)
+    retry = int(opening.rpartition(b"retry: ")[2])
+    assert 0.8 * 3000 <= retry <= 1.2 * 3000
+
+
+def test_an_event_is_written_as_the_format_has_it(server: Server, channel: str) -> None:
+    with server.stream(channel) as client:
+        client.read()
+        server.publish(
+            {
+                "data": "one\ntwo\r\nthree\r",
+                "type": "lines",
+                "id": "7",
+                "retry": 100,
+                "channel": channel,
+            }
+        )
+        expected = (
+            b"event: lines\ndata: one\ndata: two\ndata: three\ndata: \n"
+            b"id: 7\nretry: 100\n\n"
+        )
+        assert client.read_exactly(len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "\n",
+        "\n\n",
+        " ",
+        "  a",
+        "a\n\n b",
+        "a\u2028b\u0085c\fd",
+        "😀ß",
+        ":",
+        "id: 5",
+    ],
+)
+def test_data_arrives_as_it_was_published(
+    server: Server, channel: str, data: str
+) -> None:
+    with server.stream(channel) as client:
+        server.publish({"data": data, "channel": channel})
+        assert texts(client.take(1)) == [data]
+
+
+def test_an_event_of_a_megabyte_arrives_whole(server: Server, channel: str) -> None:
+    large = "".join(f"{line} äöü\n" for line in range(120_000))
+    assert len(large) > 2**20
+    with server.stream(channel) as client:
+        server.publish(
+            {"data": large, "channel": channel}, {"data": "next", "channel": channel}
+        )
+        assert texts(client.take(2)) == [large, "next"]
+
+
+def test_httpx_sse_reads_it_and_comes_back_to_what_it_missed(
+    server: Server, channel: str
+) -> None:
+    url = f"{server.url}/stream?channel={channel}"
+    with httpx.Client(timeout=PATIENCE, trust_env=False) as client:
+        with connect_sse(client, "GET", url) as source:
+            events = source.iter_sse()
+            assert next(events).event == "stream-open"
+            server.publish({"data": "a\nb", "type": "news", "channel": channel})
+            seen = next(events)
+            assert (seen.event, seen.data) == ("news", "a\nb")
+        server.publish({"data": "missed", "channel": channel})
+        since = {"Last-Event-ID": seen.id}
+        with connect_sse(client, "GET", url, headers=since) as source:
+            events = source.iter_sse()
+            assert next(events).id == seen.id
+            assert next(events).data == "missed"
+
+
+# Coming back
+
+
+def test_who_is_cut_before_the_first_event_misses_nothing(
+    server: Server, channel: str
+) -> None:
+    with server.stream(channel) as client:
+        opening = next(client.events)
+        assert opening.id
+    server.publish({"data": "missed", "channel": channel})
+    with server.stream(channel, since=opening.id) as client:
+        assert texts(client.take(1)) == ["missed"]
+
+
+@pytest.mark.parametrize("way", ["since", "query"])
+def test_who_comes_back_gets_what_it_missed_and_then_what_follows(
+    server: Server, channel: str, way: str
+) -> None:
+    with server.stream(channel) as client:
+        server.publish({"data": "0", "channel": channel})
+        (seen,) = client.take(1)
+    options: dict[str, Any] = {way: seen.id}
+    server.publish(*({"data": str(n), "channel": channel} for n in range(1, 50)))
+    with server.stream(channel, **options) as client:
+        assert texts(client.take(49)) == [str(n) for n in range(1, 50)]
+        server.publish({"data": "50", "channel": channel})
+        assert texts(client.take(1)) == ["50"]
+
+
+def test_the_header_goes_before_the_query(server: Server, channel: str) -> None:
+    ids = server.publish(*({"data": str(n), "channel": channel} for n in range(4)))
+    with server.stream(channel, since=ids[2], query=ids[0]) as client:
+        assert texts(client.take(1)) == ["3"]
+
+
+@pytest.mark.parametrize("way", ["since", "query"])
+@pytest.mark.parametrize("id", ["日本-ü", "a b&c=d%20", "-1", "😀"])
+def test_an_id_may_be_any_text(server: Server, channel: str, id: str, way: str) -> None:
+    server.publish(
+        {"data": "before", "channel": channel},
+        {"data": "seen", "id": id, "channel": channel},
+        {"data": "missed", "channel": channel},
+    )
+    options: dict[str, Any] = {way: id}
+    with server.stream(channel, **options) as client:
+        opening = next(client.events)
+        assert opening.id == id
+        assert texts(client.take(1)) == ["missed"]
+
+
+def test_an_id_that_is_not_known_is_a_gap(server: Server, channel: str) -> None:
+    (id,) = server.publish({"data": "kept", "channel": channel})
+    with server.stream(channel, since="who knows") as client:
+        gap, kept = client.take(2)
+    assert gap.type == "stream-gap"
+    assert gap.json == {"since": "who knows", "channels": [channel]}
+    assert sequence(gap.id) < sequence(kept.id)
+    assert (kept.id, kept.data) == (id, "kept")
+
+
+# Several channels
+
+
+def test_several_channels_are_named_and_come_in_one_order(
+    server: Server, channel: str
+) -> None:
+    other = f"{channel} the other"
+    with server.stream(channel, other) as client:
+        server.publish(
+            {"data": "0", "channel": channel},
+            {"data": "1", "channel": other},
+            {"data": "elsewhere", "channel": f"{channel} not asked for"},
+            {"data": "2", "channel": channel},
+        )
+        events = client.take(3)
+        assert [(event.data, event.channel) for event in events] == [
+            ("0", channel),
+            ("1", other),
+            ("2", channel),
+        ]
+    server.publish({"data": "3", "channel": other}, {"data": "4", "channel": channel})
+    with server.stream(channel, other, since=str(events[1].id)) as client:
+        assert texts(client.take(3)) == ["2", "3", "4"]
+        server.close(other)
+
+
+def test_a_channel_is_named_by_a_line_of_its_own(server: Server, channel: str) -> None:
+    other = f"{channel} the other"
+    with server.stream(channel, other) as client:
+        client.read()
+        (id,) = server.publish({"data": "x", "channel": other})
+        expected = f"channel: {other}\ndata: x\nid: {id}\n\n".encode()
+        assert client.read_exactly(len(expected)) == expected
+        server.close(other)
+
+
+# Ends
+
+
+def test_the_end_of_a_channel_ends_its_streams_and_keeps_clients_away(
+    server: Server, channel: str
+) -> None:
+    with server.stream(channel) as client:
+        (id,) = server.publish({"data": "last", "channel": channel})
+        server.close(channel)
+        last, end = client.take(2)
+        assert last.data == "last"
+        assert end.type == "stream-end"
+        assert list(client.events) == []
+    for since in (str(end.id), ""):
+        with server.stream(channel, since=since) as client:
+            assert client.status == 204
+            assert client.read() == b""
+    with server.stream(channel, since=id) as client:
+        assert [event.type for event in client.events] == ["stream-open", "stream-end"]
+
+
+def test_a_channel_is_open_again_when_something_is_published(
+    server: Server, channel: str
+) -> None:
+    server.publish({"data": "before", "channel": channel})
+    server.close(channel)
+    server.publish({"data": "after", "channel": channel})
+    with server.stream(channel) as client:
+        assert client.status == 200
+        server.publish({"data": "live", "channel": channel})
+        assert texts(client.take(1)) == ["live"]
+
+
+def test_head_is_answered_at_once_and_leaves_the_connection_usable(
+    server: Server, channel: str
+) -> None:
+    with Client(server.port) as client:
+        client.request(f"/stream?channel={channel}", "HEAD")
+        assert client.status == 200
+        assert client.headers["content-type"].startswith("text/event-stream")
+        assert client.read() == b""
+        if client.headers["connection"] == "close":
+            assert client.socket.recv(1) == b""
+        else:
+            client.request("/ping")
+            assert client.read() == b"pong"
+    until(lambda: server.stats()["streams"] == 0)
+
+
+def test_a_client_of_http_1_0_is_served(server: Server, channel: str) -> None:
+    with socket.create_connection((HOST, server.port), timeout=PATIENCE) as client:
+        client.sendall(f"GET /stream?channel={channel} HTTP/1.0\r\n\r\n".encode())
+        received = receive(client, b"\n\n")
+        (id,) = server.publish({"data": "x", "channel": channel})
+        server.close(channel)
+        received += receive(client, None)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"\nconnection: close" in head.lower()
+    if not server_chunks_whatever_it_is_asked(head):
+        assert b"chunked" not in head
+        opening, _, rest = body.partition(b"\n\n")
+        assert OPENING.fullmatch(opening + b"\n\n")
+        assert rest.startswith(f"data: x\nid: {id}\n\nevent: stream-end\n".encode())
+        assert rest.endswith(b"\n\n")
+
+
+def server_chunks_whatever_it_is_asked(head: bytes) -> bool:
+    """Werkzeug's server looks at its own version of HTTP, not at the client's."""
+    return b"Server: Werkzeug" in head
+
+
+# What they cost
+
+
+def test_streams_are_delivered_in_the_way_that_is_meant(
+    server: Server, kind: Kind, channel: str
+) -> None:
+    """All other tests of a kind are tests of that way."""
+    before = server.stats()
+    way, other = ("handed_off", "iterated")[:: 1 if kind.hands_off else -1]
+    with server.stream(channel):
+        until(lambda: server.stats()[way] == before[way] + 1)
+        assert server.stats()[other] == before[other] == 0
+
+
+@pytest.mark.parametrize(
+    ("server_kind", "options", "resource"),
+    [
+        ("gunicorn gevent", "", "greenlets"),
+        ("gunicorn gthread", "--threads 2", "threads"),
+        ("werkzeug", "", "threads"),
+    ],
+)
+def test_a_stream_that_is_handed_off_costs_no_thread_and_no_greenlet(
+    server_kind: str, options: str, resource: str
+) -> None:
+    with (
+        serve(server_kind, options=options, SSE_HEARTBEAT=NEVER) as server,
+        ExitStack() as stack,
+    ):
+        stack.enter_context(server.stream("room"))
+        until(lambda: server.stats()["handed_off"] == 1)
+        one = server.stats()[resource]
+        clients = [stack.enter_context(server.stream("room")) for _ in range(MANY)]
+        until(lambda: server.stats()[resource] <= one)
+        server.publish({"data": "x", "channel": "room"})
+        for client in clients:
+            assert texts(client.take(1)) == ["x"]
+
+
+# Signs of life
+
+
+def test_a_silent_stream_gets_heartbeats(lively: Server, lively_channel: str) -> None:
+    with lively.stream(lively_channel) as client:
+        assert OPENING.fullmatch(client.read())
+        began = time.monotonic()
+        assert client.read_exactly(6) == b":\n\n" * 2
+        assert HEARTBEAT < time.monotonic() - began < 3 * HEARTBEAT
+
+
+@pytest.mark.parametrize("depart", [Client.leave, Client.reset])
+def test_a_departed_client_is_noticed_within_two_heartbeats(
+    lively: Server, lively_channel: str, kind: Kind, depart: Callable[[Client], None]
+) -> None:
+    """By the hub before the first, for it need not write to see it."""
+    heartbeats = 0 if kind.hands_off else 2
+    with ExitStack() as stack:
+        witness = stack.enter_context(lively.stream(lively_channel))
+        before = lively.stats()
+        departing = [
+            stack.enter_context(lively.stream(lively_channel)) for _ in range(MANY)
+        ]
+        # From this event on, all of them are silent for as long.
+        lively.publish({"data": "x", "channel": lively_channel})
+        for client in [witness, *departing]:
+            assert texts(client.take(1)) == ["x"]
+        for client in departing:
+            depart(client)
+        assert witness.read_exactly(3 * heartbeats) == b":\n\n" * heartbeats
+        until(lambda: lively.stats()["streams"] == 1, timeout=HEARTBEAT * 3 / 4)
+
+        until(lambda: lively.stats()["descriptors"] <= before["descriptors"])
+        if kind.server == "gunicorn gthread":
+            # Its threads remain, but are free: these need those of the departed.
+            for _ in range(MANY):
+                client = stack.enter_context(lively.stream(lively_channel))
+                assert next(client.events).type == "stream-open"
+        else:
+            tasks = "greenlets" if kind.server == "gunicorn gevent" else "threads"
+            until(lambda: lively.stats()[tasks] <= before[tasks])
+
+
+def test_a_client_that_resets_in_mid_stream_touches_no_other(
+    server: Server, channel: str
+) -> None:
+    large = "x" * 2**20
+    with (
+        server.stream(channel) as one,
+        server.stream(channel, receive_buffer=4096) as leaving,
+        server.stream(channel) as another,
+    ):
+        server.publish({"data": large, "channel": channel})
+        assert len(leaving.read_exactly(2**16)) == 2**16
+        leaving.reset()
+        rest = [str(n) for n in range(100)]
+        server.publish(*({"data": data, "channel": channel} for data in rest))
+        for client in (one, another):
+            assert texts(client.take(101)) == [large, *rest]
+        until(lambda: server.stats()["streams"] == 2)
+
+
+# Limits
+
+
+def test_a_stream_of_full_age_ends_and_its_client_misses_nothing(kind: Kind) -> None:
+    with kind.serve(heartbeat=HEARTBEAT, SSE_MAX_AGE=0.5) as server:
+        since = ""
+        missed: list[str] = []
+        for visit in range(3):
+            with server.stream("room", since=since) as client:
+                server.publish({"data": f"visit {visit}", "channel": "room"})
+                opening, *events = client.events
+            assert opening.type == "stream-open"
+            assert texts(events) == [*missed, f"visit {visit}"]
+            since = str(events[-1].id)
+            missed = [f"missed after visit {visit}"]
+            server.publish({"data": missed[0], "channel": "room"})
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.server != "werkzeug"], ids=describe
+)
+def test_a_server_that_stops_ends_its_streams_properly(kind: Kind) -> None:
+    """But for werkzeug's, which a signal ends there and then."""
+    with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
+        server.publish({"data": "x", "channel": "room"})
+        assert texts(client.take(1)) == ["x"]
+        server.stop()
+        assert list(client.events) == []
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.server == "gunicorn gevent"], ids=describe
+)
+def test_what_is_published_before_a_stop_arrives_before_the_end(kind: Kind) -> None:
+    """With gevent, as there the request goes on before anyone else does."""
+    with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
+        until(lambda: server.stats()["streams"] == 1)
+        event = {"data": "the last", "channel": "room"}
+        assert server.request("POST", "/publish-and-stop", event).status == 204
+        assert texts(client.take(1)) == ["the last"]
+        assert list(client.events) == []
+
+
+def test_past_the_limit_browsers_come_back_later_and_others_are_told_so(
+    kind: Kind,
+) -> None:
+    with (
+        kind.serve(heartbeat=NEVER, SSE_MAX_CONNECTIONS=3) as server,
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(server.stream("room")) for _ in range(3)]
+        until(lambda: server.stats()["streams"] == 3)
+        browser = stack.enter_context(Client(server.port))
+        browser.request("/stream?channel=room", headers={"Accept": "text/event-stream"})
+        assert browser.status == 200
+        answer = browser.read()
+        assert browser.read() == b""
+        match = re.fullmatch(rb"retry: ([0-9]+)\n\n", answer)
+        assert match
+        assert 24_000 <= int(match[1]) <= 36_000
+
+        other = stack.enter_context(Client(server.port))
+        other.request("/stream?channel=room", headers={"Accept": "*/*"})
+        assert other.status == 503
+        assert 24 <= int(other.headers["retry-after"]) <= 36
+
+        assert server.request("GET", "/ping").body == b"pong"
+        server.publish({"data": "x", "channel": "room"})
+        for client in clients:
+            assert texts(client.take(1)) == ["x"]
+        server.close("room")
+        until(lambda: server.stats()["streams"] == 0)
+        newcomer = stack.enter_context(server.stream("another room"))
+        assert next(newcomer.events).type == "stream-open"
+
+
+def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
+    kind: Kind,
+) -> None:
+    """800 events of 64 kB are published while it sleeps, and 32 of them kept."""
+    lots, lot, padding, kept = 100, 8, "." * 2**16, 32
+    with (
+        kind.serve(heartbeat=NEVER, SSE_HISTORY=kept) as server,
+        server.stream("room", receive_buffer=2**16) as slow,
+        server.stream("room") as one,
+        server.stream("room") as another,
+    ):
+        before = server.stats()["peak_memory"]
+        for first in range(0, lots * lot, lot):
+            expected = [f"{first + n} {padding}" for n in range(lot)]
+            server.publish(*({"data": data, "channel": "room"} for data in expected))
+            assert texts(one.take(lot)) == expected
+            assert texts(another.take(lot)) == expected
+        grown = server.stats()["peak_memory"] - before
+        assert grown < 25_000_000
+
+        events = [slow.take(1)[0]]
+        while int(events[-1].data.split()[0]) < lots * lot - 1:
+            events += slow.take(1)
+            if events[-1].type == "stream-gap":
+                break
+        *seen, gap = events
+        retained = slow.take(kept)
+        numbers = [int(event.data.split()[0]) for event in [*seen, *retained]]
+        assert numbers[: len(seen)] == list(range(len(seen)))
+        assert gap.type == "stream-gap"
+        assert gap.json == {"since": seen[-1].id, "channels": ["room"]}
+        assert numbers[len(seen) :] == list(range(lots * lot - kept, lots * lot))
+        server.publish({"data": "live", "channel": "room"})
+        assert texts(slow.take(1)) == ["live"]
+
+
+# Many
+
+
+def test_all_clients_see_one_order_of_what_many_threads_publish(
+    server: Server, channel: str
+) -> None:
+    publishers, each = 8, 25
+
+    def publish(publisher: int) -> list[str]:
+        return [
+            server.publish({"data": f"{publisher} {n}", "channel": channel})[0]
+            for n in range(each)
+        ]
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.stream(channel)) for _ in range(MANY)]
+        with ThreadPoolExecutor(publishers) as pool:
+            ids = list(pool.map(publish, range(publishers)))
+        seen = [client.take(publishers * each) for client in clients]
+    order = [event.id for event in seen[0]]
+    assert order == sorted(chain(*ids), key=sequence)
+    for publisher, published in enumerate(ids):
+        by_it = [event for event in seen[0] if event.data.split()[0] == str(publisher)]
+        assert texts(by_it) == [f"{publisher} {n}" for n in range(each)]
+        assert [event.id for event in by_it] == published
+    assert all(events == seen[0] for events in seen)
+
+
+def test_a_gevent_worker_serves_500_clients() -> None:
+    with serve("gunicorn gevent", SSE_HEARTBEAT=HEARTBEAT) as server:
+        with server.stream("room"):
+            until(lambda: server.stats()["streams"] == 1)
+            before = server.stats()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.stream("room")) for _ in range(500)]
+            data = [str(n) for n in range(20)]
+            server.publish(*({"data": text, "channel": "room"} for text in data))
+            for client in clients:
+                assert texts(client.take(20)) == data
+            assert server.stats()["streams"] == 500
+            assert server.request("GET", "/ping").body == b"pong"
+        until(lambda: server.stats()["streams"] == 0)
+        until(lambda: server.stats()["greenlets"] <= before["greenlets"])
+        until(lambda: server.stats()["descriptors"] <= before["descriptors"])
+
+
+@pytest.mark.parametrize("server_kind", ["gunicorn gevent", "gunicorn gthread"])
+def test_who_leaves_while_the_hub_writes_touches_nobody_who_stays(
+    server_kind: str,
+) -> None:
+    data = [str(n) for n in range(100)]
+
+    def publish(server: Server) -> None:
+        for text in data:
+            server.publish({"data": text, "channel": "room"})
+
+    with serve(server_kind, SSE_HEARTBEAT=NEVER) as server, ExitStack() as stack:
+        witness, *leaving = [
+            stack.enter_context(server.stream("room")) for _ in range(2 * len(data))
+        ]
+        staying = [
+            stack.enter_context(server.stream("room")) for _ in range(2 * len(data))
+        ]
+        with ThreadPoolExecutor(1) as pool:
+            publishing = pool.submit(publish, server)
+            # When one has an event, and others are still to get it.
+            for first in range(0, len(leaving), 2):
+                assert witness.take(1)
+                for client in leaving[first : first + 2]:
+                    client.reset()
+            publishing.result()
+        for client in staying:
+            assert texts(client.take(len(data))) == data
+
+
+# Several workers
+
+
+def workers(server: Server, count: int) -> list[int]:
+    """The worker processes of a gunicorn, once it has so many."""
+
+    def booted() -> list[int]:
+        pids = re.findall(r"Booting worker with pid: (\d+)", server.log())
+        return [int(pid) for pid in pids] if len(pids) == count else []
+
+    return until(booted)
+
+
+@contextmanager
+def stopped(processes: list[int]) -> Iterator[None]:
+    """Only other processes take requests meanwhile."""
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_each_of_several_workers_warns_once_that_memory_is_not_shared() -> None:
+    with serve("gunicorn gevent", options="--workers 2") as server:
+        pids = workers(server, 2)
+        for pid in pids:
+            with stopped([other for other in pids if other != pid]):
+                assert server.stats()["process"] == pid
+                for _ in range(2):
+                    server.publish({"data": "x", "channel": "room"})
+                    with server.stream("room") as client:
+                        assert next(client.events).type == "stream-open"
+        warnings = re.findall(
+            r"\[(\d+)\] WARNING flask_sse_lite: .*several worker processes.*SSE_URL",
+            server.log(),
+        )
+        assert sorted(warnings) == sorted(map(str, pids))
+
+
+def test_one_worker_is_warned_of_nothing() -> None:
+    with serve("gunicorn gevent") as server:
+        server.publish({"data": "x", "channel": "room"})
+        with server.stream("room") as client:
+            assert next(client.events).type == "stream-open"
+        assert "WARNING" not in server.log()
+
+
+def test_workers_forked_from_a_used_application_have_epochs_of_their_own() -> None:
+    with serve(
+        "gunicorn gevent", options="--workers 2 --preload", PUBLISH_AT_IMPORT=True
+    ) as server:
+        pids = workers(server, 2)
+        ids = {}
+        for pid in pids:
+            with stopped([other for other in pids if other != pid]):
+                assert server.stats()["process"] == pid
+                (ids[pid],) = server.publish({"data": "x", "channel": "room"})
+        one, other = ids.values()
+        assert one.split("-")[0] != other.split("-")[0]
+        with stopped(pids[1:]), server.stream("room", since=ids[pids[1]]) as client:
+            assert client.take(1)[0].type == "stream-gap"

@@ -1,0 +1,260 @@
+"""The configuration says what it may say, and a refusal names its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+
+from flask_sse_lite import Event, InvalidValue, SSEError
+from flask_sse_lite.brokers import BROKERS, connect
+from flask_sse_lite.brokers.memory import MemoryBroker
+from flask_sse_lite.settings import Settings
+
+#: The settings that have a key of their own.
+KEYS = [setting.name for setting in dataclasses.fields(Settings) if setting.metadata]
+
+# Defaults
+
+
+def test_the_defaults_are_these() -> None:
+    settings = Settings.read({})
+    assert settings == Settings(
+        url="memory://",
+        history=256,
+        history_age=300,
+        replay=0,
+        heartbeat=15,
+        retry=3000,
+        max_connections=None,
+        max_age=None,
+        handoff="auto",
+        public_channels=("sse",),
+    )
+
+
+def test_none_means_the_default() -> None:
+    keys = [f"SSE_{name.upper()}" for name in KEYS]
+    config = dict.fromkeys([*keys, "SSE_REDIS_URL"])
+    assert Settings.read(config) == Settings.read({})
+
+
+def test_other_keys_are_left_alone() -> None:
+    config = {"SSE": 1, "HISTORY": -1, "sse_history": -1, "REDIS_URL": "redis://h"}
+    assert Settings.read(config) == Settings.read({})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings.read({}).history = 1  # type: ignore[misc]
+
+
+# Each key
+
+#: By key: what it takes, and what it refuses.
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "SSE_HISTORY": (
+        [1, 256, 10**9],
+        [0, -1, 1.0, "256", True, False, [1], math.inf],
+    ),
+    "SSE_HISTORY_AGE": (
+        [1, 0.5, 300, 10**9],
+        [0, 0.0, -1, -0.1, "300", True, [1], math.nan, -math.inf],
+    ),
+    "SSE_REPLAY": ([0, 1, 256], [-1, 0.0, "0", True, False, [0]]),
+    "SSE_HEARTBEAT": (
+        [0.1, 15, 60.0],
+        [0, -1, "15", True, False, [15], math.nan],
+    ),
+    "SSE_RETRY": ([0, 1, 3000], [-1, 3000.0, "3000", True, False, [3000]]),
+    "SSE_MAX_CONNECTIONS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
+    "SSE_MAX_AGE": (
+        [0.5, 3600],
+        [0, -1, "3600", True, False, [1], math.nan],
+    ),
+    "SSE_HANDOFF": (
+        ["auto", True, False],
+        ["Auto", "", "true", 0, 1, 2, 0.0, 1.0, ["auto"]],
+    ),
+    "SSE_PUBLIC_CHANNELS": (
+        [["sse"], ("a", "b"), {"a"}, frozenset({"a"}), [], ["*"], ["room.*", "ä b"]],
+        [
+            *["sse", b"sse", "*", 1, True, {"sse": 1}, iter(["sse"])],
+            *[[1], [None], [b"sse"], [""], ["a\nb"], ["n" * 256], [["sse"]]],
+        ],
+    ),
+}
+
+ACCEPTED = [(key, value) for key, (accepted, _) in VALUES.items() for value in accepted]
+REFUSED = [(key, value) for key, (_, refused) in VALUES.items() for value in refused]
+
+
+def test_every_key_is_tested() -> None:
+    fields = {f"SSE_{name.upper()}" for name in KEYS}
+    assert fields == {*VALUES, "SSE_URL"}
+
+
+@pytest.mark.parametrize(("key", "value"), ACCEPTED)
+def test_a_value_that_fits_is_taken(key: str, value: Any) -> None:
+    read = getattr(Settings.read({key: value}), key.removeprefix("SSE_").lower())
+    if key == "SSE_PUBLIC_CHANNELS":
+        assert isinstance(read, tuple)
+        assert set(read) == set(value)
+    else:
+        assert read == value
+        assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_a_refusal_names_the_key_and_shows_the_value(key: str, value: Any) -> None:
+    with pytest.raises(InvalidValue, match=rf"\b{key} is ") as caught:
+        Settings.read({key: value})
+    assert str(caught.value).endswith(f", not {value!r}")
+    assert isinstance(caught.value, SSEError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "n" * 256])
+def test_a_refusal_of_a_public_channel_says_what_is_wrong_with_it(name: str) -> None:
+    with pytest.raises(InvalidValue, match=r"SSE_PUBLIC_CHANNELS .*channel's name has"):
+        Settings.read({"SSE_PUBLIC_CHANNELS": ["fine", name]})
+
+
+# The URL
+
+
+@pytest.mark.parametrize("key", ["SSE_URL", "SSE_REDIS_URL"])
+def test_the_url_is_taken_from_either_key(key: str) -> None:
+    assert Settings.read({key: "nowhere://host/1"}).url == "nowhere://host/1"
+
+
+def test_sse_url_goes_before_sse_redis_url() -> None:
+    config = {"SSE_URL": "memory://", "SSE_REDIS_URL": "redis://host"}
+    assert Settings.read(config).url == "memory://"
+
+
+def test_redis_url_alone_is_not_read() -> None:
+    assert Settings.read({"REDIS_URL": "redis://host"}).url == "memory://"
+
+
+def test_an_empty_sse_redis_url_is_as_good_as_none() -> None:
+    assert Settings.read({"SSE_REDIS_URL": ""}).url == "memory://"
+
+
+@pytest.mark.parametrize("value", ["", 1, b"memory://", ["memory://"], True])
+def test_a_url_that_is_no_text_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"\bSSE_URL is a URL"):
+        Settings.read({"SSE_URL": value})
+
+
+@pytest.mark.parametrize("value", [1, b"memory://", ["memory://"], True])
+def test_an_sse_redis_url_that_is_no_text_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"\bSSE_REDIS_URL is a URL"):
+        Settings.read({"SSE_REDIS_URL": value})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["memory:", "memory:/", "memory://", "memory:///", "MEMORY://", "Memory:"],
+)
+def test_memory_is_one_process(url: str) -> None:
+    broker = connect(Settings.read({"SSE_URL": url}))
+    assert isinstance(broker, MemoryBroker)
+    assert not broker.is_shared
+
+
+def test_memory_keeps_the_history_that_is_configured() -> None:
+    broker = connect(Settings.read({"SSE_HISTORY": 1, "SSE_HISTORY_AGE": 1}))
+    other = connect(Settings.read({"SSE_HISTORY": 1, "SSE_HISTORY_AGE": 1}))
+    assert broker.log.epoch != other.log.epoch
+    for text in ("1", "2"):
+        broker.log.append("a", Event(text))
+    (entry,) = broker.log.read(broker.log.cursor(["a"], last=9), 99).entries
+    assert entry.event is not None
+    assert entry.event.data == "2"
+
+
+@pytest.mark.parametrize("key", ["SSE_URL", "SSE_REDIS_URL"])
+@pytest.mark.parametrize(
+    "url",
+    ["nowhere://host", "NOWHERE:x", "memory2://", "memor", "memory", "host:6379"],
+)
+def test_an_unknown_scheme_is_an_error_that_names_its_key(key: str, url: str) -> None:
+    settings = Settings.read({key: url})
+    with pytest.raises(InvalidValue, match=rf"\b{key}\b") as caught:
+        connect(settings)
+    for scheme in BROKERS:
+        assert f"{scheme}://" in str(caught.value)
+
+
+def test_an_unknown_scheme_is_shown() -> None:
+    with pytest.raises(InvalidValue, match="'nowhere'"):
+        connect(Settings.read({"SSE_URL": "nowhere://user:hunter2@host"}))
+
+
+def test_memory_with_something_behind_is_an_error() -> None:
+    with pytest.raises(InvalidValue, match=r"\bSSE_URL\b.*memory://"):
+        connect(Settings.read({"SSE_URL": "memory://host"}))
+
+
+def read_and_connect(config: dict[str, Any]) -> None:
+    connect(Settings.read(config))
+
+
+@pytest.mark.parametrize("key", ["SSE_URL", "SSE_REDIS_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nowhere://user:hunter2@host/0",
+        "memory://user:hunter2@host",
+        " redis://user:hunter2@host",
+        "//user:hunter2@host",
+        "_nowhere://user:hunter2@host",
+        "'redis://user:hunter2@host'",
+        "user:hunter2@host",
+        "nöwhere://:hunter2@host",
+        b"redis://user:hunter2@host",
+        ["redis://user:hunter2@host"],
+    ],
+)
+def test_a_password_is_never_shown(key: str, url: Any) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        read_and_connect({key: url})
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "hunter2" not in f"{error!r} {error}"
+        error = error.__cause__ or error.__context__
+
+
+# Public channels
+
+
+@pytest.mark.parametrize(
+    ("listed", "public", "closed"),
+    [
+        (["sse"], ["sse"], ["", "ss", "sse2", "SSE", "*", "other"]),
+        (["room.*"], ["room.", "room.1", "room.1.a", "room.*"], ["room", "Room.1"]),
+        (["*"], ["", "anything", "room.1"], []),
+        (["a*b"], ["a*b"], ["ab", "aXb", "a*c", "a*bc"]),
+        (["**"], ["*", "*x"], ["x", ""]),
+        (["a", "b*"], ["a", "b", "bc"], ["ab", "ac", "c"]),
+        (["a.c"], ["a.c"], ["abc"]),
+        (["[a-z]*"], ["[a-z]", "[a-z]x"], ["a", "ax"]),
+        ([], [], ["sse", "", "*"]),
+    ],
+)
+def test_a_channel_is_public_by_its_name_or_its_beginning(
+    listed: list[str], public: list[str], closed: list[str]
+) -> None:
+    settings = Settings.read({"SSE_PUBLIC_CHANNELS": listed})
+    assert [name for name in public if not settings.is_public(name)] == []
+    assert [name for name in closed if settings.is_public(name)] == []
+
+
+def test_only_the_default_channel_is_public_by_default() -> None:
+    settings = Settings.read({})
+    assert settings.is_public("sse")
+    assert not settings.is_public("secret")
