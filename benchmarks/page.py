@@ -90,7 +90,8 @@ How to read this
 
 - **Read the ratios.** The machine is small and was shared with other work, so that
   deliveries per second in particular depend on who else ran; CPU time per delivery
-  depends on it less. Figures of two runs, or of two machines, are not to be compared.
+  depends on it less. Figures of two runs, or of two machines, are not to be compared;
+  servers within some 40 % of each other change places from one run to the next.
 - *C* is the floor: ``benchmarks/baseline.c`` does nothing but one ``send()`` for each
   delivery. A server goes below it only where it puts several events into one write, as
   some do in a burst.

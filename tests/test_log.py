@@ -30,7 +30,7 @@ from flask_sse_lite import Event
 from flask_sse_lite.event import HEARTBEAT, Decoder
 from flask_sse_lite.log import MAX_IDLE_CHANNELS, Batch, Cursor, Entry, Log
 from flask_sse_lite.settings import Settings
-from flask_sse_lite.stream import frames
+from flask_sse_lite.stream import BATCH_BYTES, frames
 from flask_sse_lite.subscription import Subscription
 
 ROOT = Path(__file__).parents[1]
@@ -510,6 +510,18 @@ def test_replay_of_what_is_no_longer_all_there_is_no_gap(
     assert read(log, log.cursor(["a", "never"], last=9)) == []
 
 
+def test_a_gap_in_one_channel_brings_nothing_back_that_replay_left_out(
+    log: Log,
+) -> None:
+    publish(log, "b", "1")
+    publish(log, "a", "2", "3")
+    cursor = log.cursor(["a", "b"], last=1)
+    publish(log, "b", *"45678")
+    batch = log.read(cursor, ALL)
+    assert lost_in(batch) == ["b"]
+    assert data_of(batch) == ["3", "5", "6", "7", "8"]
+
+
 def test_replay_is_for_newcomers(log: Log) -> None:
     publish(log, "a", *"123")
     assert read(log, log.cursor(["a"], log.position(), last=9)) == []
@@ -986,13 +998,32 @@ def test_a_piece_of_one_reader_is_no_piece_of_another_with_its_own_limit(
     assert read(log, second, 1) == ["1"]
 
 
-def test_replay_to_one_reader_takes_nothing_from_others_at_its_place(log: Log) -> None:
+@pytest.mark.parametrize("newcomer_is_first", [True, False])
+def test_replay_to_one_reader_is_not_what_others_at_its_place_get(
+    log: Log, newcomer_is_first: bool
+) -> None:
     publish(log, "a", "1", "2")
     publish(log, "b", "3", "4")
     newcomer = log.cursor(["a", "b"], last=1)
     other = log.cursor(["a", "b"], log.position(newcomer.position))
-    assert read(log, newcomer) == ["2", "4"]
-    assert read(log, other) == ["2", "3", "4"]
+    expected = [(newcomer, ["2", "4"]), (other, ["2", "3", "4"])]
+    for cursor, data in expected if newcomer_is_first else reversed(expected):
+        assert read(log, cursor) == data
+
+
+def test_an_end_that_one_reader_saw_is_undone_for_it_by_what_another_read_first(
+    log: Log, clock: Clock
+) -> None:
+    cursor = log.cursor(["a", "b"])
+    log.end("a")
+    assert read(log, cursor) == []
+    clock.now += 11
+    late = log.cursor(["a", "b"], log.position(1))
+    publish(log, "a", "2")
+    assert read(log, late) == ["2"]
+    assert read(log, cursor) == ["2"]
+    log.end("b")
+    assert not log.read(cursor, ALL).ended
 
 
 def test_a_gap_of_one_reader_is_no_gap_of_those_that_follow(log: Log) -> None:
@@ -1075,6 +1106,34 @@ def test_an_idle_stream_is_told_where_an_id_of_the_application_stands(
     assert (event.type, event.id) == ("stream-position", f"{EPOCH}-1")
     clock.now += 11
     assert read(log, log.cursor(["a"], event.id or "")) == []
+
+
+def test_an_idle_stream_is_told_where_it_stands_behind_a_gap(
+    log: Log, stream: Subscription, clock: Clock
+) -> None:
+    publish(log, "a", "1")
+    publish(log, "other", "2")
+    clock.now += 11
+    event = next_event(stream)
+    assert event is not None
+    assert (event.type, event.id) == ("stream-gap", f"{EPOCH}-1")
+    event = next_event(stream)
+    assert event is not None
+    assert (event.type, event.id) == ("stream-position", f"{EPOCH}-2")
+
+
+def test_a_stream_goes_on_by_itself_while_there_is_more(log: Log) -> None:
+    settings = Settings.read({"SSE_HEARTBEAT": 3600})
+    publish(log, "a", *(letter * BATCH_BYTES for letter in "xyz"))
+    stream = Subscription(log, log.cursor(["a"], log.position(0)), settings)
+    pieces: list[bytes] = []
+    try:
+        join_all(start_all([lambda: pieces.extend(itertools.islice(stream, 4))]))
+    finally:
+        stream.close()
+    assert [event.data[:1] for event in Decoder().feed(b"".join(pieces))] == [
+        *["", "x", "y", "z"],
+    ]
 
 
 def test_a_stream_that_is_not_idle_for_long_gets_heartbeats_only(
@@ -1200,6 +1259,9 @@ SUBSETS = (("a",), ("a",), ("a", "b"), ("b", "a"), ("c", "a", "b"))
 HISTORY = 4
 AGE = 10
 
+#: Where a connection breaks: behind so many blocks, and bytes of the next.
+CUTS = st.tuples(st.integers(0, 4), st.integers(0, 20))
+
 
 class Published(NamedTuple):
     """What was published, as the test knows it; an end has no data."""
@@ -1290,8 +1352,8 @@ class Clients(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.clock.now += seconds
 
-    @rule(index=st.integers(0, 2), cut=st.none() | st.floats(0, 1, exclude_max=True))
-    def receive(self, index: int, cut: float | None) -> None:
+    @rule(index=st.integers(0, 2), cut=st.none() | CUTS)
+    def receive(self, index: int, cut: tuple[int, int] | None) -> None:
         """A client gets what the server has for it in one piece; or it is cut."""
         client = self.clients[index % len(self.clients)]
         if client.stream is None:
@@ -1355,7 +1417,7 @@ class Clients(RuleBasedStateMachine):
                 client.left = self.clock.now
                 client.is_open = False
 
-    def take(self, client: Client, cut: float | None) -> bytes:
+    def take(self, client: Client, cut: tuple[int, int] | None) -> bytes:
         """Receive the next piece, all of it or up to where it is cut."""
         assert client.stream is not None
         if not client.is_open:
@@ -1371,8 +1433,12 @@ class Clients(RuleBasedStateMachine):
             self.disconnect(client)
             return b""
         assert not client.has_ended
-        size = len(piece) if cut is None else int(cut * len(piece))
-        for event in client.decoder.feed(piece[:size]):
+        received = piece
+        if cut is not None:
+            blocks, rest = cut
+            *whole, torn = re.split(rb"(?<=\n\n)", piece, maxsplit=blocks)
+            received = b"".join(whole) + torn[:rest]
+        for event in client.decoder.feed(received):
             self.see(client, event)
         if cut is not None:
             self.disconnect(client)
@@ -1494,4 +1560,4 @@ class Clients(RuleBasedStateMachine):
 
 
 TestClients = Clients.TestCase
-TestClients.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestClients.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
