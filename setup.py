@@ -22,6 +22,8 @@ TEST = [
     *DEMO,
     "flask-cors>=4",
     "flask-login>=0.6.3",
+    "h11>=0.14",
+    "httpx>=0.27",
     "httpx-sse>=0.4",
     "hypothesis>=6.100",
     "playwright>=1.40",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from .servers import HOST, PATIENCE, ROOT, Server, serve, until
 from .test_browser import chromium
@@ -50,17 +50,14 @@ class Tab:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []
-        self.hosts: set[str | None] = set()
+        self.requests: list[str] = []
         page.on("console", self._note_message)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._note_request)
+        page.on("request", lambda request: self.requests.append(request.url))
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
-
-    def _note_request(self, request: Request) -> None:
-        self.hosts.add(urlsplit(request.url).hostname)
 
     def wait_for_state(self, state: str, seconds: float = PATIENCE) -> None:
         expect(self.page.locator("#state")).to_have_text(state, timeout=seconds * 1000)
@@ -92,8 +89,11 @@ class Tab:
         )
 
     def scrolls_sideways(self) -> bool:
-        root = self.page.locator(":root")
-        scrolls: bool = root.evaluate("root => root.scrollWidth > root.clientWidth")
+        """Whether the page does, or one of its lists."""
+        boxes = self.page.locator(":root, #chat-log, #events")
+        scrolls: bool = boxes.evaluate_all(
+            "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)"
+        )
         return scrolls
 
 
@@ -141,21 +141,29 @@ def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
         yield open
     for tab in tabs:
         assert tab.complaints == []
-        assert tab.hosts == {HOST}
+        assert {urlsplit(url).hostname for url in tab.requests} == {HOST}
 
 
 def test_the_figures_move(open_tab: OpenTab) -> None:
     tab = open_tab()
 
-    def drawn() -> list[str]:
-        lines = tab.page.locator(".plot path.line").all()
-        return [line.get_attribute("d") or "" for line in lines]
+    def drawn() -> list[set[str | None]]:
+        """The lines in each of the plots."""
+        plots = tab.page.locator(".plot").all()
+        return [
+            {line.get_attribute("d") for line in plot.locator("path.line").all()}
+            for plot in plots
+        ]
 
-    tab.wait_for_rows("live", 1)
-    until(lambda: len(drawn()) >= 4)  # CPU, memory, and both ways of the network.
+    def have_moved() -> bool:
+        pairs = zip(before, drawn(), strict=True)
+        return all(now and not now & then for then, now in pairs)
+
+    until(lambda: all(drawn()))
     before = drawn()
+    assert len(before) == 3
     tab.wait_for_rows("live", 3)
-    until(lambda: all(now not in before for now in drawn()))
+    until(have_moved)
     figures = {
         "#cpu-now": r"\d+ %",
         "#memory-now": r"[\d.]+ GiB",
@@ -198,6 +206,7 @@ def test_what_was_missed_in_a_cut_comes_back_in_order_and_marked(
     tab.wait_for_rows("live", 2)
     tab.page.click("#cut")
     tab.wait_for_state("cut")
+    last = tab.rows("own", "history", "live")[-1]
     assert tab.page.locator("#countdown").is_visible()
     said = ["I went on", "and so did I", "nobody heard it here"]
     other.say(said[0], "Ada")
@@ -218,6 +227,8 @@ def test_what_was_missed_in_a_cut_comes_back_in_order_and_marked(
     assert CUT - 2 <= types.count("figures") <= CUT + 2
     marked = tab.page.locator("#chat-log li.missed .text").all_inner_texts()
     assert marked == said
+
+    assert f"last_event_id={last.id}" in tab.requests[-1]
 
     tab.wait_for_rows("live", 4)
     seen = [row.sequence for row in tab.rows("live", "missed")]
