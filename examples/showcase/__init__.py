@@ -9,8 +9,7 @@ Everything that moves on the page comes over one ``EventSource``, from the view
 :func:`events` below. The page needs nothing but ``psutil`` beside Flask.
 
 Nothing that matters is kept in this process: the past of the chat is what its
-channel retains. Several workers show the same page once they share their events,
-for instance with ``FLASK_SSE_URL=sqlite:///showcase.db``.
+channel retains.
 """
 
 from __future__ import annotations
