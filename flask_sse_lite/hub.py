@@ -64,7 +64,7 @@ class Hub:
         self.is_stopping = False
         self._is_abandoned = False
         self._lock = threading.Lock()
-        self._is_running = False
+        self.is_running = False
         self._has_stopped = threading.Event()
         self._iterated: set[Iterated] = set()
         self._audiences: dict[Key, Audience] = {}
@@ -184,7 +184,7 @@ class Hub:
         :param timeout: seconds to wait for that at most.
         """
         self.is_stopping = True
-        if self._is_running and not self._is_abandoned:
+        if self.is_running and not self._is_abandoned:
             self._wake()
             self._has_stopped.wait(timeout)
 
@@ -204,9 +204,9 @@ class Hub:
 
     def _start(self) -> None:
         """Begin the loop, unless it runs. The lock is held."""
-        if not self._is_running:
+        if not self.is_running:
             self._poller.start(self._run)
-            self._is_running = True
+            self.is_running = True
 
     # The loop
 
@@ -218,7 +218,9 @@ class Hub:
         except Exception:
             logger.exception("The hub failed; the next stream starts it again")
             with self._lock:
-                self._is_running = False
+                self.is_running = False
+        if self.is_stopping:
+            self._has_stopped.set()
 
     def _turn(self, worker: object) -> bool:
         """Wait, and then do all there is to do.
@@ -284,7 +286,7 @@ class Hub:
             self._let_go()
             iterated = list(self._iterated)
             if not iterated and not self._connections and not self._newcomers:
-                self._is_running = False
+                self.is_running = False
                 self._look = LONGEST_LOOK
                 return False
         for stream in iterated:
@@ -393,10 +395,7 @@ class Hub:
         connection.beat_at = connection.named_at = now = time.monotonic()
         if connection.settings.max_age is not None:
             connection.expires = now + connection.settings.max_age
-        if self.is_stopping:
-            self._end(connection)
-        else:
-            self._catch_up(connection)
+        self._catch_up(connection)
 
     def _catch_up(self, connection: Connection) -> None:
         """Send a connection what it has not read, and take it into its group when

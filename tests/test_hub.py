@@ -1,0 +1,197 @@
+"""The hub, with real sockets: what it sends to whom, and that it outlives mishaps."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flask_sse_lite import Event
+from flask_sse_lite.connection import Connection
+from flask_sse_lite.event import Decoder
+from flask_sse_lite.hub import Hub
+from flask_sse_lite.log import Log
+from flask_sse_lite.poller import IS_SUPPORTED
+from flask_sse_lite.settings import Settings
+
+#: Seconds that anything may take which does not fail.
+PATIENCE = 10.0
+
+pytestmark = pytest.mark.skipif(
+    not IS_SUPPORTED, reason="connections are taken over on Linux only"
+)
+
+#: The hub ends the sooner after the last stream.
+SETTINGS = Settings.read({"SSE_HEARTBEAT": 0.8})
+
+#: More than a socket's buffers hold.
+LARGE = "x" * 8_000_000
+
+
+class Client:
+    """The other end of a connection that a hub serves."""
+
+    def __init__(self, hub: Hub, log: Log, *channels: str, since: str = "") -> None:
+        self.socket, served = socket.socketpair()
+        self.socket.settimeout(PATIENCE)
+        served.setblocking(False)
+        self._decoder = Decoder()
+        self.events: list[Event] = []
+        cursor = log.cursor(channels or ["a"], since)
+        hub.adopt(Connection(served.detach(), cursor, log, SETTINGS, chunked=False))
+
+    def read_until(self, data: str) -> list[str]:
+        """Read to the event with this data; what all the events said."""
+        while not any(event.data == data for event in self.events):
+            chunk = self.socket.recv(1 << 20)
+            assert chunk, "the stream has ended"
+            self.events += self._decoder.feed(chunk)
+        return [event.data for event in self.events]
+
+    def read_to_end(self) -> list[str | None]:
+        """The types of all events up to the end of the stream."""
+        while chunk := self.socket.recv(1 << 20):
+            self.events += self._decoder.feed(chunk)
+        return [event.type for event in self.events]
+
+
+def eventually(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log(history=256, age=300)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.stop(PATIENCE)
+    eventually(lambda: not hub.is_running)
+    hub.abandon()
+
+
+@pytest.fixture
+def connect(hub: Hub, log: Log) -> Iterator[Callable[..., Client]]:
+    """Make clients, and close them at the end."""
+    clients: list[Client] = []
+
+    def connect(*channels: str, since: str = "") -> Client:
+        clients.append(Client(hub, log, *channels, since=since))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.socket.close()
+
+
+Connect = Callable[..., Client]
+
+
+def test_events_reach_all_who_listen(log: Log, connect: Connect) -> None:
+    clients = [connect() for _ in range(20)]
+    for n in range(10):
+        log.append("a", Event(str(n)))
+    for client in clients:
+        assert client.read_until("9") == [str(n) for n in range(10)]
+
+
+def test_who_joins_a_group_with_a_backlog_gets_nothing_twice(
+    hub: Hub, log: Log, connect: Connect
+) -> None:
+    # Each piece that a group is sent holds two of these.
+    first = connect()
+    log.append("a", Event("first"))
+    first.read_until("first")
+    for n in range(6):
+        log.append("a", Event(f"{n} " + "x" * 40_000))
+    second = connect()
+    log.append("a", Event("last"))
+    assert second.read_until("last") == ["last"]
+    assert [data[:2] for data in first.read_until("last")] == [
+        *("fi", "0 ", "1 ", "2 ", "3 ", "4 ", "5 ", "la")
+    ]
+
+
+def test_who_does_not_read_holds_up_nobody_and_gets_all_in_the_end(
+    log: Log, connect: Connect
+) -> None:
+    idle, busy = connect(), connect()
+    log.append("a", Event(LARGE))
+    log.append("a", Event("after"))
+    assert busy.read_until("after") == [LARGE, "after"]
+    assert idle.read_until("after") == [LARGE, "after"]
+
+
+def test_who_reads_too_late_is_told_of_the_gap(hub: Hub, connect: Connect) -> None:
+    log = Log(history=2, age=300)
+    client = Client(hub, log, "a")
+    log.append("a", Event(LARGE))
+    eventually(lambda: hub.stats()["open"]["handed off"] == 1)
+    for n in range(5):
+        log.append("a", Event(str(n)))
+    client.read_until("4")
+    types = [event.type for event in client.events]
+    assert types == [None, "stream-gap", None, None]
+    client.socket.close()
+
+
+def test_several_channels_arrive_in_one_order(log: Log, connect: Connect) -> None:
+    client = connect("a", "b")
+    for n in range(20):
+        log.append("ab"[n % 2], Event(str(n)))
+    assert client.read_until("19") == [str(n) for n in range(20)]
+
+
+def test_the_end_of_a_channel_is_the_end_of_its_streams(
+    log: Log, connect: Connect
+) -> None:
+    client = connect()
+    log.append("a", Event("last"))
+    log.end("a")
+    assert client.read_to_end() == [None, "stream-end"]
+
+
+def test_what_was_published_before_a_stop_arrives_before_the_end(
+    hub: Hub, log: Log, connect: Connect
+) -> None:
+    client = connect()
+    eventually(lambda: hub.stats()["open"]["handed off"] == 1)
+    log.append("a", Event("last"))
+    hub.stop(PATIENCE)
+    assert client.read_to_end() == [None]
+
+
+def test_a_descriptor_that_is_closed_by_others_costs_nobody_else_a_stream(
+    hub: Hub, log: Log, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = connect()
+    hub.adopt(Connection(2**20, log.cursor(["a"]), log, SETTINGS, chunked=False))
+    two = connect()
+    log.append("a", Event("still here"))
+    for client in (one, two):
+        assert client.read_until("still here") == ["still here"]
+    assert "could not go on" in caplog.text
+
+
+def test_a_client_that_leaves_is_forgotten_at_once(hub: Hub, connect: Connect) -> None:
+    client = connect()
+    eventually(lambda: hub.stats()["open"]["handed off"] == 1)
+    client.socket.close()
+    eventually(lambda: len(hub) == 0)
+
+
+def test_a_client_that_talks_without_end_is_sent_off(
+    hub: Hub, connect: Connect
+) -> None:
+    client = connect()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        client.socket.sendall(b"x" * 50_000_000)
+    eventually(lambda: len(hub) == 0)
