@@ -66,8 +66,8 @@ class Event:
     retry: int | None
     channel: str | None
     #: The lines in front of ``id:``, and all of them.
-    _body: bytes = field(repr=False, compare=False)
-    _frame: bytes = field(repr=False, compare=False)
+    _body: bytes = field(init=False, repr=False, compare=False)
+    _frame: bytes = field(init=False, repr=False, compare=False)
 
     def __init__(
         self,

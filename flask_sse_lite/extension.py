@@ -117,7 +117,9 @@ class SSE(Blueprint):
         :param data: text, or bytes of UTF-8, or an ``Event``, or anything that the
             application's JSON provider takes.
         :param type: what ``addEventListener`` listens to; ``"message"`` by default.
-        :param id: an id of the application's own, instead of the event's position.
+        :param id: an id of the application's own, instead of the event's position. Do
+            not give one to several channels at once: a client of two of them that is
+            cut between the copies comes back behind both.
         :param retry: milliseconds that clients shall wait before they reconnect.
         :param channel: a channel, or several: then each gets an event of its own.
         :returns: the event as it was sent, with its id; of several, the last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import copy
+import dataclasses
 import json
 import pickle
 import re
@@ -354,6 +355,12 @@ def test_a_member_of_an_enumeration_of_texts_is_sent_as_its_value(field: str) ->
 def test_a_member_of_an_enumeration_of_numbers_is_sent_as_its_value(field: str) -> None:
     event = Event("data", **{field: Wait.SHORT})  # type: ignore[arg-type]
     assert f"{field}: 100\n" in str(event)
+
+
+def test_an_event_is_made_from_another_with_changes() -> None:
+    event = dataclasses.replace(Event("data", "type", "1", 5), data="other")
+    assert event == Event("other", "type", "1", 5)
+    assert event.encode() == Event("other", "type", "1", 5).encode()
 
 
 # Data of any kind as text

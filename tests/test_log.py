@@ -1301,7 +1301,7 @@ class Client:
 
 
 class Clients(RuleBasedStateMachine):
-    """Random publishers, clients that are cut at any byte, and time that passes.
+    """Random publishers, clients that are cut anywhere, and time that passes.
 
     What is checked, of the bytes that each client got over all its connections: all
     events of its channels since its first position, in order, without a double; where
