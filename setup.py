@@ -20,6 +20,7 @@ GUNICORN = ["gunicorn[gevent]>=20.1", "packaging"]
 DEMO = [*GUNICORN, "psutil>=5.9"]
 TEST = [
     *DEMO,
+    "cheroot>=10",
     "flask-cors>=4",
     "flask-login>=0.6.3",
     "h11>=0.14",
@@ -28,6 +29,8 @@ TEST = [
     "hypothesis>=6.100",
     "playwright>=1.40",
     "pytest>=8",
+    "pyuwsgi>=2.0.27",
+    "SQLAlchemy>=2",
     "sseclient-py>=1.8",
 ]
 DEV = [*TEST, "mypy>=1.10", "ruff>=0.6", "types-Flask-Cors", "types-psutil"]

@@ -35,6 +35,9 @@ from flask_sse_lite.testing import BOOKKEEPING
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parent.parent
 
+#: Where the programs lie that were installed with what the tests import.
+SCRIPTS = Path(sys.executable).parent
+
 #: The application that is served unless another is named.
 CHANNELS = "tests.applications.channels:app"
 
@@ -45,12 +48,23 @@ PATIENCE = 15.0
 STOP_PATIENCE = 5.0
 
 _GUNICORN = "-m gunicorn --bind {host}:{port} --graceful-timeout 1"
+_UWSGI = (
+    "--wsgi {app} --master --die-on-term --need-app --enable-threads --threads 4 "
+    "{options}"
+)
 
-#: How each kind of server is started: what stands behind the interpreter's name.
+#: How each kind of server is started: what stands behind the interpreter's name, or a
+#: program beside the interpreter.
 COMMANDS = {
-    "gunicorn gevent": _GUNICORN + " --worker-class gevent {options} {app}",
+    "gunicorn sync": _GUNICORN + " --worker-class sync {options} {app}",
     "gunicorn gthread": _GUNICORN + " --threads 32 {options} {app}",
+    "gunicorn gevent": _GUNICORN + " --worker-class gevent {options} {app}",
+    "gunicorn gevent_pywsgi": _GUNICORN + " -k gevent_pywsgi {options} {app}",
+    "gevent.pywsgi": "-m tests.applications.pywsgi {host} {port} {app}",
+    "cheroot": "-m cheroot {app} --bind {host}:{port} {options}",
     "werkzeug": "-m flask --app {app} run --host {host} --port {port} {options}",
+    "uWSGI": "{scripts}/uwsgi --http-socket {host}:{port} " + _UWSGI,
+    "uWSGI behind its router": "{scripts}/uwsgi --http {host}:{port} " + _UWSGI,
 }
 
 T = TypeVar("T")
@@ -87,7 +101,9 @@ def serve(
     :param config: the application's configuration.
     """
     with TemporaryDirectory(prefix="server-") as home, _reserved_port() as port:
-        command = COMMANDS[kind].format(host=HOST, port=port, options=options, app=app)
+        command = COMMANDS[kind].format(
+            host=HOST, port=port, options=options, app=app, scripts=SCRIPTS
+        )
         server = Server(port, shlex.split(command), folder, _environment(home, config))
         try:
             server.start()
@@ -139,7 +155,9 @@ class Server:
     ) -> None:
         self.port = port
         self.url = f"http://{HOST}:{port}"
-        self._command = [sys.executable, *command]
+        self._command = list(command)
+        if not command[0].startswith("/"):
+            self._command.insert(0, sys.executable)
         self._folder = folder
         self._environment = environment
         self._log = Path(environment["HOME"], "log")

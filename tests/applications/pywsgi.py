@@ -1,0 +1,23 @@
+"""gevent.pywsgi by itself, as its documentation has it run:
+``python -m tests.applications.pywsgi HOST PORT MODULE:VARIABLE``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from importlib import import_module
+
+from gevent import signal_handler
+from gevent.pywsgi import WSGIServer
+
+if __name__ == "__main__":
+    host, port, app = sys.argv[1:]
+    module, variable = app.split(":")
+    server = WSGIServer((host, int(port)), getattr(import_module(module), variable))
+    signal_handler(signal.SIGTERM, server.stop, 0.1)
+    server.serve_forever()
