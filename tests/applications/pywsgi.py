@@ -5,17 +5,13 @@ from __future__ import annotations
 
 import signal
 import sys
-
-from gevent import monkey
-
-monkey.patch_all()
-
 from importlib import import_module
 
-from gevent import signal_handler
+from gevent import monkey, signal_handler
 from gevent.pywsgi import WSGIServer
 
 if __name__ == "__main__":
+    monkey.patch_all()
     host, port, app = sys.argv[1:]
     module, variable = app.split(":")
     server = WSGIServer((host, int(port)), getattr(import_module(module), variable))
