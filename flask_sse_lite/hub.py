@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import threading
 import time
 from collections import Counter, deque
@@ -29,6 +28,7 @@ from .event import HEARTBEAT
 from .log import Log
 from .poller import WRITABLE, close_descriptor, new_poller
 from .readers import Audience, Group, Iterated, Readers
+from .servers import gunicorn
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -86,8 +86,7 @@ class Hub:
     @property
     def room(self) -> int:
         """How many streams the process has descriptors for."""
-        settings = getattr(_gunicorn_worker(), "cfg", None)
-        return room_for_streams(getattr(settings, "worker_connections", 0))
+        return room_for_streams(gunicorn.connections())
 
     # For others to call
 
@@ -211,7 +210,7 @@ class Hub:
     # The loop
 
     def _run(self) -> None:
-        worker = _gunicorn_worker()
+        worker = gunicorn.current_worker()
         try:
             while self._turn(worker):
                 pass
@@ -485,13 +484,6 @@ class Hub:
             connection.close(self._poller, properly=properly)
         except OSError:
             logger.exception("A stream's connection could not be closed")
-
-
-def _gunicorn_worker() -> object:
-    """gunicorn's worker, whose ``alive`` turns False when it begins to stop, whatever
-    makes it: a signal, max_requests, its parent's end. It is the owner of the handler
-    of its signals; where there is none, something without ``alive``."""
-    return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
 
 
 # A process must have one of it. Two threads that both find none agree on one, as

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
 from .event import HEARTBEAT
-from .handoff import Refusal, Server, find_server, take_connection
+from .handoff import take_connection
 from .hub import LOOKS_PER_HEARTBEAT, current_hub
 from .log import Cursor, Log
+from .servers import find_server
+from .servers.server import Refusal, Server
 from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, opening, position_event
 

@@ -28,13 +28,25 @@ LAYERS: dict[str, set[str]] = {
     "descriptors": set(),
     "poller": set(),
     "connection": {"log", "settings", "poller"},
-    "handoff": {"descriptors", "poller"},
+    "servers.server": set(),
+    **{
+        f"servers.{name}": {"servers.server"}
+        for name in ("gunicorn", "pywsgi", "cheroot", "werkzeug", "uwsgi")
+    },
+    "servers": {
+        "poller",
+        *(f"servers.{name}" for name in ("server", "gunicorn", "pywsgi", "cheroot")),
+        *("servers.werkzeug", "servers.uwsgi"),
+    },
+    "handoff": {"descriptors", "poller", "servers.server"},
     "readers": {"log", "connection"},
     "hub": {
         *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
+        "servers",
     },
     "subscription": {
         *("event", "log", "settings", "stream", "connection", "handoff", "hub"),
+        *("servers", "servers.server"),
     },
     "response": {"errors", "event", "subscription"},
     "channels": {
@@ -57,7 +69,7 @@ CONFINED: dict[str, set[str]] = {
     "fcntl": {"handoff"},
     "resource": {"descriptors"},
     "gevent": {"poller"},
-    "signal": {"hub"},
+    "signal": {"servers.gunicorn"},
     "atexit": {"hub"},
     "gunicorn": set(),
     "cheroot": set(),

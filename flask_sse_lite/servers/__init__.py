@@ -1,0 +1,50 @@
+"""The WSGI servers whose connections can be taken over, a module each.
+
+To add one: a module with a class of ``Server``, and the class in ``SERVERS``. What is
+done with a connection lives in handoff.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..poller import IS_SUPPORTED
+from .cheroot import Cheroot
+from .gunicorn import Gunicorn, TrustedGunicorn
+from .pywsgi import GeventPywsgi
+from .server import Refusal, Server, name_of
+from .uwsgi import UWSGI
+from .werkzeug import Werkzeug
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+SERVERS: tuple[type[Server], ...] = (Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI)
+
+
+def find_server(
+    environ: WSGIEnvironment, write: Callable[..., Any], *, trusted: bool
+) -> Server:
+    """The server that a response was started on.
+
+    :param trusted: whether to go by the environ where ``write`` says nothing.
+    :raises Refusal: when it is none that is known here, or one of HTTP/2.
+    """
+    if not IS_SUPPORTED:
+        raise Refusal("this system has no epoll")
+    if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
+        raise Refusal("the request is not of HTTP/1.x")
+    for server in SERVERS:
+        if server.is_behind(write):
+            return server(environ, write)
+    if trusted and TrustedGunicorn.is_meant(environ):
+        return TrustedGunicorn(environ, write)
+    hidden = {"gunicorn.socket", "gunicorn.sock", "werkzeug.socket"} & environ.keys()
+    if hidden:
+        raise Refusal(
+            "a middleware hides the server's write() (SSE_HANDOFF = True if nothing "
+            f"changes the body): {name_of(write)}",
+            is_remediable=True,
+        )
+    raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")

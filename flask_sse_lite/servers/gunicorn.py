@@ -1,0 +1,67 @@
+"""gunicorn, with its own workers: sync, gthread, gevent."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .server import CHANGED, Refusal, Server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+
+class Gunicorn(Server):
+    """A response of gunicorn's."""
+
+    name = "gunicorn"
+    owner = ("gunicorn.http.wsgi", "Response")
+
+    def close_after(self) -> None:
+        self.behind.force_close()
+
+    def check(self, sent: int) -> None:
+        if not self.behind.headers_sent or self.behind.sent != sent:
+            raise Refusal(CHANGED)
+
+    def headers(self) -> Iterable[tuple[Any, Any]]:
+        return list(self.behind.headers)
+
+    def socket(self) -> Any:
+        return self.behind.sock
+
+    def is_chunked(self) -> bool:
+        return bool(self.behind.chunked)
+
+
+class TrustedGunicorn(Server):
+    """gunicorn behind something that hides its ``write``, when the operator vouches
+    that nothing on the way changes the body (``SSE_HANDOFF = True``)."""
+
+    name = "gunicorn, trusted"
+
+    @classmethod
+    def is_meant(cls, environ: WSGIEnvironment) -> bool:
+        return "gunicorn.socket" in environ
+
+    def check(self, sent: int) -> None:
+        """It is trusted."""
+
+    def socket(self) -> Any:
+        return self.environ["gunicorn.socket"]
+
+    def is_chunked(self) -> bool:
+        return bool(self.environ["SERVER_PROTOCOL"] == "HTTP/1.1")
+
+
+def current_worker() -> object:
+    """The worker whose process this is. Its ``alive`` turns False when it begins to
+    stop, whatever makes it: a signal, max_requests, its parent's end. It is the owner
+    of the handler of its signals; where there is none, something without ``alive``."""
+    return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+
+
+def connections() -> int:
+    """How many connections the worker itself may hold; 0 under other servers."""
+    return getattr(getattr(current_worker(), "cfg", None), "worker_connections", 0)

@@ -1,0 +1,37 @@
+"""gevent.pywsgi, by itself or as gunicorn's worker gevent_pywsgi."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .server import CHANGED, Refusal, Server
+
+
+class GeventPywsgi(Server):
+    """A response of gevent.pywsgi's."""
+
+    name = "gevent.pywsgi"
+    owner = ("gevent.pywsgi", "WSGIHandler")
+
+    def close_after(self) -> None:
+        self.behind.close_connection = True
+
+    def check(self, sent: int) -> None:
+        if not self.behind.headers_sent:
+            raise Refusal(CHANGED)
+        # It counts the head and the framing too.
+        status_line = len(b"HTTP/1.1 \r\n") + len(self.behind.status)
+        fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
+        framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0
+        if self.behind.response_length != status_line + fields + 2 + framing + sent:
+            raise Refusal(CHANGED)
+
+    def headers(self) -> Iterable[tuple[Any, Any]]:
+        return list(self.behind.response_headers)
+
+    def socket(self) -> Any:
+        return self.behind.socket
+
+    def is_chunked(self) -> bool:
+        return bool(self.behind.response_use_chunked)

@@ -1,0 +1,80 @@
+"""What is to be known of a WSGI server, so that its connections can be taken over.
+
+Here lives what all servers have in common, and how one says no. Each server is a module
+of its own beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+#: Why a server's count of what it sent may differ from ours.
+CHANGED = "a middleware reads ahead, or changes the body"
+
+
+class Refusal(Exception):
+    """Why a stream stays with the server, in a few words.
+
+    ``is_remediable`` tells whether an operator could do something about it.
+    """
+
+    def __init__(self, reason: str, *, is_remediable: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_remediable = is_remediable
+
+
+class Server:
+    """One WSGI server, as an application's response meets it.
+
+    :param environ: the request's.
+    :param write: what ``start_response`` returned.
+    """
+
+    name: ClassVar[str]
+    #: Where the class of the object behind ``write`` is defined, and its name.
+    owner: ClassVar[tuple[str, str]]
+
+    def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
+        self.environ = environ
+        self.write = write
+        self.behind: Any = getattr(write, "__self__", None)
+
+    @classmethod
+    def is_behind(cls, write: Callable[..., Any]) -> bool:
+        """Whether this ``write`` is of such a server."""
+        behind = type(getattr(write, "__self__", None))
+        return any((c.__module__, c.__name__) == cls.owner for c in behind.__mro__)
+
+    def close_after(self) -> None:
+        """Have the head say that the connection closes after this response, where
+        the server can be told so."""
+
+    def check(self, sent: int) -> None:
+        """Make sure that the head is sent, and of the body just what we gave.
+
+        :param sent: bytes of the body that we gave.
+        :raises Refusal: when it is otherwise, or cannot be known.
+        """
+        raise NotImplementedError
+
+    def headers(self) -> Iterable[tuple[Any, Any]]:
+        """The head's fields as they were sent."""
+        return ()
+
+    def socket(self) -> Any:
+        """The connection's socket, or its descriptor."""
+        raise NotImplementedError
+
+    def is_chunked(self) -> bool:
+        """Whether the body goes in chunks, as the head that was sent says."""
+        raise NotImplementedError
+
+
+def name_of(function: object) -> str:
+    """What a function or a callable object is called where it is defined."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))

@@ -1,0 +1,34 @@
+"""uWSGI, over HTTP by itself, behind its router, or behind nginx."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .server import Refusal, Server, name_of
+
+
+class UWSGI(Server):
+    """uWSGI, whose workers have Python inside: it writes through functions of its own,
+    and what goes to the socket is the plain body."""
+
+    name = "uWSGI"
+
+    @classmethod
+    def is_behind(cls, write: Callable[..., Any]) -> bool:
+        return "uwsgi" in sys.modules and name_of(write) == "uwsgi_write"
+
+    def check(self, sent: int) -> None:
+        uwsgi = sys.modules["uwsgi"]
+        if not getattr(uwsgi, "has_threads", False):
+            # Without them the interpreter stands still between two requests.
+            raise Refusal("uWSGI runs without --enable-threads", is_remediable=True)
+        if any(option.startswith("https-socket") for option in uwsgi.opt):
+            raise Refusal("the server itself ends TLS")
+
+    def socket(self) -> Any:
+        return sys.modules["uwsgi"].connection_fd()
+
+    def is_chunked(self) -> bool:
+        return False

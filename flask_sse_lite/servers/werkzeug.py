@@ -1,0 +1,42 @@
+"""werkzeug's development server, which ``flask run`` starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .server import CHANGED, Refusal, Server
+
+
+class Werkzeug(Server):
+    """A response of werkzeug's, which keeps what it knows in the closure of its
+    ``write``."""
+
+    name = "werkzeug"
+
+    @classmethod
+    def is_behind(cls, write: Callable[..., Any]) -> bool:
+        return (
+            getattr(write, "__module__", "") == "werkzeug.serving"
+            and "chunk_response" in write.__code__.co_freevars
+        )
+
+    def check(self, sent: int) -> None:
+        if self._known("status_sent") is None:
+            raise Refusal(CHANGED)
+        if self.environ.get("wsgi.multiprocess"):
+            raise Refusal("werkzeug forks a process for each request")
+
+    def headers(self) -> Iterable[tuple[Any, Any]]:
+        return list(self._known("headers_sent"))
+
+    def socket(self) -> Any:
+        return self.environ.get("werkzeug.socket")
+
+    def is_chunked(self) -> bool:
+        return bool(self._known("chunk_response"))
+
+    def _known(self, name: str) -> Any:
+        write: Any = self.write
+        index = write.__code__.co_freevars.index(name)
+        return write.__closure__[index].cell_contents
