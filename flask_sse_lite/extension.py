@@ -20,13 +20,10 @@ from .errors import InvalidType, InvalidValue, NoApplication
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .hub import current_hub
 from .response import HEADERS, MIMETYPE, EventStream, last_event_id
-from .stream import spread_retry
+from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 
 #: Channels in one stream. Each costs a look at every wake.
 MAX_CHANNELS = 64
-
-#: What a browser is told to wait when there is no room, in milliseconds.
-RETRY_WHEN_FULL = 30_000
 
 DEFAULT_CHANNEL = "sse"
 DEFAULT_URL_PREFIX = "/stream"
@@ -324,7 +321,8 @@ def _stream(names: tuple[str, ...], replay: int | None) -> Response:
     hub = current_hub()
     if hub.is_stopping:
         return _come_back(channels.settings.retry)
-    if len(hub) >= (channels.settings.max_connections or hub.room):
+    if len(hub) >= hub.limit(channels.settings):
+        # Those that arrive at this very moment are counted when they begin.
         return _come_back(RETRY_WHEN_FULL)
     cursor = channels.subscribe(names, last_event_id(), replay)
     if channels.log.is_finished(cursor):
@@ -333,11 +331,11 @@ def _stream(names: tuple[str, ...], replay: int | None) -> Response:
 
 
 def _come_back(milliseconds: int) -> Response:
-    """A browser gives a stream up for good unless the answer is 200, so it gets one,
-    which says when to come back. Others get the status that says it."""
+    """An answer for who cannot be served now. Those who want an event stream get one
+    that says when to come back, others the status that says it."""
     retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
-        return flask.Response(f"retry: {retry}\n\n", mimetype=MIMETYPE, headers=HEADERS)
+        return flask.Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)
     raise ServiceUnavailable(
         "There is no room for an event stream now.", retry_after=-(-retry // 1000)
     )

@@ -29,6 +29,7 @@ from .log import Log
 from .poller import WRITABLE, close_descriptor, new_poller
 from .readers import Audience, Group, Iterated, Readers
 from .servers import gunicorn
+from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -69,6 +70,7 @@ class Hub:
         self._iterated: set[Iterated] = set()
         self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
+        self._arriving: set[object] = set()
         self._newcomers: deque[Connection] = deque()
         self._news: deque[Readers] = deque()
         self._poller = new_poller()
@@ -81,19 +83,37 @@ class Hub:
         self._looked_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._iterated) + len(self._connections) + len(self._newcomers)
+        served = len(self._iterated) + len(self._connections)
+        return served + len(self._newcomers) + len(self._arriving)
 
-    @property
-    def room(self) -> int:
-        """How many streams the process has descriptors for."""
-        return room_for_streams(gunicorn.connections())
+    def limit(self, settings: Settings) -> int:
+        """How many streams there may be: as many as is set, or as the process has
+        descriptors for."""
+        return settings.max_connections or room_for_streams(gunicorn.connections())
 
     # For others to call
+
+    def arrive(self, stream: object, settings: Settings) -> bool:
+        """Keep a place for a stream that begins, until it is added, adopted or
+        dismissed. However many arrive at once, those past the limit are told so.
+
+        :returns: whether there was one.
+        """
+        with self._lock:
+            if len(self) >= self.limit(settings):
+                return False
+            self._arriving.add(stream)
+            return True
+
+    def dismiss(self, stream: object) -> None:
+        """A stream that arrived will not come. It never waits, as ``discard``."""
+        self._arriving.discard(stream)
 
     def add(self, stream: Iterated) -> None:
         """Tell a stream of news and of the time, until it is discarded."""
         key = (stream.log, stream.channels)
         with self._lock:
+            self._arriving.discard(stream)
             self._iterated.add(stream)
             audience = self._audiences.get(key)
             if audience is None:
@@ -126,10 +146,11 @@ class Hub:
                 del self._audiences[stream.log, stream.channels]
                 stream.log.unwatch(stream.channels, audience.tell)
 
-    def adopt(self, connection: Connection) -> None:
-        """Serve a connection from here on, from its cursor."""
+    def adopt(self, connection: Connection, stream: object) -> None:
+        """Serve a stream's connection from here on, from its cursor."""
         heartbeat = connection.settings.heartbeat
         with self._lock:
+            self._arriving.discard(stream)
             try:
                 self._start()
             except BaseException:
@@ -232,7 +253,7 @@ class Hub:
         if self.is_stopping or not getattr(worker, "alive", True):
             self._stop()
         while self._newcomers:
-            self._guard(self._welcome, self._newcomers.popleft())
+            self._guard(self._welcome, self._newcomers[0])
         for descriptor, what in events:
             if connection := self._connections.get(descriptor):
                 connection.ready = what
@@ -269,7 +290,7 @@ class Hub:
         for stream in iterated:
             stream.stop()
         while self._newcomers:
-            self._guard(self._welcome, self._newcomers.popleft())
+            self._guard(self._welcome, self._newcomers[0])
         for group in list(self._groups.values()):
             self._guard(self._deliver_all, group)
         for connection in list(self._connections.values()):
@@ -388,8 +409,11 @@ class Hub:
         self._poller.watch_writable(connection.descriptor, True)
 
     def _welcome(self, connection: Connection) -> None:
-        """Begin to serve a connection."""
-        self._connections[connection.descriptor] = connection
+        """Begin to serve the connection that is next."""
+        with self._lock:
+            # At no time does it count as none, or as two.
+            self._newcomers.popleft()
+            self._connections[connection.descriptor] = connection
         self._poller.add(connection.descriptor)
         connection.beat_at = connection.named_at = now = time.monotonic()
         if connection.settings.max_age is not None:

@@ -25,12 +25,24 @@ POSITION_INTERVAL = 60.0
 #: that restarts come back one after the other.
 RETRY_SPREAD = 0.2
 
+#: What a client is told to wait when there is no room, in milliseconds.
+RETRY_WHEN_FULL = 30_000
+
 #: Stands for an id that no line can carry, and is as unknown as that when it returns.
 UNKNOWN_ID = "unknown"
 
 
 def spread_retry(milliseconds: int) -> int:
     return round(milliseconds * random.uniform(1 - RETRY_SPREAD, 1 + RETRY_SPREAD))
+
+
+def come_back(retry: int) -> bytes:
+    """All that a client gets which is to come back later: a stream that ends. A browser
+    gives up for good after anything else.
+
+    :param retry: milliseconds that it shall wait.
+    """
+    return b"retry: %d\n\n" % retry
 
 
 def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:

@@ -21,7 +21,16 @@ from .log import Cursor, Log
 from .servers import find_server
 from .servers.server import Refusal, Server
 from .settings import Settings
-from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, opening, position_event
+from .stream import (
+    BATCH_BYTES,
+    POSITION_INTERVAL,
+    RETRY_WHEN_FULL,
+    come_back,
+    frames,
+    opening,
+    position_event,
+    spread_retry,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -146,6 +155,9 @@ class Subscription:
             raise StopIteration
         if not self._is_open:
             self._is_open = True
+            if not current_hub().arrive(self, self._settings):
+                self._is_over = self._is_iterated = True
+                return come_back(spread_retry(RETRY_WHEN_FULL))
             data = opening(self.log, self._cursor, self._settings)
             self._opening = len(data)
             if self._server is None:
@@ -172,7 +184,7 @@ class Subscription:
             descriptor, self._cursor, self.log, self._settings, chunked=chunked
         )
         self._is_over = True
-        hub.adopt(connection)
+        hub.adopt(connection, self)
         hub.note_path("handed off", server.name)
         return True
 
@@ -239,6 +251,7 @@ class Subscription:
         """The server's last call, or any thread's. Harmless when repeated."""
         self._finish()
         self._leave()
+        current_hub().dismiss(self)
         on_close, self.on_close = self.on_close, None
         if on_close:
             on_close()

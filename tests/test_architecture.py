@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "readers": {"log", "connection"},
     "hub": {
         *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
-        "servers",
+        *("servers", "settings"),
     },
     "subscription": {
         *("event", "log", "settings", "stream", "connection", "handoff", "hub"),

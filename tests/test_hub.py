@@ -40,7 +40,8 @@ class Client:
         self._decoder = Decoder()
         self.events: list[Event] = []
         cursor = log.cursor(channels or ["a"], since)
-        hub.adopt(Connection(served.detach(), cursor, log, SETTINGS, chunked=False))
+        connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=False)
+        hub.adopt(connection, cursor)
 
     def read_until(self, data: str) -> list[str]:
         """Read to the event with this data; what all the events said."""
@@ -173,7 +174,8 @@ def test_a_descriptor_that_is_closed_by_others_costs_nobody_else_a_stream(
     hub: Hub, log: Log, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = connect()
-    hub.adopt(Connection(2**20, log.cursor(["a"]), log, SETTINGS, chunked=False))
+    connection = Connection(2**20, log.cursor(["a"]), log, SETTINGS, chunked=False)
+    hub.adopt(connection, connection)
     two = connect()
     log.append("a", Event("still here"))
     for client in (one, two):
