@@ -30,9 +30,6 @@ def take_connection(server: Server, sent: int) -> tuple[int, bool]:
     :raises Refusal: when it stays with the server.
     """
     server.check(sent)
-    for name, _ in server.headers():
-        if name.lower() in ("content-encoding", b"content-encoding"):
-            raise Refusal("the body has a Content-Encoding", is_remediable=True)
     theirs = _plain_descriptor(server.socket())
     try:
         ours = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, first_descriptor())

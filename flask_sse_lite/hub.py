@@ -27,7 +27,7 @@ from .descriptors import room_for_streams
 from .event import HEARTBEAT
 from .log import Log
 from .poller import WRITABLE, close_descriptor, new_poller
-from .readers import Audience, Group, Iterated, Readers
+from .readers import Audience, Group, Iterated, Readers, Timed
 from .servers import gunicorn
 from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
@@ -38,6 +38,10 @@ TICK = 0.25
 #: Looks at the streams per heartbeat, and the longest time between two, in seconds.
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
+
+#: The share of a heartbeat's time after which it is due: what was sent is seen at the
+#: hub's next look, and the one after the heartbeat's time would be too late.
+DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
 #: Connections written to before others may get their turn.
 WRITES_PER_BREATH = 32
@@ -68,6 +72,7 @@ class Hub:
         self.is_running = False
         self._has_stopped = threading.Event()
         self._iterated: set[Iterated] = set()
+        self._timed: set[Timed] = set()
         self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
         self._arriving: set[object] = set()
@@ -108,6 +113,17 @@ class Hub:
     def dismiss(self, stream: object) -> None:
         """A stream that arrived will not come. It never waits, as ``discard``."""
         self._arriving.discard(stream)
+
+    def keep_time(self, whom: Timed) -> None:
+        """Tell somebody of the time, until it is forgotten."""
+        with self._lock:
+            self._timed.add(whom)
+            self._look = min(self._look, whom.heartbeat / LOOKS_PER_HEARTBEAT)
+            self._start()
+
+    def forget(self, whom: Timed) -> None:
+        """Undo ``keep_time``. It never waits, as ``discard``."""
+        self._timed.discard(whom)
 
     def add(self, stream: Iterated) -> None:
         """Tell a stream of news and of the time, until it is discarded."""
@@ -286,9 +302,9 @@ class Hub:
     def _stop(self) -> None:
         self.is_stopping = True
         with self._lock:
-            iterated = list(self._iterated)
-        for stream in iterated:
-            stream.stop()
+            timed = [*self._timed, *self._iterated]
+        for whom in timed:
+            whom.stop()
         while self._newcomers:
             self._guard(self._welcome, self._newcomers[0])
         for group in list(self._groups.values()):
@@ -304,13 +320,13 @@ class Hub:
         """
         with self._lock:
             self._let_go()
-            iterated = list(self._iterated)
-            if not iterated and not self._connections and not self._newcomers:
+            timed = [*self._timed, *self._iterated]
+            if not timed and not self._connections and not self._newcomers:
                 self.is_running = False
                 self._look = LONGEST_LOOK
                 return False
-        for stream in iterated:
-            stream.tick(now)
+        for whom in timed:
+            whom.tick(now)
         for group in list(self._groups.values()):
             self._guard(self._look_at, group)
             self._poller.breathe()

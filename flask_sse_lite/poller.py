@@ -26,6 +26,9 @@ IS_SUPPORTED = sys.platform == "linux"
 TURN = 0.002
 SHORTEST_SLEEP = 0.00001
 
+#: The other side has closed the connection, or its sending half.
+GONE = getattr(select, "POLLRDHUP", 0x2000) | 0x018  # POLLERR | POLLHUP
+
 READABLE = getattr(select, "EPOLLIN", 0x001) | getattr(select, "EPOLLRDHUP", 0x2000)
 WRITABLE = getattr(select, "EPOLLOUT", 0x004)
 
@@ -197,6 +200,46 @@ def close_descriptor(descriptor: int) -> None:
     """Close it now. gevent's ``os.close`` does so at its loop's next turn, and an idle
     loop may have none."""
     _original("os", "close")(descriptor)
+
+
+def is_gone(connection: int | socket.socket) -> bool:
+    """Whether the client has left."""
+    return bool(_look_at(connection) & GONE)
+
+
+def is_writable(connection: int | socket.socket) -> bool:
+    """Whether a few bytes could be sent without waiting."""
+    return bool(_look_at(connection) & WRITABLE)
+
+
+def _look_at(connection: int | socket.socket) -> int:
+    poll = _original("select", "poll")()
+    poll.register(connection, GONE | WRITABLE)
+    events = poll.poll(0)
+    return int(events[0][1]) if events else 0
+
+
+class Interrupt:
+    """Where it can be done, ends what the thread that made it waits for: a greenlet can
+    be thrown something, a native thread cannot."""
+
+    def __init__(self) -> None:
+        self._greenlet: Any = None
+        if is_patched_by_gevent():
+            import gevent
+
+            self._greenlet = gevent.getcurrent()
+            self._loop = gevent.get_hub().loop
+
+    def __call__(self, is_waiting: Callable[[], bool]) -> None:
+        """Have ``GeneratorExit`` raised there, if it still waits when it comes to it."""
+
+        def interrupt() -> None:
+            if is_waiting():
+                self._greenlet.throw(GeneratorExit)
+
+        if self._greenlet is not None:
+            self._loop.run_callback(interrupt)
 
 
 def plain_sockets() -> set[type]:

@@ -14,8 +14,22 @@ from .connection import Connection
 from .log import Log
 
 
-class Iterated(Protocol):
-    """A stream that a server iterates, as the hub sees it."""
+class Timed(Protocol):
+    """What the hub tells of the time."""
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds of silence before a sign of life is sent."""
+
+    def tick(self, now: float) -> None:
+        """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
+
+    def stop(self) -> None:
+        """The server stops. May not wait, nor raise."""
+
+
+class Iterated(Timed, Protocol):
+    """A stream of channels that a server iterates, as the hub sees it."""
 
     log: Log
 
@@ -23,18 +37,8 @@ class Iterated(Protocol):
     def channels(self) -> tuple[str, ...]:
         """What it listens to."""
 
-    @property
-    def heartbeat(self) -> float:
-        """Seconds of silence before a sign of life is sent."""
-
     def wake(self) -> None:
         """There is something to read. May not wait, nor raise."""
-
-    def tick(self, now: float) -> None:
-        """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
-
-    def stop(self) -> None:
-        """End, for the server stops. May not wait, nor raise."""
 
 
 class Readers:

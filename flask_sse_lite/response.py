@@ -6,7 +6,7 @@ it streams comes from elsewhere: a subscription's bytes, or an application's ite
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flask import (
@@ -16,9 +16,11 @@ from flask import (
     request,
     stream_with_context,
 )
+from werkzeug.wsgi import ClosingIterator
 
-from .errors import InvalidType
-from .event import Event, own_event, to_text
+from .items import END_ID, Items
+from .pulse import Pulse
+from .settings import Settings
 from .subscription import Subscription
 
 if TYPE_CHECKING:
@@ -30,22 +32,30 @@ MIMETYPE = "text/event-stream"
 #: compress, and (in its own words) nginx.
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
-#: The id of the end of an application's iterable. Who brings it has seen everything.
-END_ID = "stream-end"
-
 
 class EventStream(Response):
     """A response that sends an iterable's items as events, as they come.
 
     Items are text, ``Event``, or what the application's JSON provider takes. The
-    iterable runs within the request's context, on the server's thread or greenlet; a
-    generator is closed when the client has left. Behind its last item comes an event
+    iterable runs within the request's context, on the server's thread or greenlet, and
+    not before its client takes what it has made; while it is silent, comments keep the
+    connection alive. It is closed when its client has left, at its next item, or under
+    gevent at once.
+
+    An error before the first item is an ordinary error of the view, unless it took so
+    long that a comment was sent. Later ones are logged, and told to the client as
+    ``stream-error``, without their details. Behind the last item comes an event
     ``stream-end``; a browser that then reconnects gets 204, which keeps it away and
-    the generator from running twice.
+    the iterable from running twice.
 
-    An error in the iterable is logged, and told to the client as ``stream-error``,
-    without its details.
-
+    :param type: the type of items that are no ``Event``.
+    :param final: one item more, after the last: the ``"[DONE]"`` of some formats.
+    :param own_events: whether clients get ids and our own events. Those of other
+        formats take them for their own.
+    :param on_error: what to tell the client of an exception: it returns a message, as
+        text or JSON, or an ``Event`` that is sent instead of ours. Without own events
+        what it returns is sent as an item, and where there is no such function,
+        nothing.
     :raises InvalidType: when given one text, bytes or dict instead of an iterable of
         items.
     """
@@ -54,46 +64,82 @@ class EventStream(Response):
     implicit_sequence_conversion = False
     automatically_set_content_length = False
 
-    def __init__(self, iterable: Iterable[Any]) -> None:
+    def __init__(
+        self,
+        iterable: Iterable[Any],
+        *,
+        type: str | None = None,
+        final: Any = None,
+        own_events: bool = True,
+        on_error: Callable[[Exception], Any] | None = None,
+    ) -> None:
+        self._items: Items | None = None
+        self._frames: Iterator[bytes] | None = None
         if isinstance(iterable, Subscription):
             super().__init__(iterable, headers=HEADERS)
             return
-        is_one = isinstance(iterable, (str, bytes, dict))
-        if is_one or not isinstance(iterable, Iterable):
-            raise InvalidType(
-                "EventStream takes an iterable of items, such as a generator, not one "
-                f"{type(iterable).__name__!r}"
-            )
-        if has_request_context() and last_event_id() == END_ID:
+        self._items = Items(iterable, type, final, own_events, on_error)
+        if own_events and has_request_context() and last_event_id() == END_ID:
             super().__init__(status=204)
-            if hasattr(iterable, "close"):
-                iterable.close()
+            self._items.close()
             return
-        frames = _frames(iterable)
-        if has_request_context():
-            frames = stream_with_context(frames)
-        super().__init__(frames, headers=HEADERS)
+        frames = self._items.frames()
+        self._frames = stream_with_context(frames) if has_request_context() else frames
+        super().__init__(self._frames, headers=HEADERS)
 
     def __call__(
         self, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        """The WSGI application that a response is. A subscription gets to know what
-        its server answered: through that it finds its connection."""
-        app_iter, status, headers = self.get_wsgi_response(environ)
-        write = start_response(status, headers)
-        if isinstance(self.response, Subscription):
-            self.response.started(environ, write)
-        return app_iter
+        """The WSGI application that a response is."""
+        if environ["REQUEST_METHOD"] != "HEAD":
+            if isinstance(self.response, Subscription):
+                return self._subscribe(self.response, environ, start_response)
+            if self._frames and self.response is self._frames:
+                return self._begin(self._frames, environ, start_response)
+        # What others put in its place (flask-compress, say) goes its usual way.
+        return super().__call__(environ, start_response)
 
-    def get_app_iter(self, environ: WSGIEnvironment) -> Iterable[bytes]:
-        """What the server iterates. A subscription is given to it as it is: werkzeug's
-        layers would cost time for every event, and could not be closed while they
-        wait. What others put in its place (flask-compress, say) goes its usual way."""
-        if isinstance(self.response, Subscription):
-            if environ["REQUEST_METHOD"] != "HEAD":
-                self.response.on_close = self.close
-                return self.response
-        return super().get_app_iter(environ)
+    def _subscribe(
+        self,
+        subscription: Subscription,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """A subscription is given to the server as it is (werkzeug's layers would cost
+        time for every event, and could not be closed while they wait), and gets to
+        know what the server answered: through that it finds its connection."""
+        _, status, headers = self.get_wsgi_response(environ)
+        write = start_response(status, headers)
+        subscription.started(environ, write)
+        subscription.on_close = self.close
+        return subscription
+
+    def _begin(
+        self,
+        frames: Iterator[bytes],
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+    ) -> Iterable[bytes]:
+        """Wait for the iterable's first item, while its errors can be ordinary ones."""
+        assert self._items
+        _, status, headers = self.get_wsgi_response(environ)
+        self._items.may_raise = True
+        pulse = Pulse(
+            frames, environ, lambda: start_response(status, headers), _heartbeat()
+        )
+        try:
+            pulse.begin()
+        except Exception as error:
+            if pulse.is_started:
+                pulse.go_on_with(self._items.failure(error))
+            else:
+                pulse.close()
+                self.close()
+                return _ordinary_error(error)(environ, start_response)
+        except BaseException:
+            pulse.close()
+            raise
+        return ClosingIterator(pulse, [pulse.close, self.close])
 
 
 def last_event_id() -> str:
@@ -109,20 +155,22 @@ def last_event_id() -> str:
     return header or request.args.get("last_event_id", "")
 
 
-def _frames(items: Iterable[Any]) -> Iterator[bytes]:
+def _heartbeat() -> float:
+    """The application's, or where it has no channels the default."""
+    channels = current_app.extensions.get("sse")
+    settings: Settings = channels.settings if channels else Settings.read({})
+    return settings.heartbeat
+
+
+def _ordinary_error(error: Exception) -> Response:
+    """What Flask answers when a view raises this.
+
+    :raises Exception: the error, where Flask would let it through.
+    """
+    if not has_request_context():
+        raise error
+    app = current_app
     try:
-        for item in items:
-            yield _as_event(item).encode()
-    except Exception:
-        current_app.logger.exception("An event stream's iterable failed")
-        yield own_event("error", '{"reason": "error"}').encode()
-    finally:
-        if hasattr(items, "close"):
-            items.close()
-    yield own_event("end", id=END_ID).encode()
-
-
-def _as_event(item: Any) -> Event:
-    if isinstance(item, Event):
-        return item
-    return Event(to_text(item, current_app.json.dumps))
+        return app.finalize_request(app.handle_user_exception(error))
+    except Exception as unhandled:
+        return app.handle_exception(unhandled)

@@ -14,7 +14,7 @@ class Cheroot(Server):
     name = "cheroot"
     owner = ("cheroot.wsgi", "Gateway")
 
-    def check(self, sent: int) -> None:
+    def check_sent(self, sent: int) -> None:
         if not self.behind.req.sent_headers:
             raise Refusal(CHANGED)
 

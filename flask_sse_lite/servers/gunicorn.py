@@ -21,7 +21,7 @@ class Gunicorn(Server):
     def close_after(self) -> None:
         self.behind.force_close()
 
-    def check(self, sent: int) -> None:
+    def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent or self.behind.sent != sent:
             raise Refusal(CHANGED)
 
@@ -45,7 +45,7 @@ class TrustedGunicorn(Server):
     def is_meant(cls, environ: WSGIEnvironment) -> bool:
         return "gunicorn.socket" in environ
 
-    def check(self, sent: int) -> None:
+    def check_sent(self, sent: int) -> None:
         """It is trusted."""
 
     def socket(self) -> Any:

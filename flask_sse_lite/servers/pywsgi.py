@@ -17,7 +17,7 @@ class GeventPywsgi(Server):
     def close_after(self) -> None:
         self.behind.close_connection = True
 
-    def check(self, sent: int) -> None:
+    def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent:
             raise Refusal(CHANGED)
         # It counts the head and the framing too.

@@ -60,7 +60,19 @@ class Server:
         :param sent: bytes of the body that we gave.
         :raises Refusal: when it is otherwise, or cannot be known.
         """
+        self.check_sent(sent)
+        for name, _ in self.headers():
+            if name.lower() in ("content-encoding", b"content-encoding"):
+                raise Refusal("the body has a Content-Encoding", is_remediable=True)
+
+    def check_sent(self, sent: int) -> None:
+        """Of ``check``, what differs between servers."""
         raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Send some of the body from another thread than the request's, which waits
+        for the application."""
+        self.write(data)
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
         """The head's fields as they were sent."""

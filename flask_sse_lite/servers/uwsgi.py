@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .server import Refusal, Server, name_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class UWSGI(Server):
@@ -19,7 +23,12 @@ class UWSGI(Server):
     def is_behind(cls, write: Callable[..., Any]) -> bool:
         return "uwsgi" in sys.modules and name_of(write) == "uwsgi_write"
 
-    def check(self, sent: int) -> None:
+    def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
+        super().__init__(environ, write)
+        # It answers none but the thread that serves the request.
+        self._descriptor: int = sys.modules["uwsgi"].connection_fd()
+
+    def check_sent(self, sent: int) -> None:
         uwsgi = sys.modules["uwsgi"]
         if not getattr(uwsgi, "has_threads", False):
             # Without them the interpreter stands still between two requests.
@@ -28,7 +37,10 @@ class UWSGI(Server):
             raise Refusal("the server itself ends TLS")
 
     def socket(self) -> Any:
-        return sys.modules["uwsgi"].connection_fd()
+        return self._descriptor
+
+    def send(self, data: bytes) -> None:
+        os.write(self._descriptor, data)
 
     def is_chunked(self) -> bool:
         return False

@@ -21,7 +21,7 @@ class Werkzeug(Server):
             and "chunk_response" in write.__code__.co_freevars
         )
 
-    def check(self, sent: int) -> None:
+    def check_sent(self, sent: int) -> None:
         if self._known("status_sent") is None:
             raise Refusal(CHANGED)
         if self.environ.get("wsgi.multiprocess"):

@@ -1,0 +1,97 @@
+"""From an application's iterable to the frames of a response.
+
+Here lives what an item may be, and what follows the last one: the end, or an error.
+How a response begins, and what happens while the iterable is silent, live elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from flask import current_app
+
+from .errors import InvalidType
+from .event import Event, own_event, to_text
+
+#: The id of the end of an application's iterable. Who brings it has seen everything.
+END_ID = "stream-end"
+
+
+class Items:
+    """An iterable's items, and how they are sent; see ``EventStream``."""
+
+    def __init__(
+        self,
+        iterable: Iterable[Any],
+        type: str | None = None,
+        final: Any = None,
+        own_events: bool = True,
+        on_error: Callable[[Exception], Any] | None = None,
+    ) -> None:
+        is_one = isinstance(iterable, (str, bytes, dict))
+        if is_one or not isinstance(iterable, Iterable):
+            raise InvalidType(
+                "EventStream takes an iterable of items, such as a generator, not one "
+                f"{iterable.__class__.__name__!r}"
+            )
+        if type is not None:
+            Event("", type)  # Or it would be refused when it is too late.
+        self._iterable = iterable
+        self._type = type
+        self._final = final
+        self._own_events = own_events
+        self._on_error = on_error
+        #: An error before the first item is the caller's.
+        self.may_raise = False
+
+    def frames(self) -> Iterator[bytes]:
+        """The items as frames. To be iterated in an application context."""
+        dumps = current_app.json.dumps
+        try:
+            for item in self._iterable:
+                yield self._event(item, dumps).encode()
+                self.may_raise = False
+            if self._final is not None:
+                yield self._event(self._final, dumps).encode()
+        except Exception as error:
+            if self.may_raise:
+                raise
+            yield from self.failure(error)
+            return
+        finally:
+            self.close()
+        if self._own_events:
+            yield own_event("end", id=END_ID).encode()
+
+    def close(self) -> None:
+        if hasattr(self._iterable, "close"):
+            self._iterable.close()
+
+    def failure(self, error: Exception) -> Iterator[bytes]:
+        """Log an error, and end with what the client is told of it."""
+        events = self._told(error)
+        return iter([event.encode() for event in events])
+
+    def _told(self, error: Exception) -> list[Event]:
+        logger = current_app.logger
+        logger.error("An event stream's iterable failed", exc_info=error)
+        dumps = current_app.json.dumps
+        events = [own_event("error", '{"reason": "error"}')] if self._own_events else []
+        try:
+            message = self._on_error(error) if self._on_error else None
+            if isinstance(message, Event) or not (self._own_events or message is None):
+                events = [self._event(message, dumps)]
+            elif message is not None:
+                told = {"reason": "error", "message": message}
+                events = [own_event("error", to_text(told, dumps))]
+        except Exception:
+            logger.exception("What a client is told of an error failed too")
+        return [*events, own_event("end", id=END_ID)] if self._own_events else events
+
+    def _event(self, item: Any, dumps: Callable[[Any], str]) -> Event:
+        if not isinstance(item, Event):
+            return Event(to_text(item, dumps), self._type)
+        if not self._own_events and (item.id is not None or item.retry is not None):
+            return Event(item.data, item.type)
+        return item

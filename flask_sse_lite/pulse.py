@@ -1,0 +1,182 @@
+"""The pulse of a response whose server waits for the application's iterable.
+
+Here lives how signs of life are sent while the iterable is silent, though the thread
+that sends its items is busy with it: the hub does so in its place, through the server.
+Who is found to have left there has the iterable ended. What is iterated, and Flask, are
+unknown here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from .event import HEARTBEAT
+from .hub import DUE_SHARE, current_hub
+from .poller import Interrupt, is_gone, is_writable
+from .servers import find_server
+from .servers.server import Refusal, Server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+logger = logging.getLogger("flask_sse_lite")
+
+Write = Callable[..., Any]
+
+
+class Pulse:
+    """An iterable of bytes, for a WSGI server.
+
+    To be iterated by the thread that serves the request; ``tick`` is the hub's.
+
+    :param pieces: the body.
+    :param environ: the request's.
+    :param start: calls ``start_response``, and returns its ``write``.
+    :param heartbeat: seconds of silence before a sign of life.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        environ: WSGIEnvironment,
+        start: Callable[[], Write],
+        heartbeat: float,
+    ) -> None:
+        self.heartbeat = heartbeat
+        self._pieces = pieces
+        self._environ = environ
+        self._start = start
+        #: The response was started, and an error can no longer change its status.
+        self.is_started = False
+        #: The hub has tried to start it. (uWSGI answers only the request's thread.)
+        self._was_tried = False
+        self._first: bytes | None = None
+        self._server: Server | None = None
+        #: Bytes of the body that the server was given, until that was looked at once.
+        self._given = 0
+        self._is_approved = False
+        # While this holds, the thread that serves the request sends nothing.
+        self._is_silent = False
+        self._lock = threading.Lock()
+        self._interrupt = Interrupt()
+        self._has_left = False
+        self._count = self._counted = 0
+        self._spoke_at = time.monotonic()
+
+    def begin(self) -> None:
+        """Wait for the first item. Nothing was sent when it comes, unless it took so
+        long that a sign of life was due.
+
+        :raises Exception: what the iterable raises.
+        """
+        current_hub().keep_time(self)
+        self._first = self._step()
+        if not self.is_started:
+            self._begin_response()
+
+    def go_on_with(self, pieces: Iterator[bytes]) -> None:
+        """Send these instead of what is left of the others."""
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        piece, self._first = self._first, None
+        if piece is None:
+            self._approve()
+            piece = self._step()
+        if piece is None or self._has_left:
+            self.close()
+            raise StopIteration
+        if not self._is_approved:
+            self._given += len(piece)
+        return piece
+
+    def _step(self) -> bytes | None:
+        """The next piece, or None at the end."""
+        self._is_silent = True
+        try:
+            return next(self._pieces, None)
+        except GeneratorExit:
+            if not self._has_left:
+                raise
+            return None
+        finally:
+            # A sign of life that is on its way goes first.
+            with self._lock:
+                self._is_silent = False
+            self._count += 1
+
+    def close(self) -> None:
+        """End it. For the thread that serves the request."""
+        current_hub().forget(self)
+
+    # The hub's
+
+    def tick(self, now: float) -> None:
+        """Send a sign of life, if one is due."""
+        if self._count != self._counted:
+            self._counted = self._count
+            self._spoke_at = now
+        elif self._is_silent and self._lock.acquire(blocking=False):
+            try:
+                if self._is_silent:
+                    self._look(now)
+            finally:
+                self._lock.release()
+
+    def stop(self) -> None:
+        """The server stops. It lets requests end that it has begun to serve, and so do
+        we: an answer that is nearly complete is worth its last words."""
+
+    def _look(self, now: float) -> None:
+        """The thread that serves the request waits for the iterable."""
+        server = self._server
+        if server and is_gone(server.socket()):
+            self._has_left = True
+            self._interrupt(lambda: self._is_silent)
+        elif now - self._spoke_at >= self.heartbeat * DUE_SHARE:
+            self._spoke_at = now
+            self._beat()
+
+    def _beat(self) -> None:
+        try:
+            if not self.is_started and not self._was_tried:
+                self._was_tried = True
+                self._begin_response()
+            self._approve()
+            if self._server and is_writable(self._server.socket()):
+                self._server.send(HEARTBEAT)
+                if not self._is_approved:
+                    self._given += len(HEARTBEAT)
+        except Exception as error:
+            # The server says the same, in its own way, when it is given the next item.
+            logger.debug("No sign of life could be sent: %r", error)
+            self._server = None
+
+    # Either's
+
+    def _begin_response(self) -> None:
+        write = self._start()
+        self.is_started = True
+        try:
+            self._server = find_server(self._environ, write, trusted=False)
+        except Refusal as refusal:
+            logger.debug("A stream gets no signs of life: %s", refusal)
+
+    def _approve(self) -> None:
+        """Once something was sent, see whether it arrives as it was given."""
+        if self._is_approved or not self._given:
+            return
+        self._is_approved = True
+        if self._server:
+            try:
+                self._server.check(self._given)
+            except Refusal as refusal:
+                logger.debug("A stream gets no signs of life: %s", refusal)
+                self._server = None
