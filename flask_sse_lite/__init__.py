@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from .errors import InvalidType, InvalidValue, NoApplication, SSEError
+from .errors import (
+    BrokerUnavailable,
+    InvalidType,
+    InvalidValue,
+    NoApplication,
+    SSEError,
+)
 from .event import Event
-from .extension import SSE, Message, ServerSentEventsBlueprint
+from .extension import SSE
+from .flask_sse import Message, ServerSentEventsBlueprint
 from .response import EventStream
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SSE",
+    "BrokerUnavailable",
     "Event",
     "EventStream",
     "InvalidType",

@@ -11,12 +11,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .brokers import Broker, connect
+from .cursor import BEGINNING, RUN_PREFIX, Cursor, position_id
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
-from .log import Cursor, Log, is_position
+from .items import Items
+from .log import Log, is_position, run_channel
+from .runs import Runs
 from .settings import Settings
 from .stream import BATCH_BYTES
 from .subscription import Subscription
@@ -29,15 +33,23 @@ class Channels:
 
     :param config: the application's configuration; it is read at first use.
     :param dumps: the application's way to JSON.
+    :param folder: where files of its own lie, which need not be there.
     """
 
-    def __init__(self, config: Mapping[str, Any], dumps: Callable[[Any], str]) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        dumps: Callable[[Any], str],
+        folder: str | None = None,
+    ) -> None:
         self._config = config
         self._dumps = dumps
+        self._folder = folder
         self._settings: Settings | None = None
         # By process id: a log and its epoch may not be shared by processes that were
         # forked from one another.
         self._brokers: dict[int, Broker] = {}
+        self._runs: dict[int, Runs] = {}
         self._warned: set[str] = set()
         #: Whether this process serves requests, so that it can have subscribers.
         self.has_served = False
@@ -69,8 +81,15 @@ class Channels:
         try:
             return self._brokers[pid]
         except KeyError:
-            # Of two threads that come here at once, both go on with one of the two.
-            return self._brokers.setdefault(pid, connect(self.settings))
+            # Of two threads that come here at once, both go on with one of the two;
+            # the other has reached for nothing yet.
+            broker = connect(self.settings, self._folder)
+            return self._brokers.setdefault(pid, broker)
+
+    @property
+    def runs(self) -> Runs:
+        """This process's runs."""
+        return self._runs.setdefault(os.getpid(), Runs())
 
     @property
     def log(self) -> Log:
@@ -121,8 +140,50 @@ class Channels:
         :param replay: events of each channel that a newcomer gets; None for the
             configuration's number.
         """
+        names = tuple(channels)
         last = self.settings.replay if replay is None else replay
-        return self.log.cursor(channels, since, last)
+        self.broker.want(names, since)
+        return self.log.cursor(names, since, last)
+
+    def attend(self, channel: str, since: str) -> Cursor | None:
+        """Where a reader of a run begins: behind an id, or at its first event.
+
+        :returns: None where there is no run in this channel, nor what one has left.
+        """
+        self.broker.want((channel,), since)
+        log, run = self.log, self.runs.get(channel)
+        if channel.startswith(RUN_PREFIX):
+            if not log.remembers(channel):
+                return None
+            if run_channel(since) != channel:
+                since = ""
+        elif run is None and not (since and log.knows((channel,), since)):
+            return None
+        start = run.start if run else BEGINNING
+        first = position_id(log.epoch, start, channel)
+        return log.cursor((channel,), since or first)
+
+    def begin_run(
+        self,
+        channel: str,
+        items: Items,
+        linger: float,
+        context: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        """Have a run feed a channel, unless one does.
+
+        :param context: what its iterable runs in.
+        :raises TooManyRuns: when there is no room for another.
+        """
+        self.runs.begin(
+            channel,
+            self.broker,
+            items,
+            linger=linger,
+            budget=self.settings.run_bytes,
+            limit=self.settings.max_runs,
+            context=context,
+        )
 
     def stream(self, cursor: Cursor) -> Subscription:
         return Subscription(self.log, cursor, self.settings)
@@ -131,7 +192,9 @@ class Channels:
         self, channel: str, since: str | None, timeout: float | None
     ) -> Iterator[Event]:
         """See ``SSE.messages``."""
-        cursor = self.log.cursor(check_own(channel), since or "")
+        names = check_own(channel)
+        self.broker.want(names, since or "")
+        cursor = self.log.cursor(names, since or "")
         if self.log.is_finished(cursor):
             return iter(())
         return _messages(self.log, cursor, timeout)
@@ -141,6 +204,12 @@ class Channels:
         (name,) = check_own(channel)
         self.broker.end(name)
 
+    def close(self) -> None:
+        """Let go of what this process's broker holds. What is published later fails,
+        where it is a broker that holds anything."""
+        if broker := self._brokers.get(os.getpid()):
+            broker.close()
+
     def warn_of_siblings(self) -> None:
         """Tell the operator, once, what several processes mean for a broker that is
         not shared."""
@@ -148,8 +217,9 @@ class Channels:
             self._warn(
                 "The server runs several worker processes, and SSE_URL is memory://, "
                 "which is one process's own: a browser sees only what the worker that "
-                "it is connected to publishes. Run one worker (gunicorn -k gevent "
-                "-w 1), or set SSE_URL to a broker that processes share."
+                "it is connected to publishes. Set SSE_URL to a broker that processes "
+                "share, such as sqlite:///events.db, or run one worker (gunicorn -k "
+                "gevent -w 1)."
             )
 
     def _warn_of_silence(self) -> None:
@@ -159,7 +229,7 @@ class Channels:
                 "far, and SSE_URL is memory://, which is one process's own: unless "
                 "this is the web server itself, no browser will ever see its events. "
                 "Publish from the web application, or set SSE_URL to a broker that "
-                "processes share."
+                "processes share, such as sqlite:///events.db."
             )
 
     def _warn(self, message: str) -> None:

@@ -12,7 +12,8 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .log import UNNAMED, Cursor, Log
+from .cursor import UNNAMED, Cursor
+from .log import Log
 from .poller import Poller, close_descriptor
 from .settings import Settings
 

@@ -20,5 +20,12 @@ class InvalidType(InvalidValue, TypeError):
     """The same, for a value whose type alone is wrong already."""
 
 
+class BrokerUnavailable(SSEError):
+    """The broker's store cannot be reached, or does not take what is published: it is
+    down, full, locked, broken or not there. What was to be done was not done, as far
+    as can be known. Open streams stay open meanwhile, and it is used again as soon as
+    it is back."""
+
+
 class NoApplication(SSEError, RuntimeError):
     """There is no telling which application is meant, or it never met an ``SSE``."""

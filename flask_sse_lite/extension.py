@@ -6,26 +6,22 @@ the public verbs, each of which is done elsewhere.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import flask
-from flask import Blueprint, Flask, abort, current_app, has_app_context, request
-from werkzeug.exceptions import ServiceUnavailable
+from flask import Blueprint, Flask, current_app, url_for
 from werkzeug.wrappers import Response
 
-from .channels import Channels, check_own
-from .errors import InvalidType, InvalidValue, NoApplication
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from . import views
+from .application import current_channels, set_up
+from .channels import check_own
+from .cursor import RUN_PREFIX
+from .errors import InvalidType, InvalidValue
+from .event import RESERVED_CHANNEL_PREFIX, Event
 from .hub import current_hub
-from .response import HEADERS, MIMETYPE, EventStream, last_event_id
-from .stream import RETRY_WHEN_FULL, come_back, spread_retry
+from .items import Items
+from .views import DEFAULT_CHANNEL, MAX_CHANNELS
 
-#: Channels in one stream. Each costs a look at every wake.
-MAX_CHANNELS = 64
-
-DEFAULT_CHANNEL = "sse"
 DEFAULT_URL_PREFIX = "/stream"
 
 Authorizer = Callable[[str], "bool | Response | None"]
@@ -53,6 +49,7 @@ class SSE(Blueprint):
         super().__init__(name, import_name, **options)
         self._authorize: Authorizer | None = None
         self.add_url_rule("", "stream", self._view)
+        self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
 
     # Registration
 
@@ -63,13 +60,13 @@ class SSE(Blueprint):
             no routes: the application's own views then return ``sse.stream(…)``.
         """
         if url_prefix is None:
-            _set_up(app)
+            set_up(app)
         else:
             app.register_blueprint(self, url_prefix=url_prefix)
 
     def register(self, app: Flask, options: dict[str, Any]) -> None:  # type: ignore[override]
         """Flask calls this for ``app.register_blueprint(sse)``."""
-        _set_up(app)
+        set_up(app)
         super().register(app, options)
 
     def add_url_rule(
@@ -145,7 +142,41 @@ class SSE(Blueprint):
             )
         if replay is not None and (type(replay) is not int or replay < 0):
             raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
-        return _stream(names, replay)
+        return views.stream(names, replay)
+
+    def run(
+        self,
+        iterable: Iterable[Any],
+        *,
+        channel: str | None = None,
+        linger: float = 30,
+        type: str | None = None,
+        on_error: Callable[[Exception], Any] | None = None,
+    ) -> Response:
+        """The response that streams an iterable's items, as ``EventStream`` does; but
+        the iterable outlives the connection. It runs in a thread or greenlet of its
+        own, in an application context, and its items go to a channel, from which the
+        response is streamed.
+
+        A browser that was cut comes back to the same view with an id that names the
+        run, and goes on where it was: the iterable of that second call is never
+        touched. A client that sent a POST goes on at ``Location``, an address of the
+        blueprint's that serves this run to whoever knows it.
+
+        :param channel: a channel of the application's own, whose readers are let in as
+            to any other. While a run goes on there, no other begins: its first event on
+            is streamed instead.
+        :param linger: seconds without any client after which the iterable is closed.
+        :param type: the type of items that are no ``Event``.
+        :param on_error: what to tell clients of an exception: see ``EventStream``.
+        :raises InvalidValue: for a channel that cannot be one, or a negative number.
+        """
+        if not isinstance(linger, (int, float)) or not linger >= 0:
+            raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
+        if channel is not None:
+            (channel,) = check_own(channel)
+        items = Items(iterable, type, on_error=on_error)
+        return views.run(items, channel, linger, self._address)
 
     def position(self) -> str:
         """Where the log stands now. Take it before reading the data that a page shows,
@@ -168,9 +199,9 @@ class SSE(Blueprint):
         return current_channels().messages(channel, since, timeout)
 
     def close(self, channel: str = DEFAULT_CHANNEL) -> None:
-        """End a channel: its clients get what they missed, then ``stream-end``, and
-        stay away when they reconnect (204). An event that is published later opens it
-        again."""
+        """End a channel, and the run that feeds it: its clients get what they missed,
+        then ``stream-end``, and stay away when they reconnect (204). An event that is
+        published later opens it again."""
         current_channels().end(channel)
 
     def stats(self) -> dict[str, Any]:
@@ -181,13 +212,28 @@ class SSE(Blueprint):
     # The view
 
     def _view(self) -> Response:
-        names = _requested_channels()
+        names = views.requested_channels()
         refusal = self._refusal(names)
         if isinstance(refusal, Response):
             return refusal
         if refusal:
-            _forbid(refusal)
-        return _stream(names, None)
+            views.forbid(refusal)
+        return views.stream(names, None)
+
+    def _view_run(self, run: str) -> Response:
+        # Who knows its name may listen: it cannot be guessed.
+        return views.resume(RUN_PREFIX + run)
+
+    def _address(self, channel: str) -> str | None:
+        """Where the blueprint's routes serve a channel, if it has them here."""
+        name = channel.removeprefix(RUN_PREFIX)
+        is_own = name != channel
+        view: Any = self._view_run if is_own else self._view
+        for endpoint, function in current_app.view_functions.items():
+            if function == view:
+                parameter = "run" if is_own else "channel"
+                return url_for(endpoint, **{parameter: name})  # type: ignore[arg-type]
+        return None
 
     def _refusal(self, names: tuple[str, ...]) -> str | Response | None:
         """Why these channels are not served to this client, if they are not."""
@@ -197,7 +243,7 @@ class SSE(Blueprint):
                     f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed"
                 )
         if self._authorize is None:
-            return _refusal_of_strangers(names)
+            return views.refusal_of_strangers(names)
         for name in names:
             answer = self._authorize(name)
             if isinstance(answer, Response):
@@ -210,132 +256,3 @@ class SSE(Blueprint):
                     f"channel {name!r} it returned {answer!r}"
                 )
         return None
-
-
-class Message(Event):
-    """An event as Flask-SSE makes it, of any data."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        data: Any,
-        type: str | None = None,
-        id: str | int | None = None,
-        retry: int | None = None,
-    ) -> None:
-        super().__init__(to_text(data, flask.json.dumps), type, id, retry)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its fields, but for those that it does without."""
-        fields = {"type": self.type, "id": self.id, "retry": self.retry}
-        return {"data": self.data} | {
-            name: value for name, value in fields.items() if value is not None
-        }
-
-
-#: What Flask-SSE calls its blueprint.
-ServerSentEventsBlueprint = SSE
-
-
-# Which application is meant, outside an application context: the only one there ever
-# was, if so. Two are enough to know that there are several.
-_registered: list[weakref.ref[Flask]] = []
-
-
-def _set_up(app: Flask) -> None:
-    """Give an application its channels, unless it has them."""
-    if "sse" in app.extensions:
-        return
-    channels = Channels(app.config, lambda data: app.json.dumps(data))
-    app.extensions["sse"] = channels
-    if len(_registered) < 2:
-        _registered.append(weakref.ref(app))
-
-    @app.before_request
-    def note_request() -> None:
-        if not channels.has_served:
-            channels.has_served = True
-            channels.has_siblings = bool(request.environ.get("wsgi.multiprocess"))
-
-
-def current_channels() -> Channels:
-    """The channels of the application that is meant."""
-    if has_app_context():
-        app: Flask | None = current_app._get_current_object()  # type: ignore[attr-defined]
-    else:
-        app = _registered[0]() if len(_registered) == 1 else None
-    if app is None:
-        raise NoApplication(
-            "Outside a request, say which application is meant: with app.app_context()"
-        )
-    if "sse" not in app.extensions:
-        raise NoApplication(
-            f"The application {app.name!r} has no channels: call "
-            "app.register_blueprint(sse), or sse.init_app(app), when you make it"
-        )
-    channels: Channels = app.extensions["sse"]
-    return channels
-
-
-def _requested_channels() -> tuple[str, ...]:
-    names = request.args.getlist("channel") or [DEFAULT_CHANNEL]
-    if len(names) > MAX_CHANNELS:
-        abort(400, f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}.")
-    try:
-        for name in names:
-            check_channel(name)
-    except InvalidValue as error:
-        abort(400, f"{error}.")
-    return tuple(dict.fromkeys(names))
-
-
-def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
-    """Why these are not served where no authorizer decides, if they are not."""
-    settings = current_channels().settings
-    if len(names) == 1:
-        if settings.is_public(names[0]):
-            return None
-        return (
-            f"the channel {names[0]!r} is not listed in SSE_PUBLIC_CHANNELS, and there "
-            "is no authorizer (@sse.authorizer)"
-        )
-    # Guards that were written for one channel look at the first of several.
-    unlisted = [name for name in names if name not in settings.public_channels]
-    if not unlisted:
-        return None
-    return (
-        "several channels in one request need an authorizer (@sse.authorizer), or each "
-        f"of them by its full name in SSE_PUBLIC_CHANNELS; not there: {unlisted}"
-    )
-
-
-def _forbid(reason: str) -> NoReturn:
-    """403. The reason is for the developer: it tells strangers what there is."""
-    abort(403, f"Not served: {reason}." if current_app.debug else None)
-
-
-def _stream(names: tuple[str, ...], replay: int | None) -> Response:
-    channels = current_channels()
-    channels.warn_of_siblings()
-    hub = current_hub()
-    if hub.is_stopping:
-        return _come_back(channels.settings.retry)
-    if len(hub) >= hub.limit(channels.settings):
-        # Those that arrive at this very moment are counted when they begin.
-        return _come_back(RETRY_WHEN_FULL)
-    cursor = channels.subscribe(names, last_event_id(), replay)
-    if channels.log.is_finished(cursor):
-        return flask.Response(status=204)
-    return EventStream(channels.stream(cursor))
-
-
-def _come_back(milliseconds: int) -> Response:
-    """An answer for who cannot be served now. Those who want an event stream get one
-    that says when to come back, others the status that says it."""
-    retry = spread_retry(milliseconds)
-    if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
-        return flask.Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)
-    raise ServiceUnavailable(
-        "There is no room for an event stream now.", retry_after=-(-retry // 1000)
-    )

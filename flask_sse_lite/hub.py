@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .connection import Connection, frame_chunk
@@ -73,6 +73,7 @@ class Hub:
         self._has_stopped = threading.Event()
         self._iterated: set[Iterated] = set()
         self._timed: set[Timed] = set()
+        self._listeners: Counter[tuple[Log, str]] = Counter()
         self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
         self._arriving: set[object] = set()
@@ -95,6 +96,10 @@ class Hub:
         """How many streams there may be: as many as is set, or as the process has
         descriptors for."""
         return settings.max_connections or room_for_streams(gunicorn.connections())
+
+    def listeners(self, log: Log, channel: str) -> int:
+        """How many streams of a channel there are."""
+        return self._listeners[log, channel]
 
     # For others to call
 
@@ -131,6 +136,7 @@ class Hub:
         with self._lock:
             self._arriving.discard(stream)
             self._iterated.add(stream)
+            self._count(stream.log, stream.channels, 1)
             audience = self._audiences.get(key)
             if audience is None:
                 audience = self._audiences[key] = Audience(stream, self.tell)
@@ -156,11 +162,19 @@ class Hub:
             if stream not in self._iterated:
                 continue
             self._iterated.discard(stream)
+            self._count(stream.log, stream.channels, -1)
             audience = self._audiences[stream.log, stream.channels]
             audience.members.discard(stream)
             if not audience.members:
                 del self._audiences[stream.log, stream.channels]
                 stream.log.unwatch(stream.channels, audience.tell)
+
+    def _count(self, log: Log, channels: Iterable[str], change: int) -> None:
+        """Of the listeners. The lock is held."""
+        for channel in channels:
+            self._listeners[log, channel] += change
+            if not self._listeners[log, channel]:
+                del self._listeners[log, channel]
 
     def adopt(self, connection: Connection, stream: object) -> None:
         """Serve a stream's connection from here on, from its cursor."""
@@ -173,6 +187,7 @@ class Hub:
                 close_descriptor(connection.descriptor)
                 raise
             self._newcomers.append(connection)
+            self._count(connection.log, connection.cursor.channels, 1)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
         self._wake()
 
@@ -352,7 +367,7 @@ class Hub:
             is_known = position in (group.named, connection.named)
             if not is_known and named_for >= POSITION_INTERVAL:
                 connection.named, connection.named_at = position, now
-                data = position_event(group.log, position)
+                data = position_event(group.cursor)
             self._write(group, [connection], data)
 
     # Delivery
@@ -514,8 +529,10 @@ class Hub:
     def _remove(self, connection: Connection, *, properly: bool) -> None:
         """The one door out. It does not fail."""
         self._leave_group(connection)
-        if self._connections.pop(connection.descriptor, None) is None:
-            return
+        with self._lock:
+            if self._connections.pop(connection.descriptor, None) is None:
+                return
+            self._count(connection.log, connection.cursor.channels, -1)
         try:
             self._poller.remove(connection.descriptor)
         except OSError:

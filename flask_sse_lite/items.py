@@ -6,7 +6,7 @@ How a response begins, and what happens while the iterable is silent, live elsew
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from flask import current_app
@@ -16,6 +16,8 @@ from .event import Event, own_event, to_text
 
 #: The id of the end of an application's iterable. Who brings it has seen everything.
 END_ID = "stream-end"
+
+_END = own_event("end", id=END_ID)
 
 
 class Items:
@@ -46,34 +48,40 @@ class Items:
         self.may_raise = False
 
     def frames(self) -> Iterator[bytes]:
-        """The items as frames. To be iterated in an application context."""
+        """The items as the frames of a response, and its end. To be iterated in an
+        application context."""
+        for event in self.events():
+            yield event.encode()
+        if self._own_events:
+            yield _END.encode()
+
+    def events(self) -> Generator[Event, None, None]:
+        """The items, and what is told of an error. In an application context too."""
         dumps = current_app.json.dumps
         try:
             for item in self._iterable:
-                yield self._event(item, dumps).encode()
+                yield self._event(item, dumps)
                 self.may_raise = False
             if self._final is not None:
-                yield self._event(self._final, dumps).encode()
+                yield self._event(self._final, dumps)
         except Exception as error:
             if self.may_raise:
                 raise
-            yield from self.failure(error)
-            return
+            yield from self._told(error)
         finally:
             self.close()
-        if self._own_events:
-            yield own_event("end", id=END_ID).encode()
 
     def close(self) -> None:
         if hasattr(self._iterable, "close"):
             self._iterable.close()
 
     def failure(self, error: Exception) -> Iterator[bytes]:
-        """Log an error, and end with what the client is told of it."""
-        events = self._told(error)
+        """How a response ends of which an error is all there is."""
+        events = [*self._told(error), *([_END] if self._own_events else [])]
         return iter([event.encode() for event in events])
 
     def _told(self, error: Exception) -> list[Event]:
+        """Log an error. What is the client told of it?"""
         logger = current_app.logger
         logger.error("An event stream's iterable failed", exc_info=error)
         dumps = current_app.json.dumps
@@ -87,7 +95,7 @@ class Items:
                 events = [own_event("error", to_text(told, dumps))]
         except Exception:
             logger.exception("What a client is told of an error failed too")
-        return [*events, own_event("end", id=END_ID)] if self._own_events else events
+        return events
 
     def _event(self, item: Any, dumps: Callable[[Any], str]) -> Event:
         if not isinstance(item, Event):

@@ -4,6 +4,10 @@ Here lives what makes resuming exact. One sequence counts the events of all chan
 a subscriber is a cursor, and reading after it gives what it missed, in order, or says
 in which channels something is no longer there. Who wants to be told of news leaves a
 callable. Flask, sockets and brokers are unknown here.
+
+A log either grows by itself (``append``, ``end``), or is fed by one broker with what
+stands in a store that processes share (``restart``, ``load``, ``feed``, ``lose``):
+then it holds the channels that were loaded, and of the others knows how far it is.
 """
 
 from __future__ import annotations
@@ -16,9 +20,18 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from types import MappingProxyType
 from typing import NamedTuple
 
+from .cursor import (
+    BEGINNING,
+    NO_FLOORS,
+    RUN_PREFIX,
+    UNNAMED,
+    Batch,
+    Cursor,
+    Entry,
+    position_id,
+)
 from .event import BLANKS, Event, own_event
 
 #: Channels remembered that nobody listens to. Past it the one longest untouched is
@@ -33,18 +46,17 @@ MAX_FORGOTTEN_AT_ONCE = 1_000
 #: anyone has read it. (A pause of 0 would not let gevent look at its descriptors.)
 BREATH = 0.0005
 
-#: Before every event: where a reader begins of whom nothing is known.
-BEGINNING = 0
+#: Such pauses at most, until one of the readers has read.
+BREATHS = 4
 
-#: No position: an id of the application's own, which is known as long as its event.
-UNNAMED = -1
+#: Pauses that who feeds a log makes for readers that do not read. They are readers of a
+#: channel that is full; after as many, they have to take care of themselves.
+FEEDER_BREATHS = 10
 
-# What nearly all cursors have. Thousands of them are read one after the other, and
-# each object of their own would be one more that is not in the processor's cache.
-NO_FLOORS: Mapping[str, int] = MappingProxyType({})
-NONE_ENDED: frozenset[str] = frozenset()
+#: The epoch of who comes with an id that means nothing here.
+UNKNOWN = ""
 
-_POSITION = re.compile("([0-9a-f]{16})-(0|[1-9][0-9]{0,18})")
+_POSITION = re.compile("([0-9a-f]{16})-(0|[1-9][0-9]{0,18})(?:-([A-Za-z0-9_-]{22}))?")
 
 Tell = Callable[[], None]
 
@@ -54,42 +66,28 @@ def is_position(id: str | None) -> bool:
     return id is not None and _POSITION.fullmatch(id) is not None
 
 
-class Entry(NamedTuple):
-    """What stands at one position: an event, or (None) the end of its channel."""
+def run_channel(id: str) -> str | None:
+    """The channel of the run alone that an id of its names, if it does."""
+    match = _POSITION.fullmatch(id.strip(BLANKS))
+    return RUN_PREFIX + match[3] if match and match[3] else None
+
+
+class Record(NamedTuple):
+    """What a store has at one position: an event as it was published, or (None) the
+    end of its channel; ``age`` is in seconds."""
 
     sequence: int
-    time: float
+    age: float
     channel: str
     event: Event | None
 
 
-class Batch:
-    """What a cursor had before it: a ``stream-gap`` event where something is lost,
-    and what is there. ``ended`` says that all its channels ended with that, ``more``
-    that there is more than was asked for. ``named`` is the sequence number that its
-    last id names, or ``UNNAMED``.
+class Past(NamedTuple):
+    """What a store retains of one channel, in order, and the highest position of what
+    it no longer does."""
 
-    ``frames`` is for readers, to keep what they make of it: those that were at the
-    same place get the same batch.
-    """
-
-    __slots__ = ("ended", "entries", "frames", "gap", "more", "named")
-
-    def __init__(
-        self,
-        gap: Event | None,
-        entries: list[Entry],
-        named: int,
-        *,
-        ended: bool,
-        more: bool,
-    ) -> None:
-        self.gap = gap
-        self.entries = entries
-        self.named = named
-        self.ended = ended
-        self.more = more
-        self.frames: bytes | None = None
+    dropped: int
+    records: list[Record]
 
 
 class _Step(NamedTuple):
@@ -102,68 +100,25 @@ class _Step(NamedTuple):
     batch: Batch
 
 
-class Cursor:
-    """How far a subscriber of some channels has come. It belongs to one reader; the
-    log that made it moves it, under its lock.
-
-    ``position`` is behind everything that was read. ``floors`` are higher positions of
-    single channels: what lies at or below is not wanted (a newcomer gets the last few
-    events of each) or known to be lost (a gap that was told). ``ended`` are the
-    channels whose last word, so far, was their end. ``since`` is the id that the
-    reader came with, until it has read; ``unknown`` says that it means nothing here.
-    """
-
-    __slots__ = ("channels", "ended", "floors", "position", "since", "unknown")
-
-    def __init__(
-        self, channels: tuple[str, ...], position: int, since: str = ""
-    ) -> None:
-        self.channels = channels
-        self.position = position
-        self.floors = NO_FLOORS
-        self.ended = NONE_ENDED
-        self.since = since
-        self.unknown = False
-
-    def floor(self, channel: str) -> int:
-        return max(self.position, self.floors.get(channel, BEGINNING))
-
-    def copy(self) -> Cursor:
-        """The same place, for another reader."""
-        cursor = Cursor(self.channels, self.position, self.since)
-        cursor.floors = self.floors
-        cursor.ended = self.ended
-        cursor.unknown = self.unknown
-        return cursor
-
-    def advance(self, pending: list[Entry], limit: int) -> tuple[list[Entry], bool]:
-        """Step over entries, up to so many bytes of them or to where all channels
-        have ended.
-
-        :returns: the entries stepped over, and whether that was the end.
-        """
-        taken = 0
-        for count, entry in enumerate(pending, 1):
-            self.position = entry.sequence
-            if entry.event is None:
-                self.ended |= {entry.channel}
-                if len(self.ended) == len(self.channels):
-                    return pending[:count], True
-            else:
-                if self.ended:
-                    self.ended -= {entry.channel}
-                taken += len(entry.event.encode())
-                if taken >= limit:
-                    return pending[:count], False
-        return pending, False
-
-
 class _Channel:
     """What is retained of one channel, and who watches it."""
 
-    __slots__ = ("dropped", "entries", "touched", "unread", "watchers")
+    __slots__ = (
+        "budget",
+        "dropped",
+        "ended_when",
+        "entries",
+        "is_whole",
+        "read_to",
+        "size",
+        "touched",
+        "unread",
+        "watchers",
+    )
 
-    def __init__(self, dropped: int) -> None:
+    def __init__(self, dropped: int, *, is_whole: bool) -> None:
+        #: Whether all that is retained of it is here: not so before it is loaded.
+        self.is_whole = is_whole
         #: The highest position that was here, or may have been, and is no longer.
         self.dropped = dropped
         self.entries: list[Entry] = []
@@ -171,6 +126,32 @@ class _Channel:
         #: Entries since anyone last read here.
         self.unread = 0
         self.watchers: dict[Tell, None] = {}
+        #: Of a run's output, bytes that are kept; 0 for a channel of events.
+        self.budget = 0
+        #: What is kept, in bytes; how far anyone has read; and since when it is all
+        #: there is. Of a run only.
+        self.size = 0
+        self.read_to = BEGINNING
+        self.ended_when: float | None = None
+
+    def append(self, entry: Entry, now: float) -> None:
+        self.entries.append(entry)
+        self.unread += 1
+        if self.budget:
+            self.size += entry.size
+            if entry.event is None:
+                self.ended_when = now
+
+    def fill(self, past: Past, until: int, now: float) -> None:
+        """Take over what a store has, up to a position."""
+        self.is_whole = True
+        self.dropped = past.dropped
+        self.unread = 0
+        self.entries = [
+            Entry(sequence, now - max(0.0, age), name, event)
+            for sequence, age, name, event in past.records
+            if sequence <= until
+        ]
 
     def after(self, position: int) -> list[Entry]:
         """The entries behind a position; looked for from the new end, where most
@@ -192,10 +173,19 @@ class _Channel:
 
         :returns: whether there was any.
         """
+        if self.ended_when is not None and self.ended_when < oldest:
+            # It was a run, and is as old as anything may be.
+            self.budget, self.ended_when = 0, None
         entries = self.entries
-        count = max(0, len(entries) - history)
-        while count < len(entries) and entries[count].time < oldest:
-            count += 1
+        count = 0
+        if self.budget:
+            while self.size > self.budget and count < len(entries):
+                self.size -= entries[count].size
+                count += 1
+        else:
+            count = max(0, len(entries) - history)
+            while count < len(entries) and entries[count].time < oldest:
+                count += 1
         if count:
             self.dropped = entries[count - 1].sequence
             del entries[:count]
@@ -224,10 +214,10 @@ class Log:
     ) -> None:
         self.epoch = epoch or secrets.token_hex(8)
         self.sequence = BEGINNING
-        self._prefix = f"{self.epoch}-"
         self._history = history
         self._age = age
         self._clock = clock
+        self._is_fed = False
         self._channels: dict[str, _Channel] = {}
         #: Those without watchers, the one longest untouched first.
         self._idle: OrderedDict[str, _Channel] = OrderedDict()
@@ -238,7 +228,7 @@ class Log:
         self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
         self._lock = threading.Lock()
 
-    # Writing
+    # Growing by itself
 
     def append(self, channel: str, event: Event) -> Event:
         """Put an event at the next position, and tell who watches its channel.
@@ -246,7 +236,8 @@ class Log:
         :returns: the event as it stands there, with its id.
         """
         with self._lock:
-            event = event.published(channel, f"{self._prefix}{self.sequence + 1}")
+            id = position_id(self.epoch, self.sequence + 1, channel)
+            event = event.published(channel, id)
             kept = self._append(channel, event)
             watchers = tuple(kept.watchers)
         for tell in watchers:
@@ -254,8 +245,11 @@ class Log:
         if watchers and kept.unread * 2 > self._history:
             # A burst is about to outrun its readers, and what they have not read is
             # evicted. Under gevent they can only run when we give way to them.
+            for _ in range(BREATHS):
+                time.sleep(BREATH)
+                if not kept.unread:
+                    return event
             kept.unread = 0
-            time.sleep(BREATH)
         return event
 
     def end(self, channel: str) -> None:
@@ -267,22 +261,26 @@ class Log:
             tell()
 
     def _append(self, name: str, event: Event | None) -> _Channel:
-        """The one door by which the log grows. The lock is held."""
+        """The lock is held."""
         now = self._clock()
         channel = self._touch(name, now)
         self.sequence += 1
-        channel.entries.append(Entry(self.sequence, now, name, event))
-        channel.unread += 1
+        self._keep(channel, Entry(self.sequence, now, name, event), now)
+        return channel
+
+    def _keep(self, channel: _Channel, entry: Entry, now: float) -> None:
+        """The one door by which a channel grows. The lock is held."""
+        channel.append(entry, now)
         if channel.evict(self._history, now - self._age):
             self._step = None
         self._let_go(now)
-        return channel
 
     def _touch(self, name: str, now: float) -> _Channel:
         channel = self._channels.get(name)
         if channel is None:
             # Whether there was one of this name before, nobody knows any more.
-            channel = self._channels[name] = _Channel(self._forgotten)
+            channel = _Channel(self._forgotten, is_whole=not self._is_fed)
+            self._channels[name] = channel
         if not channel.watchers:
             self._idle[name] = channel
             self._idle.move_to_end(name)
@@ -299,6 +297,140 @@ class Log:
             last = channel.entries[-1].sequence if channel.entries else channel.dropped
             self._forgotten = max(self._forgotten, last)
             del self._idle[name], self._channels[name]
+
+    # Being fed, by one thread at a time
+
+    def restart(
+        self,
+        epoch: str,
+        sequence: int,
+        pasts: Mapping[str, Past],
+        *,
+        history: int,
+        age: float,
+    ) -> None:
+        """Begin another life, as its store did, at a position there. What was here is
+        gone, and whoever reads on is told of that by a gap.
+
+        :param pasts: what the store retains of channels: of those that are watched, for
+            their readers to be given it behind the gap.
+        """
+        with self._lock:
+            now = self._clock()
+            self._is_fed = True
+            self._history, self._age = history, age
+            # In this order: a position may be read at any time.
+            self.sequence = self._forgotten = sequence
+            self.epoch = epoch
+            self._step = None
+            for name in self._idle:
+                del self._channels[name]
+            self._idle.clear()
+            for channel in self._channels.values():
+                channel.entries = []
+                channel.is_whole = False
+            for name, past in pasts.items():
+                self._touch(name, now).fill(past, sequence, now)
+                self._evict([name])
+            tells = {t for c in self._channels.values() for t in c.watchers}
+        for tell in tells:
+            tell()
+
+    def wanted(self) -> list[str]:
+        """The channels that are watched."""
+        with self._lock:
+            return [n for n, channel in self._channels.items() if channel.watchers]
+
+    def held(self) -> list[str]:
+        """The channels that are loaded, and so to be fed."""
+        with self._lock:
+            return [n for n, channel in self._channels.items() if channel.is_whole]
+
+    def holds(self, channel: str) -> bool:
+        """Whether a channel is loaded, and so to be fed."""
+        kept = self._channels.get(channel)
+        return kept is not None and kept.is_whole
+
+    def missing(self, channels: Iterable[str]) -> list[str]:
+        """Those of these channels that are to be loaded before they are read. The
+        others stay, for as long as anything does that nobody listens to."""
+        with self._lock:
+            now = self._clock()
+            missing = []
+            for name in channels:
+                if self.holds(name):
+                    self._touch(name, now)
+                else:
+                    missing.append(name)
+            return missing
+
+    def load(self, pasts: Mapping[str, Past]) -> None:
+        """Take over what the store retains of some channels. What lies behind
+        ``sequence`` is left out: it will be fed."""
+        tells: set[Tell] = set()
+        with self._lock:
+            now = self._clock()
+            for name, past in pasts.items():
+                channel = self._touch(name, now)
+                channel.fill(past, self.sequence, now)
+                tells.update(channel.watchers)
+            self._evict(pasts)
+            self._step = None
+            self._let_go(now)
+        for tell in tells:
+            tell()
+
+    def feed(self, record: Record) -> None:
+        """Put what stands at the store's next position where it belongs, and tell who
+        watches its channel. Of a channel that is not loaded it is only known then that
+        there was something."""
+        sequence, age, name, event = record
+        with self._lock:
+            self._advance(sequence)
+            channel = self._channels.get(name)
+            if channel is None or not channel.is_whole:
+                self._forgotten = sequence
+                return
+            now = self._clock()
+            if not channel.watchers:
+                self._touch(name, now)
+            self._keep(channel, Entry(sequence, now - max(0.0, age), name, event), now)
+            watchers = tuple(channel.watchers)
+        for tell in watchers:
+            tell()
+        breaths = 0
+        while watchers and channel.unread * 2 > self._history:
+            # As in append; and as it is no request that waits, with more patience.
+            time.sleep(BREATH)
+            breaths += 1
+            if breaths == FEEDER_BREATHS:
+                channel.unread = -FEEDER_BREATHS * self._history
+
+    def advance(self, sequence: int) -> None:
+        """All up to there was fed that belongs to a channel which is loaded."""
+        with self._lock:
+            if sequence > self.sequence:
+                self._advance(sequence)
+                self._forgotten = sequence
+
+    def _advance(self, sequence: int) -> None:
+        if sequence <= self.sequence:
+            raise ValueError(f"{sequence} comes behind {self.sequence}")
+        self.sequence = sequence
+
+    def lose(self, channel: str, dropped: int) -> None:
+        """The store dropped what it had of a channel up to there before all of it was
+        fed."""
+        with self._lock:
+            kept = self._channels.get(channel)
+            if kept is None or dropped <= kept.dropped:
+                return
+            kept.dropped = dropped
+            kept.entries = kept.after(dropped)
+            self._step = None
+            watchers = tuple(kept.watchers)
+        for tell in watchers:
+            tell()
 
     # Watching
 
@@ -334,12 +466,51 @@ class Log:
                     self._touch(name, now)
         self._forget(now)
 
+    # Runs
+
+    def hold(self, channel: str, budget: int) -> None:
+        """Keep what a run says in a channel as a whole, from its first event until as
+        long after its end as other events are kept.
+
+        :param budget: bytes of it; of more, the oldest are dropped.
+        """
+        with self._lock:
+            is_new = channel not in self._channels
+            kept = self._touch(channel, self._clock())
+            if is_new and channel.startswith(RUN_PREFIX):
+                # Nobody had this name before.
+                kept.dropped = BEGINNING
+            kept.budget = budget
+            kept.size = sum(entry.size for entry in kept.entries)
+            kept.ended_when = None
+
+    def unread(self, channel: str) -> int:
+        """Bytes of a run that none of its readers has read."""
+        with self._lock:
+            kept = self._channels[channel]
+            return sum(entry.size for entry in kept.after(kept.read_to))
+
+    def has_ended(self, channel: str) -> bool:
+        """Whether the last word in a channel is its end."""
+        with self._lock:
+            kept = self._channels.get(channel)
+            return kept is not None and kept.ended_at(self.sequence)
+
+    def remembers(self, channel: str) -> bool:
+        """Whether anything is known of a channel."""
+        with self._lock:
+            self._evict([channel])
+            kept = self._channels.get(channel)
+            return kept is not None and bool(kept.entries or kept.budget)
+
     # Reading
 
     def position(self, sequence: int | None = None) -> str:
-        """A position as an ``id:`` carries it: epoch and sequence number. Without a
-        number it is where the log stands now."""
-        return f"{self._prefix}{self.sequence if sequence is None else sequence}"
+        """A position as an ``id:`` carries it. Without a number it is where the log
+        stands now."""
+        return position_id(
+            self.epoch, self.sequence if sequence is None else sequence, ""
+        )
 
     def cursor(self, channels: Iterable[str], since: str = "", last: int = 0) -> Cursor:
         """A new subscriber.
@@ -363,7 +534,7 @@ class Log:
         return cursor
 
     def _newcomer(self, names: tuple[str, ...], last: int) -> Cursor:
-        cursor = Cursor(names, self.sequence)
+        cursor = Cursor(names, self.epoch, self.sequence)
         if last < 1:
             return cursor
         floors = {}
@@ -378,9 +549,14 @@ class Log:
 
     def _resumed(self, names: tuple[str, ...], since: str) -> Cursor:
         sequence = self._find(names, since)
-        cursor = Cursor(names, BEGINNING if sequence is None else sequence, since)
-        cursor.unknown = sequence is None
-        return cursor
+        if sequence is None:
+            return Cursor(names, UNKNOWN, BEGINNING, since)
+        return Cursor(names, self.epoch, sequence, since)
+
+    def knows(self, channels: Iterable[str], id: str) -> bool:
+        """Whether an id says where to go on in these channels."""
+        with self._lock:
+            return self._find(tuple(channels), id) is not None
 
     def _find(self, names: tuple[str, ...], id: str) -> int | None:
         """Where an id stands: a position of ours, or an application's, newest first."""
@@ -412,7 +588,8 @@ class Log:
             and step.sequence == self.sequence
             and step.channels == cursor.channels
             and step.limit == limit
-            and not (cursor.floors or cursor.ended or cursor.unknown)
+            and cursor.epoch is self.epoch
+            and not (cursor.floors or cursor.ended)
         ):
             # A thousand readers of a channel take this way, and one the other. (What is
             # appended meanwhile is told of after this, and so read next.)
@@ -431,6 +608,9 @@ class Log:
         more = not ended and len(entries) < len(pending)
         batch = Batch(gap, entries, self._named(entries), ended=ended, more=more)
         cursor.since = ""
+        for name in cursor.channels:
+            if (kept := self._channels.get(name)) and kept.budget:
+                kept.read_to = max(kept.read_to, cursor.position)
         if not ended and not more:
             cursor.position = self.sequence
             cursor.floors = NO_FLOORS
@@ -444,17 +624,18 @@ class Log:
         if not entries:
             return UNNAMED
         last = entries[-1]
-        if last.event and last.event.id != self.position(last.sequence):
+        id = position_id(self.epoch, last.sequence, last.channel)
+        if last.event and last.event.id != id:
             return UNNAMED
         return last.sequence
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
         be read or told."""
-        if len(cursor.ended) < len(cursor.channels) or cursor.unknown:
-            return False
         with self._lock:
-            return not self._pending(cursor)
+            if len(cursor.ended) < len(cursor.channels):
+                return False
+            return cursor.epoch is self.epoch and not self._pending(cursor)
 
     def _evict(self, names: Iterable[str]) -> None:
         oldest = self._clock() - self._age
@@ -466,16 +647,19 @@ class Log:
 
     def _gap(self, cursor: Cursor) -> Event | None:
         """What to tell of events that are lost; from here on it counts as told."""
+        is_of_now = cursor.epoch is self.epoch
         lost = []
         for name in cursor.channels:
             channel = self._channels.get(name)
-            dropped = channel.dropped if channel else self._forgotten
-            if cursor.unknown or dropped > cursor.floor(name):
+            is_whole = channel is not None and channel.is_whole
+            dropped = channel.dropped if channel and is_whole else self._forgotten
+            if not is_of_now or dropped > cursor.floor(name):
                 lost.append((name, dropped))
         if not lost:
             return None
-        since = cursor.since or self.position(cursor.position)
-        cursor.unknown = False
+        since = cursor.since or cursor.id
+        if not is_of_now:
+            cursor.begin(self.epoch, BEGINNING)
         cursor.floors = {**cursor.floors, **dict(lost)}
         cursor.ended -= {name for name, _ in lost}
         # Whoever comes back with the gap's id misses none of what is sent after it.
@@ -483,7 +667,7 @@ class Log:
         return own_event(
             "gap",
             json.dumps({"since": since, "channels": [name for name, _ in lost]}),
-            id=self.position(told),
+            id=position_id(self.epoch, told, cursor.channels[0]),
         )
 
     def _pending(self, cursor: Cursor) -> list[Entry]:

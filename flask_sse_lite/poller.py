@@ -232,7 +232,8 @@ class Interrupt:
             self._loop = gevent.get_hub().loop
 
     def __call__(self, is_waiting: Callable[[], bool]) -> None:
-        """Have ``GeneratorExit`` raised there, if it still waits when it comes to it."""
+        """Have ``GeneratorExit`` raised there, if it still waits when it comes to
+        that."""
 
         def interrupt() -> None:
             if is_waiting():

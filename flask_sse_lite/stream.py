@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from .cursor import Batch, Cursor
 from .event import channel_line, is_sendable_id, own_event
-from .log import Batch, Cursor, Log
+from .log import Log
 from .settings import Settings
 
 #: Bytes of events sent in one piece, unless one event alone is larger. It bounds what
@@ -49,7 +50,7 @@ def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
     """The event that every stream begins with. Its id is where the client stands:
     should it lose the connection before its first event, it comes back with that, and
     what came in between is not lost."""
-    id = cursor.since or log.position(cursor.position)
+    id = cursor.since or cursor.id
     if not is_sendable_id(id):
         id = UNKNOWN_ID
     return own_event("open", id=id, retry=spread_retry(settings.retry)).encode()
@@ -72,9 +73,9 @@ def _frames(log: Log, cursor: Cursor, batch: Batch) -> Iterator[bytes]:
                 yield channel_line(entry.channel)
             yield entry.event.encode()
     if batch.ended:
-        yield own_event("end", id=log.position(cursor.position)).encode()
+        yield own_event("end", id=cursor.id).encode()
 
 
-def position_event(log: Log, sequence: int) -> bytes:
+def position_event(cursor: Cursor) -> bytes:
     """What a silent stream sends from time to time: how far it has read."""
-    return own_event("position", id=log.position(sequence)).encode()
+    return own_event("position", id=cursor.id).encode()

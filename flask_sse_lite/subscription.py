@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .connection import Connection
+from .cursor import Cursor
 from .event import HEARTBEAT
 from .handoff import take_connection
-from .hub import LOOKS_PER_HEARTBEAT, current_hub
-from .log import Cursor, Log
+from .hub import DUE_SHARE, current_hub
+from .log import Log
 from .servers import find_server
 from .servers.server import Refusal, Server
 from .settings import Settings
@@ -34,10 +35,6 @@ from .stream import (
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-
-#: The share of a heartbeat's time after which it is due: what was sent is seen at the
-#: hub's next look, and the one after the heartbeat's time would be too late.
-DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
 
 class Subscription:
@@ -210,7 +207,7 @@ class Subscription:
         if self._sent_at - self._named_at < POSITION_INTERVAL:
             return HEARTBEAT
         self._named, self._named_at = position, self._sent_at
-        return position_event(self.log, position)
+        return position_event(self._cursor)
 
     def wake(self) -> None:
         """There is something to read: end the wait, or the one that comes next."""

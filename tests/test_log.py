@@ -27,8 +27,9 @@ from hypothesis.stateful import (
 )
 
 from flask_sse_lite import Event
+from flask_sse_lite.cursor import Batch, Cursor, Entry
 from flask_sse_lite.event import HEARTBEAT, Decoder
-from flask_sse_lite.log import MAX_IDLE_CHANNELS, Batch, Cursor, Entry, Log
+from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.stream import BATCH_BYTES, frames
 from flask_sse_lite.subscription import Subscription

@@ -30,7 +30,11 @@ def _short_heartbeats(app: Flask) -> None:
 
 
 def paths(app: Flask) -> set[str]:
-    return {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
+    """Where streams are served. Runs are served below each."""
+    rules = {r.rule for r in app.url_map.iter_rules() if r.endpoint != "static"}
+    streams = {rule for rule in rules if "/run/" not in rule}
+    assert rules == streams | {f"{s}/run/<string(length=22):run>" for s in streams}
+    return streams
 
 
 def what_arrives(app: Flask, url: str = "/stream") -> list[str]:

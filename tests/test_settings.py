@@ -26,6 +26,9 @@ def test_the_defaults_are_these() -> None:
         url="memory://",
         history=256,
         history_age=300,
+        broker_timeout=5,
+        run_bytes=1024 * 1024,
+        max_runs=None,
         replay=0,
         heartbeat=15,
         retry=3000,
@@ -64,6 +67,12 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [1, 0.5, 300, 10**9],
         [0, 0.0, -1, -0.1, "300", True, [1], math.nan, -math.inf],
     ),
+    "SSE_BROKER_TIMEOUT": (
+        [0.1, 5, 60.0],
+        [0, -1, "5", True, False, [5], math.nan],
+    ),
+    "SSE_RUN_BYTES": ([1, 2**20], [0, -1, 1.0, "1", True, [1]]),
+    "SSE_MAX_RUNS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_REPLAY": ([0, 1, 256], [-1, 0.0, "0", True, False, [0]]),
     "SSE_HEARTBEAT": (
         [0.1, 15, 60.0],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from importlib import import_module
 
 from ..errors import InvalidValue
@@ -16,14 +17,18 @@ from ..log import Log
 from ..settings import Settings
 
 #: A URL's scheme, and the module beside this one with that broker's ``connect``.
-BROKERS = {"memory": "memory"}
+BROKERS = {"memory": "memory", "sqlite": "sqlite"}
 
 
 class Broker(ABC):
     """One process's way to the events of an application.
 
     Any thread or greenlet may call any method. A broker is made in the process that
-    uses it, never before a fork.
+    uses it. It costs nothing before its first use; what it holds then (connections,
+    files, a thread) it lets go of at ``close``, and in a forked child.
+
+    All but ``close`` raise ``BrokerUnavailable`` where a store that they need cannot be
+    reached, within a bounded time.
     """
 
     #: What this process remembers, and what its readers read.
@@ -35,7 +40,7 @@ class Broker(ABC):
     @abstractmethod
     def publish(self, channel: str, event: Event) -> Event:
         """Put an event at the next position of all, and see to it that it comes into
-        the log of every process, in that order.
+        the log of every process that listens to its channel, in that order.
 
         :returns: the event as it stands in its channel, with its id.
         """
@@ -46,18 +51,32 @@ class Broker(ABC):
 
     @abstractmethod
     def position(self) -> str:
-        """Where the newest event of any process stands."""
+        """Where the newest event of any process stands: not behind what anyone has
+        published before this is called."""
+
+    @abstractmethod
+    def want(self, channels: Collection[str], since: str = "") -> None:
+        """Have the log hold what is retained of some channels, and from here on what
+        is published to them: to be called before a cursor is taken. This is not to
+        cost the store anything where others listen to them already.
+
+        :param since: the id that the cursor will resume from. Where it is known to the
+            store it is known to the log when this returns.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and files. The log stays readable."""
+        """Let go of connections, files and threads. The log stays readable."""
 
 
-def connect(settings: Settings) -> Broker:
-    """The broker that a configuration's URL names, for this process.
+def connect(settings: Settings, folder: str | None = None) -> Broker:
+    """The broker that a configuration's URL names, for this process. Nothing is
+    reached for yet.
 
-    :raises InvalidValue: for a scheme that there is no broker for. (Never memory
-        instead: that would work on one worker, and lose events on two.)
+    :param folder: where the relative path of a URL begins; where it is left out, such
+        a path is refused.
+    :raises InvalidValue: for a URL that there is no broker for. (Never memory instead:
+        that would work on one worker, and lose events on two.)
     """
     match = re.match("([a-z][a-z0-9+.-]*):", settings.url, re.IGNORECASE)
     scheme = match[1].lower() if match else ""
@@ -69,5 +88,5 @@ def connect(settings: Settings) -> Broker:
             f"flask_sse_lite has no broker. Set it to one of: {known}"
         )
     module = import_module(f".{BROKERS[scheme]}", __name__)
-    broker: Broker = module.connect(settings)
+    broker: Broker = module.connect(settings, folder)
     return broker

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..errors import InvalidValue
 from ..event import Event
 from ..log import Log
@@ -26,11 +28,14 @@ class MemoryBroker(Broker):
     def position(self) -> str:
         return self.log.position()
 
+    def want(self, channels: Collection[str], since: str = "") -> None:
+        """The log holds all there is."""
+
     def close(self) -> None:
         """There is nothing to let go of."""
 
 
-def connect(settings: Settings) -> MemoryBroker:
+def connect(settings: Settings, folder: str | None) -> MemoryBroker:
     if settings.url.rstrip("/").lower() != "memory:":
         raise InvalidValue(f"{settings.url_key} has nothing behind memory://")
     return MemoryBroker(Log(history=settings.history, age=settings.history_age))

@@ -6,10 +6,13 @@ done with a connection lives in handoff.py.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..poller import IS_SUPPORTED
+from . import gunicorn, uwsgi
 from .cheroot import Cheroot
 from .gunicorn import Gunicorn, TrustedGunicorn
 from .pywsgi import GeventPywsgi
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 
 SERVERS: tuple[type[Server], ...] = (Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI)
 
+logger = logging.getLogger("flask_sse_lite")
+
+# The processes whose operator was warned. A forked child is one of its own.
+_warned: set[int] = set()
+
 
 def find_server(
     environ: WSGIEnvironment, write: Callable[..., Any], *, trusted: bool
@@ -31,6 +39,7 @@ def find_server(
     :param trusted: whether to go by the environ where ``write`` says nothing.
     :raises Refusal: when it is none that is known here, or one of HTTP/2.
     """
+    _warn_of_hazards()
     if not IS_SUPPORTED:
         raise Refusal("this system has no epoll")
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
@@ -48,3 +57,13 @@ def find_server(
             is_remediable=True,
         )
     raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")
+
+
+def _warn_of_hazards() -> None:
+    """Tell the operator, at the first stream of a process, by which options the server
+    will end workers that are full of streams."""
+    pid = os.getpid()
+    if pid not in _warned:
+        _warned.add(pid)
+        for hazard in (*gunicorn.hazards(), *uwsgi.hazards()):
+            logger.warning(hazard)

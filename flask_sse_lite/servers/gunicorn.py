@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .server import CHANGED, Refusal, Server
+from .server import (
+    CHANGED,
+    ENOUGH_REQUESTS,
+    Refusal,
+    Server,
+    too_few_requests,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -65,3 +71,12 @@ def current_worker() -> object:
 def connections() -> int:
     """How many connections the worker itself may hold; 0 under other servers."""
     return getattr(getattr(current_worker(), "cfg", None), "worker_connections", 0)
+
+
+def hazards() -> Iterator[str]:
+    """What its options do to streams, for its operator."""
+    worker = current_worker()
+    limit = getattr(getattr(worker, "cfg", None), "max_requests", 0)
+    # Its worker gevent_pywsgi, which has a server within, counts no requests.
+    if 0 < limit < ENOUGH_REQUESTS and not getattr(worker, "server_class", None):
+        yield too_few_requests("gunicorn's --max-requests", limit)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 #: Why a server's count of what it sent may differ from ours.
 CHANGED = "a middleware reads ahead, or changes the body"
 
+#: Requests that a worker should serve before it is replaced. A stream is one of them,
+#: and behind each replacement all streams come back and are counted again: with a
+#: thousand of them, that is then a tenth of a worker's life.
+ENOUGH_REQUESTS = 10_000
+
 
 class Refusal(Exception):
     """Why a stream stays with the server, in a few words.
@@ -85,6 +90,15 @@ class Server:
     def is_chunked(self) -> bool:
         """Whether the body goes in chunks, as the head that was sent says."""
         raise NotImplementedError
+
+
+def too_few_requests(option: str, limit: int) -> str:
+    """What to say of an option by which a server replaces its workers."""
+    return (
+        f"{option} is {limit}. Every event stream counts as a request, and when a "
+        "worker is replaced, all of its streams end, come back and count again. Set it "
+        f"to 0, or to many times the number of streams ({ENOUGH_REQUESTS} at least)."
+    )
 
 
 def name_of(function: object) -> str:

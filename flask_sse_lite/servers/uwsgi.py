@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .server import Refusal, Server, name_of
+from .server import ENOUGH_REQUESTS, Refusal, Server, name_of, too_few_requests
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -44,3 +44,25 @@ class UWSGI(Server):
 
     def is_chunked(self) -> bool:
         return False
+
+
+def hazards() -> Iterator[str]:
+    """What its options do to streams, for its operator."""
+    for option in ("cheaper", "idle"):
+        if value := _option(option):
+            yield (
+                f"uWSGI runs with --{option} {value}. A worker that is full of event "
+                "streams, and gets no requests meanwhile, looks idle to it, and it "
+                "ends them all. Leave that option out."
+            )
+    limit = _option("max-requests")
+    if limit.isdecimal() and 0 < int(limit) < ENOUGH_REQUESTS:
+        yield too_few_requests("uWSGI's --max-requests", int(limit))
+
+
+def _option(name: str) -> str:
+    """An option's value; nothing where it is not given, or this is no uWSGI."""
+    value: Any = getattr(sys.modules.get("uwsgi"), "opt", {}).get(name, b"")
+    if isinstance(value, list):
+        value = value[-1]  # It was given more than once.
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -18,7 +18,7 @@ logging.basicConfig(format="[%(process)d] %(levelname)s %(name)s: %(message)s")
 
 app = Flask(__name__)
 app.config.from_prefixed_env()
-sse.init_app(app)
+app.register_blueprint(sse)
 
 #: What happened to the generators, in order.
 happened: list[str] = []
@@ -60,7 +60,7 @@ def answer(steps: str) -> Iterator[Any]:
                 for n in range(int(what)):
                     yield str(n)
             else:
-                yield f"{request.path} {step}"
+                yield step
     finally:
         happened.append("closed")
 
@@ -68,6 +68,21 @@ def answer(steps: str) -> Iterator[Any]:
 @app.route("/ask", methods=["GET", "POST"])
 def ask() -> ResponseReturnValue:
     return EventStream(answer(request.values["steps"]))
+
+
+@app.route("/run", methods=["GET", "POST"])
+def run() -> ResponseReturnValue:
+    return sse.run(
+        answer(request.values["steps"]),
+        channel=request.values.get("channel"),
+        linger=float(request.values.get("linger", "30")),
+    )
+
+
+@app.post("/close")
+def close() -> ResponseReturnValue:
+    sse.close(request.args["channel"])
+    return "", 204
 
 
 @app.post("/open")

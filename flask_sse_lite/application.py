@@ -1,0 +1,58 @@
+"""Which application is meant, and where its channels are.
+
+Here lives what ``register_blueprint`` and ``init_app`` do to an application, and how it
+is found again, in a request and elsewhere.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from flask import Flask, current_app, has_app_context, request
+
+from .channels import Channels
+from .errors import NoApplication
+
+# Which application is meant, outside an application context: the only one there ever
+# was, if so. Two are enough to know that there are several.
+_registered: list[weakref.ref[Flask]] = []
+
+
+def set_up(app: Flask) -> None:
+    """Give an application its channels, unless it has them."""
+    if "sse" in app.extensions:
+        return
+    channels = Channels(
+        app.config, lambda data: app.json.dumps(data), app.instance_path
+    )
+    app.extensions["sse"] = channels
+    if len(_registered) < 2:
+        _registered.append(weakref.ref(app))
+
+    @app.before_request
+    def note_request() -> None:
+        if not channels.has_served:
+            channels.has_served = True
+            channels.has_siblings = bool(request.environ.get("wsgi.multiprocess"))
+
+
+def current_channels() -> Channels:
+    """The channels of the application that is meant.
+
+    :raises NoApplication: when there is no telling, or it has none.
+    """
+    if has_app_context():
+        app: Flask | None = current_app._get_current_object()  # type: ignore[attr-defined]
+    else:
+        app = _registered[0]() if len(_registered) == 1 else None
+    if app is None:
+        raise NoApplication(
+            "Outside a request, say which application is meant: with app.app_context()"
+        )
+    if "sse" not in app.extensions:
+        raise NoApplication(
+            f"The application {app.name!r} has no channels: call "
+            "app.register_blueprint(sse), or sse.init_app(app), when you make it"
+        )
+    channels: Channels = app.extensions["sse"]
+    return channels

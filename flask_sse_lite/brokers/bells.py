@@ -1,0 +1,201 @@
+"""Bells: how the processes that use one file wake each other.
+
+Here lives a folder beside the file, in which each process that listens has a Unix
+datagram socket. To ring is to send to all of them. That somebody does not hear it is no
+harm, as everybody looks by themselves now and then; where there can be no such socket
+they do so more often. What there is to see is unknown here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+import weakref
+from contextlib import suppress
+
+#: Seconds between two looks where no bell can be had.
+POLL_INTERVAL = 0.1
+
+#: Bytes of a socket's path, with the end of the text. A longer one is reached through
+#: a descriptor of its folder.
+PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
+
+#: Nanoseconds before which a folder's time may not tell its next change from the last.
+CLOCK_TICK = 50_000_000
+
+#: Rings taken in one go.
+RINGS = 64
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Bells:
+    """The bells of the processes that use a file.
+
+    ``ring``, ``interrupt`` and ``close`` are for any thread, ``listen`` and ``wait``
+    for the one that listens.
+
+    :param file: the folder lies beside it, and is open to whoever may write to it.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.folder = f"{file}-bells"
+        self._file = file
+        self._lock = threading.Lock()
+        self._sender: socket.socket | None = None
+        #: The folder's identity and time, and who has a bell in it.
+        self._known: tuple[tuple[int, int], list[str]] = ((0, 0), [])
+        self._descriptor: int | None = None
+        self._own: socket.socket | None = None
+        self._path = ""
+        self._remove = lambda: None
+        self._interrupted = threading.Event()
+
+    # Ringing
+
+    def ring(self) -> None:
+        """Wake all who listen."""
+        for name in self._listeners():
+            self._send(name)
+
+    def _listeners(self) -> list[str]:
+        try:
+            found = os.stat(self.folder)
+        except OSError:
+            return []  # Nobody has listened yet.
+        key = (found.st_ino, found.st_mtime_ns)
+        known, names = self._known
+        if key != known:
+            names = [n for n in os.listdir(self.folder) if not n.startswith(".")]
+            if time.time_ns() - found.st_mtime_ns > CLOCK_TICK:
+                self._known = (key, names)
+        return names
+
+    def _send(self, name: str) -> None:
+        with self._lock:
+            if self._sender is None:
+                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._sender.setblocking(False)
+            try:
+                self._sender.sendto(b"!", self._address(name))
+            except ConnectionRefusedError:
+                # Whose it was is gone. Its name is nobody else's.
+                with suppress(OSError):
+                    os.unlink(os.path.join(self.folder, name))
+            except OSError:
+                pass  # It has rung often enough (EAGAIN), or is just being removed.
+
+    def _address(self, name: str) -> str:
+        path = os.path.join(self.folder, name)
+        if len(os.fsencode(path)) < PATH_BYTES:
+            return path
+        if self._descriptor is None:
+            self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._descriptor}/{name}"
+
+    # Listening
+
+    def listen(self) -> None:
+        """Get a bell, or do without."""
+        self._stop_listening()
+        try:
+            self._own = self._make()
+        except (OSError, AttributeError) as error:
+            logger.warning(
+                "No bell can be hung up in %s (%s): news are looked for every %s s",
+                *(self.folder, error, POLL_INTERVAL),
+            )
+
+    def _make(self) -> socket.socket:
+        self._make_folder()
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        path = os.path.join(self.folder, name)
+        try:
+            # Before it is bound it refuses, and would be taken for somebody's who is
+            # gone: it gets its name when it is there.
+            with self._lock:
+                own.bind(self._address(f".{name}"))
+            hidden = os.path.join(self.folder, f".{name}")
+            self._share(hidden, 0o666)
+            os.rename(hidden, path)
+        except BaseException:
+            own.close()
+            raise
+        self._path = path
+        self._remove = weakref.finalize(own, _remove, path, os.getpid())
+        return own
+
+    def _make_folder(self) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(self.folder, 0o700)
+        self._share(self.folder, 0o777)
+
+    def _share(self, path: str, mode: int) -> None:
+        """Open something to those who may write to the file, and to nobody else."""
+        like = os.stat(self._file)
+        writers = 0
+        for shift in (0, 3, 6):
+            if like.st_mode >> shift & 0o6 == 0o6:
+                writers |= 0o7 << shift
+        found = os.stat(path)
+        with suppress(OSError):  # It is another user's, who did the same.
+            if found.st_gid != like.st_gid:
+                os.chown(path, -1, like.st_gid)
+            if stat.S_IMODE(found.st_mode) != mode & writers:
+                os.chmod(path, mode & writers)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it rings, for so many seconds at most."""
+        own = self._own
+        if own is None:
+            self._interrupted.wait(min(timeout, POLL_INTERVAL))
+            return
+        try:
+            own.settimeout(timeout)
+            own.recv(1)
+            own.settimeout(0)
+            for _ in range(RINGS):
+                own.recv(1)
+        except BlockingIOError:
+            pass
+        except TimeoutError:
+            if not os.path.lexists(self._path):
+                self.listen()  # Somebody has cleaned up.
+
+    def interrupt(self) -> None:
+        """End a wait, now or soon."""
+        self._interrupted.set()
+        if self._path:
+            self._send(os.path.basename(self._path))
+
+    # The end
+
+    def _stop_listening(self) -> None:
+        own, self._own = self._own, None
+        if own:
+            self._remove()
+            own.close()
+
+    def close(self) -> None:
+        """Let go of everything; in a forked child, not of the parent's bell."""
+        self._stop_listening()
+        sender, self._sender = self._sender, None
+        if sender:
+            sender.close()
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove(path: str, pid: int) -> None:
+    """Take a bell down that was hung up by a process, and with the last the folder."""
+    if os.getpid() == pid:
+        with suppress(OSError):
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))

@@ -1,0 +1,24 @@
+"""Waiting for the disk, where gevent has but one thread for everything.
+
+Here lives how something that blocks is done beside a gevent worker's greenlets.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_natively(function: Callable[[], T]) -> T:
+    """Call a function that blocks. Under a monkey-patched gevent a native thread does,
+    while other greenlets run."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return function()
+    import gevent
+
+    result: T = gevent.get_hub().threadpool.apply(function)
+    return result

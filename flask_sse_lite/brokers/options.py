@@ -1,0 +1,50 @@
+"""What a broker's URL says besides where the store is.
+
+Here lives what all stores have in common: how much they keep, and the prefix that lets
+several applications use one of them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from ..errors import InvalidValue
+from ..settings import Settings
+
+DEFAULT_PREFIX = "sse"
+
+
+class Options(NamedTuple):
+    """``history`` events of each channel are kept, for ``age`` seconds. They are kept
+    with the store, under its ``prefix``; ``others`` is what is the broker's own."""
+
+    history: int
+    age: float
+    prefix: str
+    others: dict[str, str]
+
+
+def read_options(settings: Settings, query: str) -> Options:
+    """What a URL's query says, and where it does not, the configuration.
+
+    :raises InvalidValue: naming the option. (Not the URL: there may be a password.)
+    """
+    others = dict(parse_qsl(query, keep_blank_values=True))
+    history, age = settings.history, settings.history_age
+    prefix = others.pop("prefix", DEFAULT_PREFIX)
+    try:
+        if "history" in others:
+            history = int(others.pop("history"))
+        if "age" in others:
+            age = float(others.pop("age"))
+    except ValueError:
+        history = 0
+    # Written so that "nan" is refused too.
+    if history < 1 or not 0 < age < float("inf") or not prefix:
+        raise InvalidValue(
+            f"{settings.url_key} has an option that is wrong: history is a whole "
+            "number from 1 up, age a number of seconds above 0, and a prefix is not "
+            "empty"
+        )
+    return Options(history, age, prefix, others)

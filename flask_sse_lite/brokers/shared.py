@@ -1,0 +1,395 @@
+"""What brokers have in common whose events stand in a store that processes share.
+
+Here lives how a process follows such a store. As soon as it has readers, one daemon
+thread (under a monkey-patched gevent, a greenlet) feeds its log with all that is
+published, its own events included, in the store's order; what a channel retained
+before is loaded when it is first wanted. A process that only publishes follows
+nothing. How a store is spoken to lives in the module of its broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from ..cursor import position_id
+from ..errors import BrokerUnavailable
+from ..event import Event
+from ..log import BREATH, Log, Past, Record
+from . import Broker
+
+#: Seconds without news after which the store is asked all the same: a publisher may
+#: have died between publishing and telling.
+LOOK_INTERVAL = 1.0
+
+#: Seconds between two tries to reach a store that is away: the first and the longest
+#: pause, each spread so that processes do not come all at once.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+#: Seconds that a fork waits for the others who use a store.
+FORK_PATIENCE = 1.0
+
+#: Seconds that ``close`` waits for the follower to end.
+CLOSE_PATIENCE = 5.0
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Retention(NamedTuple):
+    """How much a store keeps of each channel: events, and seconds."""
+
+    history: int
+    age: float
+
+
+class State(NamedTuple):
+    """What a store says of itself: the name of its life (16 hexadecimal digits), its
+    newest position there, and what it keeps."""
+
+    epoch: str
+    sequence: int
+    retention: Retention
+
+
+class News(NamedTuple):
+    """What stands behind a position of a store.
+
+    ``records`` are those of the channels that are loaded, in order, up to ``sequence``.
+    Where the store has dropped something of them behind the position that was asked
+    for, ``lost`` has the highest position dropped of each. ``more`` says that there is
+    more behind ``sequence``. Of another epoch than the log's, only ``epoch`` counts.
+    """
+
+    epoch: str
+    sequence: int
+    records: list[Record]
+    lost: Mapping[str, int]
+    more: bool
+
+
+class SharedBroker(Broker):
+    """A broker that follows a store.
+
+    A subclass says how the store is spoken to: the methods below "The store" and "The
+    follower's ears". Each raises ``BrokerUnavailable`` where the store is away; their
+    callers see to the rest. Those of the store may be called by several threads at
+    once, the others are the follower's own.
+
+    :param name: what logs and errors call the store; without passwords.
+    :param timeout: seconds after which a store that does not answer is away.
+    """
+
+    is_shared = True
+
+    def __init__(self, name: str, timeout: float) -> None:
+        self.name = name
+        self.timeout = timeout
+        self._reset()
+        _brokers.add(self)
+
+    def _reset(self) -> None:
+        """As new: at the beginning, and in a forked child."""
+        self.log = Log(history=1, age=1)
+        # Whoever changes the log holds this: see _changing.
+        self._lock = threading.Lock()
+        self._follower: threading.Thread | None = None
+        self._is_attached = False
+        self._is_away = False
+        self._closing = threading.Event()
+        #: When the last look at the store began that brought the log up to it.
+        self._looked_at = 0.0
+        #: The newest position that was published here.
+        self._published = ("", 0)
+        #: Events published since others last got their turn.
+        self._burst = 0
+
+    # The store
+
+    @abstractmethod
+    def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
+        """Put an event, or the end of its channel, at the next position, and wake all
+        who follow.
+
+        :returns: epoch and sequence number.
+        """
+
+    @abstractmethod
+    def _state(self) -> State: ...
+
+    @abstractmethod
+    def _load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
+        """The store's state, and what it retains of each of these channels; both as of
+        one moment, or the pasts as of a later one."""
+
+    @abstractmethod
+    def _news(self, after: int) -> News:
+        """What stands behind a position: see ``News``. The lock is held; which channels
+        are loaded, ``log.holds`` and ``log.held`` say."""
+
+    @abstractmethod
+    def _renew(self, epoch: str) -> None:
+        """Have the store begin another life, unless it has another epoch than this one:
+        it has forgotten events of it."""
+
+    # The follower's ears
+
+    @abstractmethod
+    def _listen(self) -> None:
+        """Begin to listen, so that nothing that is published from here on goes unheard;
+        also after what it listened by was lost."""
+
+    @abstractmethod
+    def _wait(self, timeout: float) -> bool:
+        """Wait for news, so many seconds at most, or until ``_interrupt`` is called.
+        What is heard in full may be fed at once: see ``_hear``.
+
+        :returns: whether the store is to be looked at.
+        """
+
+    @abstractmethod
+    def _interrupt(self) -> None:
+        """End a wait. For any thread."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Close all that is open. Nobody uses it any more, or this is a forked child,
+        which must leave the parent's alone."""
+
+    def _before_fork(self) -> None:
+        """Let go of what may not be open over a fork."""
+
+    def _after_fork(self) -> None:
+        """The parent goes on."""
+
+    # The contract
+
+    def publish(self, channel: str, event: Event) -> Event:
+        epoch, sequence = self._put_there(channel, event)
+        return event.published(channel, position_id(epoch, sequence, channel))
+
+    def end(self, channel: str) -> None:
+        self._put_there(channel, None)
+
+    def _put_there(self, channel: str, event: Event | None) -> tuple[str, int]:
+        self._check_open()
+        position = self._published = self._put(channel, event)
+        if self._follower:
+            self._burst += 1
+            if self._burst * 2 > self._retention.history:
+                # As in log.py: under gevent, the follower can only run when we give
+                # way to it.
+                self._burst = 0
+                time.sleep(BREATH)
+        return position
+
+    def position(self) -> str:
+        self._check_open()
+        state = self._state()
+        return position_id(state.epoch, state.sequence, "")
+
+    def want(self, channels: Collection[str], since: str = "") -> None:
+        self._check_open()
+        asked_at = time.monotonic()
+        if not self._is_attached:
+            with self._changing():
+                self._attach()
+        if missing := self.log.missing(channels):
+            with self._changing():
+                if missing := self.log.missing(missing):
+                    self._fetch(missing)
+        if self._is_behind(channels, since):
+            while not self._look(asked_at):
+                pass
+
+    def _is_behind(self, channels: Collection[str], since: str) -> bool:
+        """Whether the log must be brought up to the store before a cursor is taken."""
+        epoch, sequence = self._published
+        if epoch and (epoch != self.log.epoch or sequence > self.log.sequence):
+            # A newcomer is not to be given what was published here before it came.
+            return True
+        return bool(since) and not self.log.knows(channels, since)
+
+    def close(self) -> None:
+        self._closing.set()
+        follower = self._follower
+        if follower and follower is not threading.current_thread():
+            self._interrupt()
+            follower.join(CLOSE_PATIENCE)
+        self._let_go()
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise BrokerUnavailable(f"The broker of {self.name} is closed")
+
+    # Following
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the log, by what the store says. One at a time; nobody waits long for
+        a store that is known to be away."""
+        if not self._lock.acquire(timeout=self.timeout):
+            raise BrokerUnavailable(f"{self.name} is too slow")
+        try:
+            is_followers = threading.current_thread() is self._follower
+            if self._is_away and not is_followers:
+                raise BrokerUnavailable(f"{self.name} is away")
+            yield
+        except BrokerUnavailable as error:
+            if self._is_attached:
+                self._note_away(error)
+            raise
+        finally:
+            self._lock.release()
+
+    def _attach(self) -> None:
+        """Begin to follow, at the store's position. The lock is held."""
+        if not self._is_attached:
+            self._restart(*self._load(()))
+            self._follower = threading.Thread(
+                target=self._follow,
+                args=(os.getpid(), self._closing),
+                name="flask_sse_lite.follower",
+                daemon=True,
+            )
+            self._follower.start()
+            self._is_attached = True
+
+    def _restart(self, state: State, pasts: Mapping[str, Past]) -> None:
+        self._retention = state.retention
+        self.log.restart(
+            state.epoch,
+            state.sequence,
+            pasts,
+            history=state.retention.history,
+            age=state.retention.age,
+        )
+
+    def _fetch(self, channels: Collection[str]) -> None:
+        """Load channels. The lock is held."""
+        state, pasts = self._load(channels)
+        if state.epoch != self.log.epoch:
+            wanted = {*self.log.wanted(), *channels}
+            self._restart(*self._load(wanted))
+        else:
+            self.log.load(pasts)
+
+    def _look(self, asked_at: float = 0.0) -> bool:
+        """Feed what is new, or a piece of it.
+
+        :param asked_at: nothing is done when a look has begun since then: of thousands
+            who ask, few have to.
+        :returns: whether the log is up to the store.
+        """
+        with self._changing():
+            if asked_at and self._looked_at >= asked_at:
+                return True
+            looked_at = time.monotonic()
+            news = self._news(self.log.sequence)
+            if news.epoch == self.log.epoch and news.sequence < self.log.sequence:
+                # It has lost some. What comes next would have the ids of those.
+                self._renew(news.epoch)
+                news = news._replace(epoch="")
+            if news.epoch != self.log.epoch:
+                self._restart(*self._load(self.log.wanted()))
+                more = False
+            else:
+                self._take(news)
+                more = news.more
+            if not more:
+                self._looked_at = looked_at
+            return not more
+
+    def _take(self, news: News) -> None:
+        """Feed what is new in this life. The lock is held."""
+        for channel, dropped in news.lost.items():
+            self.log.lose(channel, dropped)
+        for record in news.records:
+            self.log.feed(record)
+        self.log.advance(news.sequence)
+
+    def _hear(self, epoch: str, records: Iterable[Record]) -> bool:
+        """Feed what was heard, as long as it is what comes next.
+
+        :returns: whether something was missed, so that the store is to be looked at.
+        """
+        with self._changing():
+            for record in records:
+                if epoch != self.log.epoch or record.sequence > self.log.sequence + 1:
+                    return True
+                if record.sequence == self.log.sequence + 1:
+                    self.log.feed(record)
+        return False
+
+    def _follow(self, pid: int, closing: threading.Event) -> None:
+        """The follower's thread."""
+        pause = FIRST_PAUSE
+        while not closing.is_set():
+            try:
+                self._listen()
+                while not closing.is_set():
+                    while not self._look():
+                        pass
+                    self._note_back()
+                    pause = FIRST_PAUSE
+                    while not (self._wait(LOOK_INTERVAL) or closing.is_set()):
+                        pass
+                    if os.getpid() != pid:
+                        return  # A forked child's copy of the greenlet.
+            except Exception as error:
+                if os.getpid() != pid or closing.is_set():
+                    return
+                self._note_away(error)
+                closing.wait(pause * random.uniform(0.5, 1))
+                pause = min(2 * pause, LONGEST_PAUSE)
+                if os.getpid() != pid:
+                    return
+
+    def _note_away(self, error: Exception) -> None:
+        was_away, self._is_away = self._is_away, True
+        if was_away:
+            return
+        if isinstance(error, BrokerUnavailable):
+            logger.warning("%s. Open streams wait for it", error)
+        else:
+            logger.error("Following %s failed", self.name, exc_info=error)
+
+    def _note_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.info("%s is back", self.name)
+
+
+# Forks. A child gets a copy of everything in whatever state it is, and of threads none.
+
+_brokers: weakref.WeakSet[SharedBroker] = weakref.WeakSet()
+
+
+def _each(do: Callable[[SharedBroker], None]) -> Callable[[], None]:
+    def do_with_all() -> None:
+        for broker in list(_brokers):
+            with suppress(Exception):
+                do(broker)
+
+    return do_with_all
+
+
+def _begin_anew(broker: SharedBroker) -> None:
+    broker._let_go()
+    broker._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_each(lambda broker: broker._before_fork()),
+        after_in_parent=_each(lambda broker: broker._after_fork()),
+        after_in_child=_each(_begin_anew),
+    )

@@ -1,0 +1,522 @@
+"""The SQLite broker: one file, for all processes of one machine.
+
+Here lives how events stand in the file: what publishing, reading and dropping them
+cost it, and what is done when it is busy, broken or gone. A process has one connection
+at most, used by one thread at a time and for one short step. Nothing here waits while
+it holds it: where another process writes, it comes back a moment later, so that the
+greenlets of a gevent worker go on.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from ..errors import BrokerUnavailable, InvalidValue
+from ..event import Event
+from ..log import Past, Record
+from ..settings import Settings
+from .bells import Bells
+from .native import wait_natively
+from .options import read_options
+from .shared import FORK_PATIENCE, News, Retention, SharedBroker, State
+
+#: Seconds between two tries to write while others do, at first and at most; each is
+#: somewhere between nothing and that.
+FIRST_RETRY = 0.0005
+LONGEST_RETRY = 0.002
+
+#: What is read in one go: events, and characters of them.
+PAGE = 256
+PAGE_CHARACTERS = 1_000_000
+
+#: Every so many publishes, on the average, one is followed by a look for what the file
+#: need not keep any longer: of the channel's, what is too much, and of all, what is too
+#: old. (By chance, for a publisher may be a script that publishes once.)
+PUBLISHES_PER_PRUNE = 32
+
+#: Events dropped in one go at most, for each of the two reasons: some 2 ms of work. As
+#: many more than are published meanwhile as it takes to catch up.
+PRUNED_AT_ONCE = 256
+
+#: Seconds that events are kept however many there are, so that a process which is busy
+#: for a moment misses none.
+SLACK = 2.0
+
+#: Every so many publishes, on the average, one brings what stands in the write-ahead
+#: log into the file, which waits for the disk. (SQLite's own way is to do so at every
+#: publish, as long as others write too fast for the log to be begun anew.)
+PUBLISHES_PER_CHECKPOINT = 512
+
+#: Pages of 4 kB in the write-ahead log from which on others have to wait for a moment,
+#: so that it can be begun anew.
+LARGE_WAL = 2_000
+
+T = TypeVar("T")
+
+
+class SqliteBroker(SharedBroker):
+    """Publishing is one INSERT.
+
+    :param path: the file; it is made where it is not there.
+    :param prefix: what its tables' names begin with.
+    :param retention: what it is to keep; None for what it says itself.
+    :param makes_folder: whether its folder is made where it is not there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        prefix: str,
+        retention: Retention | None,
+        timeout: float,
+        makes_folder: bool = False,
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self._tables = _Statements(prefix)
+        self._wanted_retention = retention
+        self._makes_folder = makes_folder
+        super().__init__(f"The SQLite file {self.path}", timeout)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._bells = Bells(self.path)
+        # Whoever holds this uses the connection, and whatever describes it.
+        self._connection_lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._inode = (0, 0)
+        self._epoch = ""
+        self._kept = Retention(1, 1)
+        self._is_forking = False
+
+    # The store
+
+    def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
+        row = (time.time(), channel, *_columns(event))
+
+        def insert(connection: sqlite3.Connection) -> tuple[str, int]:
+            cursor = connection.execute(self._tables.insert, row)
+            # Looked at now and not before: until now, all could see what it has.
+            if not self._is_in_place():
+                self._disconnect()
+                raise BrokerUnavailable(f"{self.name} was deleted or replaced")
+            return self._epoch, cursor.lastrowid or 0
+
+        position = self._do(insert, checks_first=False)
+        self._bells.ring()
+        if random.random() * PUBLISHES_PER_PRUNE < 1:
+            self._tidy(lambda connection: self._drop(connection, channel))
+        if random.random() * PUBLISHES_PER_CHECKPOINT < 1:
+            self._tidy(_checkpoint)
+        return position
+
+    def _state(self) -> State:
+        return self._do(self._read_state)
+
+    def _read_state(self, connection: sqlite3.Connection) -> State:
+        row = connection.execute(self._tables.state).fetchone()
+        self._epoch, sequence, history, age = row
+        self._kept = Retention(history, age)
+        return State(self._epoch, sequence, self._kept)
+
+    def _load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
+        def load(connection: sqlite3.Connection) -> tuple[State, dict[str, Past]]:
+            with _transaction(connection):
+                state = self._read_state(connection)
+                return state, {n: self._past(connection, n) for n in channels}
+
+        return self._do(load)
+
+    def _past(self, connection: sqlite3.Connection, channel: str) -> Past:
+        history, now = self._kept.history, time.time()
+        rows = connection.execute(self._tables.past, (channel, history + 1)).fetchall()
+        if len(rows) > history:
+            dropped = rows.pop()[0]
+        else:
+            dropped = self._mark(connection, channel)
+            if rows:
+                dropped = min(dropped, rows[-1][0] - 1)
+        return Past(dropped, [self._record(row, now) for row in reversed(rows)])
+
+    def _mark(self, connection: sqlite3.Connection, channel: str) -> int:
+        """The highest position of what was dropped of a channel."""
+        ((dropped,),) = connection.execute(self._tables.mark, (channel,))
+        return int(dropped)
+
+    def _record(self, row: Any, now: float) -> Record:
+        sequence, at, channel, data, type, id, retry = row
+        if data is None:
+            return Record(sequence, now - at, channel, None)
+        id = f"{self._epoch}-{sequence}" if id is None else id
+        retry = None if retry is None else int(retry)
+        event = Event(data, type, id, retry, channel=channel)
+        return Record(sequence, now - at, channel, event)
+
+    def _news(self, after: int) -> News:
+        return self._do(lambda connection: self._read_news(connection, after))
+
+    def _read_news(self, connection: sqlite3.Connection, after: int) -> News:
+        now = time.time()
+        records: list[Record] = []
+        sequence, size, has_hole, more = after, 0, False, False
+        with _transaction(connection):
+            state = self._read_state(connection)
+            cursor = connection.execute(self._tables.news, (after, PAGE))
+            for count, row in enumerate(cursor, 1):
+                has_hole = has_hole or row[0] != sequence + 1
+                sequence = row[0]
+                if self.log.holds(row[2]):
+                    records.append(self._record(row, now))
+                    size += len(row[3] or "")
+                if count == PAGE or size >= PAGE_CHARACTERS:
+                    more = sequence < state.sequence
+                    break
+            cursor.close()
+            if not more and sequence != state.sequence:
+                has_hole, sequence = True, state.sequence
+            held = self.log.held() if has_hole else ()
+            marks = {name: self._mark(connection, name) for name in held}
+        lost = {name: mark for name, mark in marks.items() if mark > after}
+        return News(state.epoch, sequence, records, lost, more)
+
+    def _renew(self, epoch: str) -> None:
+        new = secrets.token_hex(8)
+        self._do(lambda c: c.execute(self._tables.renew, (new, epoch)))
+
+    # Keeping it small
+
+    def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> None:
+        """Do something unless others are writing: then somebody does it later."""
+        with suppress(BrokerUnavailable):
+            self._do(step, is_urgent=False)
+
+    def _drop(self, connection: sqlite3.Connection, channel: str) -> None:
+        """Drop some of what need not be kept."""
+        tables, now = self._tables, time.time()
+        with _transaction(connection, "IMMEDIATE"):
+            self._read_state(connection)
+            history, age = self._kept
+            doomed = connection.execute(
+                tables.too_many, (channel, channel, history, now - min(SLACK, age))
+            ).fetchall()
+            doomed += connection.execute(tables.too_old, (now - age,)).fetchall()
+            dropped: dict[str, int] = {}
+            for sequence, name in doomed:
+                dropped[name] = max(sequence, dropped.get(name, 0))
+            connection.executemany(tables.delete, {(s,) for s, _ in doomed})
+            for name, sequence in dropped.items():
+                if connection.execute(tables.is_kept, (name,)).fetchone():
+                    connection.execute(tables.set_mark, (name, sequence, sequence))
+                else:
+                    connection.execute(tables.forget, (sequence,))
+                    connection.execute(tables.delete_mark, (name,))
+
+    # The follower's ears
+
+    def _listen(self) -> None:
+        self._state()  # The file must be there for its folder of bells to be like it.
+        self._bells.listen()
+
+    def _wait(self, timeout: float) -> bool:
+        self._bells.wait(timeout)
+        return True
+
+    def _interrupt(self) -> None:
+        self._bells.interrupt()
+
+    # The connection
+
+    def _do(
+        self,
+        step: Callable[[sqlite3.Connection], T],
+        *,
+        checks_first: bool = True,
+        is_urgent: bool = True,
+    ) -> T:
+        """Take a step, again and again while others are writing.
+
+        :param checks_first: whether to see before it that the file is still there.
+        :raises BrokerUnavailable: when it cannot be done; and where it is not urgent,
+            when it cannot be done at once.
+        """
+        deadline = time.monotonic() + self.timeout
+        pause = FIRST_RETRY
+        while True:
+            if not self._connection_lock.acquire(timeout=self.timeout):
+                raise BrokerUnavailable(f"{self.name} is too slow")
+            try:
+                if checks_first and self._connection and not self._is_in_place():
+                    self._disconnect()
+                return step(self._connection or self._connect())
+            except (sqlite3.Error, sqlite3.Warning, OSError) as error:
+                if not _is_busy(error):
+                    self._disconnect()
+                    raise BrokerUnavailable(f"{self.name} fails: {error}") from error
+                if not is_urgent or time.monotonic() >= deadline:
+                    raise BrokerUnavailable(
+                        f"{self.name} is kept locked by another process"
+                    ) from error
+            finally:
+                self._connection_lock.release()
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, LONGEST_RETRY)
+
+    def _is_in_place(self) -> bool:
+        """Whether the connection's file is the one that has its name."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def _connect(self) -> sqlite3.Connection:
+        self._make_file()
+        connection = sqlite3.connect(
+            self.path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = NORMAL",
+                "wal_autocheckpoint = 0",
+            ):
+                connection.execute(f"PRAGMA {pragma}").close()
+            self._set_up(connection)
+            found = os.stat(self.path)
+        except BaseException:
+            connection.close()
+            raise
+        self._inode = (found.st_dev, found.st_ino)
+        self._connection = connection
+        return connection
+
+    def _make_file(self) -> None:
+        """Make the file, unless it is there. What is left of one that was deleted must
+        not be taken for the new one's, which one process sees to."""
+        if os.path.exists(self.path):
+            return
+        folder = os.path.dirname(self.path)
+        if self._makes_folder:
+            os.makedirs(folder, exist_ok=True)
+        with _locked(folder):
+            if os.path.exists(self.path):
+                return
+            for ending in ("-wal", "-shm", "-journal"):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path + ending)
+            # SQLite's own mode, which the umask narrows.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        wanted = self._wanted_retention
+        try:
+            self._read_state(connection)
+        except sqlite3.OperationalError as error:
+            if _is_busy(error):
+                raise
+            first = wanted or Retention(256, 300)
+            with _transaction(connection, "IMMEDIATE"):
+                for statement in self._tables.schema:
+                    connection.execute(statement)
+                connection.execute(self._tables.begin, (secrets.token_hex(8), *first))
+            self._read_state(connection)
+        if wanted and wanted != self._kept:
+            connection.execute(self._tables.keep, wanted)
+            self._kept = wanted
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection and self._pid == os.getpid():
+            connection.close()
+        elif connection:
+            # To close the parent's would drop this process's locks on the file.
+            _parents.append(connection)
+
+    def _let_go(self) -> None:
+        self._bells.close()
+        if self._pid != os.getpid():
+            self._disconnect()
+            return
+        with self._connection_lock:
+            self._disconnect()
+
+    # SQLite is not to be open over a fork: the child would think that it has the
+    # parent's locks.
+
+    def _before_fork(self) -> None:
+        self._is_forking = self._connection_lock.acquire(timeout=FORK_PATIENCE)
+        if self._is_forking:
+            self._disconnect()
+
+    def _after_fork(self) -> None:
+        if self._is_forking:
+            self._is_forking = False
+            self._connection_lock.release()
+
+
+#: Connections that a fork brought, kept from being closed as garbage.
+_parents: list[sqlite3.Connection] = []
+
+
+class _Statements:
+    """What is said to the file. ``data`` is null where a channel ends; a channel of
+    which something was dropped has a mark, which stands in ``forgotten`` when nothing
+    of it is left."""
+
+    def __init__(self, prefix: str) -> None:
+        events, channels, store, index = (
+            _quoted(f"{prefix}_{name}")
+            for name in ("events", "channels", "store", "by_channel")
+        )
+        row = "sequence, time, channel, data, type, id, retry"
+        self.schema = (
+            f"CREATE TABLE IF NOT EXISTS {store} (epoch TEXT NOT NULL, "
+            "history INTEGER NOT NULL, age REAL NOT NULL, forgotten INTEGER NOT NULL)",
+            f"CREATE TABLE IF NOT EXISTS {events} (sequence INTEGER PRIMARY KEY "
+            "AUTOINCREMENT, time REAL NOT NULL, channel TEXT NOT NULL, "
+            "data TEXT, type TEXT, id TEXT, retry TEXT)",
+            f"CREATE INDEX IF NOT EXISTS {index} ON {events} (channel, sequence)",
+            f"CREATE TABLE IF NOT EXISTS {channels} (name TEXT PRIMARY KEY, "
+            "dropped INTEGER NOT NULL) WITHOUT ROWID",
+        )
+        self.begin = (
+            f"INSERT INTO {store} SELECT ?, ?, ?, 0 "
+            f"WHERE NOT EXISTS (SELECT * FROM {store})"
+        )
+        newest = _literal(f"{prefix}_events")
+        self.state = (
+            "SELECT epoch, coalesce((SELECT seq FROM sqlite_sequence "
+            f"WHERE name = {newest}), 0), history, age FROM {store}"
+        )
+        self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
+        self.keep = f"UPDATE {store} SET history = ?, age = ?"
+        self.insert = (
+            f"INSERT INTO {events} (time, channel, data, type, id, retry) "
+            "VALUES (?, ?, ?, ?, ?, ?)"
+        )
+        self.news = (
+            f"SELECT {row} FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        )
+        self.past = (
+            f"SELECT {row} FROM {events} WHERE channel = ? "
+            "ORDER BY sequence DESC LIMIT ?"
+        )
+        self.mark = (
+            f"SELECT coalesce((SELECT dropped FROM {channels} WHERE name = ?), "
+            f"forgotten) FROM {store}"
+        )
+        self.too_many = (
+            f"SELECT sequence, channel FROM (SELECT sequence, channel, time "
+            f"FROM {events} WHERE channel = ? AND sequence <= (SELECT sequence "
+            f"FROM {events} WHERE channel = ? ORDER BY sequence DESC LIMIT 1 OFFSET ?) "
+            f"ORDER BY sequence LIMIT {PRUNED_AT_ONCE}) WHERE time < ?"
+        )
+        self.too_old = (
+            f"SELECT sequence, channel FROM (SELECT sequence, channel, time "
+            f"FROM {events} ORDER BY sequence LIMIT {PRUNED_AT_ONCE}) WHERE time < ?"
+        )
+        self.delete = f"DELETE FROM {events} WHERE sequence = ?"
+        self.is_kept = f"SELECT 1 FROM {events} WHERE channel = ? LIMIT 1"
+        self.set_mark = (
+            f"INSERT INTO {channels} VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET dropped = max(dropped, ?)"
+        )
+        self.delete_mark = f"DELETE FROM {channels} WHERE name = ?"
+        self.forget = f"UPDATE {store} SET forgotten = max(forgotten, ?)"
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _literal(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
+
+
+def _columns(event: Event | None) -> tuple[str | None, ...]:
+    if event is None:
+        return (None, None, None, None)
+    retry = None if event.retry is None else str(event.retry)
+    return (event.data, event.type, event.id, retry)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Whether somebody else is just writing. (Python 3.10 shows no error codes.)"""
+    text = str(error)
+    return isinstance(error, sqlite3.OperationalError) and (
+        "locked" in text or text == "locking protocol"
+    )
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    def checkpoint(kind: str) -> int:
+        """:returns: how many pages stand in the write-ahead log."""
+        pragma = f"PRAGMA wal_checkpoint({kind})"
+        _, pages, _ = connection.execute(pragma).fetchone()
+        return int(pages)
+
+    if wait_natively(lambda: checkpoint("PASSIVE")) > LARGE_WAL:
+        wait_natively(lambda: checkpoint("TRUNCATE"))
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str = "") -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """What is done to a folder by one process at a time."""
+    try:
+        import fcntl
+    except ImportError:  # Not a Unix.
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def connect(settings: Settings, folder: str | None) -> SqliteBroker:
+    parts = urlsplit(settings.url)
+    options = read_options(settings, parts.query)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or parts.fragment or options.others or path in ("", ":memory:"):
+        raise InvalidValue(
+            f"{settings.url_key} is to be sqlite:///name.db (in the application's "
+            "instance folder) or sqlite:////an/absolute/path.db, and takes the options "
+            "history, age and prefix"
+        )
+    is_relative = not os.path.isabs(path)
+    if is_relative and folder is None:
+        raise InvalidValue(
+            f"{settings.url_key} has a relative path, which means the instance folder "
+            "of an application, and there is none: make it absolute (four slashes)"
+        )
+    return SqliteBroker(
+        os.path.join(folder or "", path),
+        prefix=options.prefix,
+        retention=Retention(options.history, options.age),
+        timeout=settings.broker_timeout,
+        makes_folder=is_relative,
+    )

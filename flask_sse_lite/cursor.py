@@ -1,0 +1,144 @@
+"""Cursors: how far a reader of a log has come, and what it is given there.
+
+Here lives what a log and its readers share. A cursor is moved by the log that made it,
+and read by its reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from .event import RESERVED_CHANNEL_PREFIX, Event
+
+#: What the channel of one run alone begins with; behind it stands the run's name.
+RUN_PREFIX = f"{RESERVED_CHANNEL_PREFIX}run."
+
+#: Before every event: where a reader begins of whom nothing is known.
+BEGINNING = 0
+
+#: No position: an id of the application's own, which is known as long as its event.
+UNNAMED = -1
+
+# What nearly all cursors have. Thousands of them are read one after the other, and
+# each object of their own would be one more that is not in the processor's cache.
+NO_FLOORS: Mapping[str, int] = MappingProxyType({})
+NONE_ENDED: frozenset[str] = frozenset()
+
+
+def position_id(epoch: str, sequence: int, channel: str) -> str:
+    """A position as an ``id:`` carries it. In a run's own channel it names the run: a
+    browser that comes back to the view that began it is known by that."""
+    if channel.startswith(RUN_PREFIX):
+        return f"{epoch}-{sequence}-{channel.removeprefix(RUN_PREFIX)}"
+    return f"{epoch}-{sequence}"
+
+
+class Entry(NamedTuple):
+    """What stands at one position: an event, or (None) the end of its channel."""
+
+    sequence: int
+    time: float
+    channel: str
+    event: Event | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.event.encode()) if self.event else 0
+
+
+class Batch:
+    """What a cursor had before it: a ``stream-gap`` event where something is lost,
+    and what is there. ``ended`` says that all its channels ended with that, ``more``
+    that there is more than was asked for. ``named`` is the sequence number that its
+    last id names, or ``UNNAMED``.
+
+    ``frames`` is for readers, to keep what they make of it: those that were at the
+    same place get the same batch.
+    """
+
+    __slots__ = ("ended", "entries", "frames", "gap", "more", "named")
+
+    def __init__(
+        self,
+        gap: Event | None,
+        entries: list[Entry],
+        named: int,
+        *,
+        ended: bool,
+        more: bool,
+    ) -> None:
+        self.gap = gap
+        self.entries = entries
+        self.named = named
+        self.ended = ended
+        self.more = more
+        self.frames: bytes | None = None
+
+
+class Cursor:
+    """How far a subscriber of some channels has come. It belongs to one reader; the
+    log that made it moves it, under its lock.
+
+    ``position`` is behind everything that was read, in the life of the log that
+    ``epoch`` names (by the log's own text, not one that equals it): where the log has
+    another, the position means nothing any more. ``floors`` are higher positions of
+    single channels: what lies at or below is not wanted (a newcomer gets the last few
+    events of each) or known to be lost (a gap that was told). ``ended`` are the
+    channels whose last word, so far, was their end. ``since`` is the id that the
+    reader came with, until it has read.
+    """
+
+    __slots__ = ("channels", "ended", "epoch", "floors", "position", "since")
+
+    def __init__(
+        self, channels: tuple[str, ...], epoch: str, position: int, since: str = ""
+    ) -> None:
+        self.channels = channels
+        self.since = since
+        self.begin(epoch, position)
+
+    def begin(self, epoch: str, position: int) -> None:
+        """Forget what was known, and go on from there."""
+        self.epoch = epoch
+        self.position = position
+        self.floors = NO_FLOORS
+        self.ended = NONE_ENDED
+
+    @property
+    def id(self) -> str:
+        """The position as an ``id:`` carries it."""
+        return position_id(self.epoch, self.position, self.channels[0])
+
+    def floor(self, channel: str) -> int:
+        return max(self.position, self.floors.get(channel, BEGINNING))
+
+    def copy(self) -> Cursor:
+        """The same place, for another reader."""
+        cursor = Cursor(self.channels, self.epoch, self.position, self.since)
+        cursor.floors = self.floors
+        cursor.ended = self.ended
+        return cursor
+
+    def advance(self, pending: list[Entry], limit: int) -> tuple[list[Entry], bool]:
+        """Step over entries, up to so many bytes of them or to where all channels
+        have ended.
+
+        :returns: the entries stepped over, and whether that was the end.
+        """
+        taken = 0
+        for count, entry in enumerate(pending, 1):
+            self.position = entry.sequence
+            if entry.event is None:
+                self.ended |= {entry.channel}
+                if len(self.ended) == len(self.channels):
+                    return pending[:count], True
+            else:
+                if self.ended:
+                    self.ended -= {entry.channel}
+                taken += len(entry.event.encode())
+                if taken >= limit:
+                    return pending[:count], False
+        return pending, False

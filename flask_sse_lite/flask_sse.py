@@ -1,0 +1,35 @@
+"""The names of Flask-SSE, for the applications that were written for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+
+from .event import Event, to_text
+from .extension import SSE
+
+#: What Flask-SSE calls its blueprint.
+ServerSentEventsBlueprint = SSE
+
+
+class Message(Event):
+    """An event as Flask-SSE makes it, of any data."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        data: Any,
+        type: str | None = None,
+        id: str | int | None = None,
+        retry: int | None = None,
+    ) -> None:
+        super().__init__(to_text(data, flask.json.dumps), type, id, retry)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, but for those that it does without."""
+        fields = {"type": self.type, "id": self.id, "retry": self.retry}
+        return {"data": self.data} | {
+            name: value for name, value in fields.items() if value is not None
+        }
