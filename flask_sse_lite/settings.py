@@ -43,6 +43,10 @@ def _handoff(value: Any) -> str | None:
     return None if is_one else '"auto", True or False'
 
 
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "True or False"
+
+
 def _channels(value: Any) -> str | None:
     problem = 'a list of channels, each a name or ending in "*"'
     if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
@@ -75,6 +79,7 @@ class Settings:
     max_connections: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
     handoff: bool | str = _setting("auto", _handoff)
+    access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
     #: Whether the URL stood under Flask-SSE's key.
     is_flask_sse: bool = False

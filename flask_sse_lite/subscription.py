@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .access import log_request
 from .connection import Connection
 from .cursor import Cursor
 from .event import HEARTBEAT
@@ -182,6 +183,8 @@ class Subscription:
         )
         self._is_over = True
         hub.adopt(connection, self)
+        if self._settings.access_log:
+            log_request(server.environ)
         hub.note_path("handed off", server.name)
         return True
 

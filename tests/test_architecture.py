@@ -34,6 +34,7 @@ LAYERS: dict[str, set[str]] = {
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
+    "access": set(),
     "descriptors": set(),
     "poller": set(),
     "connection": {"cursor", "log", "settings", "poller"},
@@ -55,8 +56,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
-        "hub",
-        *("servers", "servers.server"),
+        *("hub", "access", "servers", "servers.server"),
     },
     "pulse": {"event", "poller", "servers", "servers.server", "hub"},
     "items": {"errors", "event"},

@@ -35,6 +35,7 @@ def test_the_defaults_are_these() -> None:
         max_connections=None,
         max_age=None,
         handoff="auto",
+        access_log=False,
         public_channels=("sse",),
     )
 
@@ -88,6 +89,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["auto", True, False],
         ["Auto", "", "true", 0, 1, 2, 0.0, 1.0, ["auto"]],
     ),
+    "SSE_ACCESS_LOG": ([True, False], ["True", 0, 1, [True]]),
     "SSE_PUBLIC_CHANNELS": (
         [["sse"], ("a", "b"), {"a"}, frozenset({"a"}), [], ["*"], ["room.*", "ä b"]],
         [
