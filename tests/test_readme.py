@@ -103,6 +103,20 @@ assert gone.status_code == 204
 assert [event.json for event in words] == [{"word": "one"}, {"word": "two"}]
 assert end.type == "stream-end"
 """,
+    "answers.py": """
+client = app.test_client()
+cut = client.get("/answer?question=life")
+(first,) = read_events(cut, count=1)
+assert first.data == "It "
+back = client.get("/answer?question=life", headers={"Last-Event-ID": first.id})
+*rest, end = read_events(back)
+assert [event.data for event in rest] == ["depends ", "on ", "life"]
+assert end.type == "stream-end"
+again = client.get("/answer?question=life", headers={"Last-Event-ID": end.id})
+assert again.status_code == 204
+*whole, _ = read_events(client.get(cut.location))
+assert "".join(event.data for event in whole) == "It depends on life"
+""",
 }
 
 
