@@ -1,7 +1,9 @@
 # make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
 # make test         the tests
 # make lint         style and types
-# make bench        speed and memory, side by side with the usual recipe
+# make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
+# make bench        speed and memory, side by side with the usual recipe, and what scale
+#                   costs (BENCH_ARGS="--only crowd channels" takes parts of it)
 # make bench-peers  the same beside other projects, for docs/benchmarks.rst
 #
 # Each makes the virtual environment .venv, and installs what it needs there.
@@ -11,7 +13,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-peers clean
+.PHONY: demo test lint claim bench bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
@@ -19,13 +21,16 @@ demo: $(VENV)/demo.stamp
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
 test: $(VENV)/test.stamp
-	@tests/system-packages chromium
+	@tests/system-packages chromium nginx
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+claim: $(VENV)/demo.stamp
+	$(BIN)/python benchmarks/claim.py $(CLAIM_ARGS)
 
 bench: $(VENV)/demo.stamp
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)

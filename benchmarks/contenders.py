@@ -100,3 +100,17 @@ _ALL = (
 )
 
 CONTENDERS = {contender.name: contender for contender in _ALL}
+
+
+def at_scale(worker: str, *options: str) -> Contender:
+    """Return ours on a worker class of gunicorn, for what scale.py asks of it."""
+    return Contender(
+        f"ours-{worker}",
+        gunicorn(
+            "ours_at_scale:app",
+            f"--worker-class={worker}",
+            *options,
+            '--env=FLASK_SSE_PUBLIC_CHANNELS=["*"]',
+        ),
+        f"gunicorn {worker}",
+    )

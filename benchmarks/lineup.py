@@ -1,7 +1,7 @@
 """Who is compared with whom: the peers, and what each is and does.
 
 What never lives here: how anything is installed (environments.py), run (processes.py)
-or measured (bench.py).
+or measured (measuring.py).
 """
 
 from __future__ import annotations

@@ -4,12 +4,19 @@
  *
  * The server makes the events when it is asked to, at /publish of servers/control.py;
  * with EVENT_PATH, each event is posted there as the body of a request of its own.
+ * In STREAM_PATH, {} stands for the subscriber's number, from 0.
  *
  * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
  *
- *     open N               open N more subscribers, wait for the first block of each
- *     round EVENTS BATCH   publish EVENTS events, BATCH in one request, each request
- *                          only after every subscriber has all the events before it
+ *     open N                open N more subscribers, wait for the first block of each
+ *     round EVENTS BATCH    publish EVENTS events, BATCH in one request, each request
+ *                           only after every subscriber has all the events before it
+ *     scatter EVENTS BATCH  the same, but each event is for one subscriber only, which
+ *                           the server chooses: at /scatter of servers/ours_at_scale.py
+ *     beside EVENTS PATH    publish EVENTS events without a pause, and ask for PATH
+ *                           again and again meanwhile
+ *     visit COUNT PATH      connect, ask for PATH, read its first block, leave: so many
+ *                           times, one after the other
  *
  * What lives here: connections, rounds and their tally. What the bytes mean is in
  * stream.h, and what the figures mean to the reader in report.py.
@@ -34,16 +41,21 @@
 #define READY 512          /* sockets per epoll_wait */
 #define RECEIVE (1 << 18)  /* bytes per recv: a burst for one subscriber, many times */
 #define ROUND_EVENTS 64    /* at most: bits of `seen` */
+#define SCATTERED 100000   /* events of a scatter, at most */
 #define REQUEST 512        /* bytes of one */
+#define BESIDE_NS 10000000 /* from one ordinary request to the next */
 
 struct subscriber {
     int fd;
+    uint64_t number;
     struct stream stream;
-    uint64_t seen; /* the events of this round, one bit each */
+    uint64_t seen;   /* the events of this round, one bit each */
+    uint64_t latest; /* of the scattered ones */
 };
 
-struct publisher {
+struct exchange { /* a request and its answer, which ends with the connection */
     int fd;
+    uint64_t due_ns;
     char answer[11]; /* "HTTP/1.1 2", which is all that is looked at */
     size_t length;
 };
@@ -58,8 +70,11 @@ static struct sockaddr_in server;
 static const char *stream_path, *event_path;
 static struct subscriber **subscribers;
 static size_t subscribed, opened;
-static struct publisher publisher = {.fd = -1};
+static struct exchange publisher = {.fd = -1}, bystander = {.fd = -1};
+static struct histogram answers; /* to the bystander's requests */
+static event_sink *deliver;      /* how the events of this round are counted */
 static uint64_t next_seq = 1, round_first, round_events; /* 0: an event of no round */
+static bool scattered[SCATTERED];
 static uint64_t received_ns; /* when the bytes being read were received */
 static uint64_t progress_ns; /* of the latest new delivery, or new subscriber */
 
@@ -87,15 +102,26 @@ static int connect_and_send(const char *request, void *owner) {
     return fd;
 }
 
-static void subscribe(void) {
+static void ask_for_stream(struct subscriber *s, const char *path) {
     char request[REQUEST];
+    const char *hole = strstr(path, "{}");
+    int head = hole ? (int)(hole - path) : (int)strlen(path);
+    char number[24] = "";
+    if (hole)
+        sprintf(number, "%lu", s->number);
     snprintf(request, sizeof request,
-             "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n",
-             stream_path);
+             "GET %.*s%s%s HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+             "Accept: text/event-stream\r\n\r\n",
+             head, path, number, hole ? hole + 2 : "");
+    s->fd = connect_and_send(request, s);
+}
+
+static void subscribe(void) {
     struct subscriber *s = calloc(1, sizeof *s);
     check(s, "memory");
+    s->number = subscribed;
     subscribers[subscribed++] = s;
-    s->fd = connect_and_send(request, s);
+    ask_for_stream(s, stream_path);
 }
 
 static int write_event(char *request, uint64_t seq, bool last) {
@@ -109,6 +135,11 @@ static int write_event(char *request, uint64_t seq, bool last) {
                     data);
 }
 
+static void begin(struct exchange *e, const char *request) {
+    *e = (struct exchange){.due_ns = e->due_ns};
+    e->fd = connect_and_send(request, e);
+}
+
 static void publish(uint64_t first, uint64_t count) {
     static char requests[ROUND_EVENTS * REQUEST];
     size_t length = 0;
@@ -119,21 +150,32 @@ static void publish(uint64_t first, uint64_t count) {
                  first, count);
     for (uint64_t i = 0; event_path && i < count; i++)
         length += (size_t)write_event(requests + length, first + i, i + 1 == count);
-    publisher = (struct publisher){.fd = connect_and_send(requests, &publisher)};
+    begin(&publisher, requests);
 }
 
-static void read_answer(const char *p, ssize_t length) {
-    size_t room = sizeof publisher.answer - 1 - publisher.length;
+static void scatter(uint64_t first, uint64_t count) {
+    char request[REQUEST];
+    snprintf(request, sizeof request,
+             "POST /scatter?first=%lu&count=%lu&channels=%lu HTTP/1.1\r\n"
+             "Host: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+             first, count, subscribed);
+    begin(&publisher, request);
+}
+
+static void read_answer(struct exchange *e, const char *p, ssize_t length) {
+    size_t room = sizeof e->answer - 1 - e->length;
     if (length > 0) {
         size_t kept = (size_t)length < room ? (size_t)length : room;
-        memcpy(publisher.answer + publisher.length, p, kept);
-        publisher.length += kept;
+        memcpy(e->answer + e->length, p, kept);
+        e->length += kept;
         return;
     }
-    close(publisher.fd);
-    publisher.fd = -1;
-    if (strcmp(publisher.answer, "HTTP/1.1 2"))
-        fail("publish", "not answered by a success");
+    close(e->fd);
+    e->fd = -1;
+    if (strcmp(e->answer, "HTTP/1.1 2"))
+        fail("request", "not answered by a success");
+    if (e == &bystander)
+        histogram_add(&answers, received_ns - e->due_ns);
 }
 
 /* -- deliveries ----------------------------------------------------------------- */
@@ -159,10 +201,32 @@ static void count_delivery(void *owner, uint64_t seq, uint64_t stamp) {
     histogram_add(&tally.latency, received_ns - stamp);
 }
 
+/* The number of a scattered event says for whom it is: servers/ours_at_scale.py. */
+static void count_scattered(void *owner, uint64_t seq, uint64_t stamp) {
+    struct subscriber *s = owner;
+    uint64_t turn = seq / subscribed, index = turn - round_first;
+    if (!seq)
+        return;
+    if (index >= round_events || seq % subscribed != s->number) {
+        tally.stray++;
+        return;
+    }
+    if (scattered[index]) {
+        tally.duplicated++;
+        return;
+    }
+    tally.misordered += turn < s->latest;
+    s->latest = turn;
+    scattered[index] = true;
+    tally.delivered++;
+    progress_ns = received_ns;
+    histogram_add(&tally.latency, received_ns - stamp);
+}
+
 static void read_stream(struct subscriber *s, const char *p, ssize_t length) {
     bool was_open = s->stream.opened;
     if (length > 0)
-        feed(&s->stream, p, p + length, count_delivery, s);
+        feed(&s->stream, p, p + length, deliver, s);
     if (length <= 0 || s->stream.part == BROKEN) {
         close(s->fd);
         tally.closed++;
@@ -175,13 +239,15 @@ static void read_stream(struct subscriber *s, const char *p, ssize_t length) {
 
 static void read_socket(void *owner) {
     static char buffer[RECEIVE];
-    int fd = owner == &publisher ? publisher.fd : ((struct subscriber *)owner)->fd;
+    bool is_exchange = owner == &publisher || owner == &bystander;
+    int fd = is_exchange ? ((struct exchange *)owner)->fd
+                         : ((struct subscriber *)owner)->fd;
     ssize_t length = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT);
     if (length < 0 && errno == EAGAIN)
         return;
     received_ns = now_ns();
-    if (owner == &publisher)
-        read_answer(buffer, length);
+    if (is_exchange)
+        read_answer(owner, buffer, length);
     else
         read_stream(owner, buffer, length);
 }
@@ -219,18 +285,20 @@ static void open_more(size_t count) {
            (double)(now_ns() - start) / 1e9);
 }
 
-static void begin_round(uint64_t events) {
+static void begin_round(uint64_t events, event_sink *sink) {
     tally = (struct tally){0};
+    deliver = sink;
     round_first = next_seq;
     round_events = events;
     next_seq += events;
+    memset(scattered, 0, sizeof scattered);
     for (size_t i = 0; i < subscribed; i++)
         subscribers[i]->seen = 0;
 }
 
-/* True when everybody has the first `events` events of the round. */
-static bool wait_for(uint64_t events) {
-    while (tally.delivered < events * subscribed || publisher.fd >= 0)
+/* True when so much was delivered in this round, and the publisher has its answer. */
+static bool wait_for(uint64_t deliveries) {
+    while (tally.delivered < deliveries || publisher.fd >= 0)
         if (!progress())
             return false;
     return true;
@@ -242,47 +310,146 @@ static void settle(void) {
         read_ready(SETTLE_MS);
 }
 
-static void report(double seconds, double cpu) {
-    const struct histogram *latency = &tally.latency;
-    printf("{\"expected\": %lu, \"delivered\": %lu, \"duplicated\": %lu, "
-           "\"misordered\": %lu, \"stray\": %lu, \"closed\": %lu, "
-           "\"seconds\": %.6f, \"load_cpu_seconds\": %.6f, "
-           "\"p50_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f}\n",
-           round_events * subscribed, tally.delivered, tally.duplicated,
-           tally.misordered, tally.stray, tally.closed, seconds, cpu,
-           (double)histogram_quantile(latency, 0.5) / 1e6,
-           (double)histogram_quantile(latency, 0.99) / 1e6, (double)latency->max / 1e6);
+static void print_latency(const char *of, const struct histogram *latency) {
+    printf("\"%sp50_ms\": %.3f, \"%sp99_ms\": %.3f, \"%smax_ms\": %.3f", of,
+           (double)histogram_quantile(latency, 0.5) / 1e6, of,
+           (double)histogram_quantile(latency, 0.99) / 1e6, of,
+           (double)latency->max / 1e6);
 }
 
-static void run_round(uint64_t events, uint64_t batch) {
-    if (!events || events > ROUND_EVENTS || !batch || events % batch)
-        fail("round", "1 to 64 events, in batches of one size");
-    begin_round(events);
+static void print_tally(uint64_t expected, double seconds, double cpu) {
+    printf("\"expected\": %lu, \"delivered\": %lu, \"duplicated\": %lu, "
+           "\"misordered\": %lu, \"stray\": %lu, \"closed\": %lu, "
+           "\"seconds\": %.6f, \"load_cpu_seconds\": %.6f, ",
+           expected, tally.delivered, tally.duplicated, tally.misordered, tally.stray,
+           tally.closed, seconds, cpu);
+    print_latency("", &tally.latency);
+}
+
+/* Publishes batch by batch. `each` is how many subscribers get an event. */
+static void run(uint64_t events, uint64_t batch, uint64_t each,
+                void (*publish_batch)(uint64_t first, uint64_t count)) {
     double cpu = cpu_seconds();
     uint64_t start = progress_ns = now_ns();
     for (uint64_t done = 0; done < events; done += batch) {
-        publish(round_first + done, batch);
-        if (!wait_for(done + batch))
+        publish_batch(round_first + done, batch);
+        if (!wait_for((done + batch) * each))
             break;
     }
     double seconds = (double)(progress_ns - start) / 1e9;
     cpu = cpu_seconds() - cpu;
     settle();
-    report(seconds, cpu);
+    printf("{");
+    print_tally(events * each, seconds, cpu);
+    printf("}\n");
+}
+
+static void run_round(uint64_t events, uint64_t batch) {
+    if (!events || events > ROUND_EVENTS || !batch || events % batch)
+        fail("round", "1 to 64 events, in batches of one size");
+    begin_round(events, count_delivery);
+    run(events, batch, subscribed, publish);
+}
+
+static void run_scatter(uint64_t events, uint64_t batch) {
+    if (!events || events > SCATTERED || !batch || events % batch)
+        fail("scatter", "1 to 100,000 events, in batches of one size");
+    begin_round(events, count_scattered);
+    run(events, batch, 1, scatter);
+}
+
+/* Has one ordinary request under way, or the next one due. Its time counts from when it
+ * was due: an answer that takes long also delays those who would have come after. */
+static void ask_beside(const char *request) {
+    if (bystander.fd < 0 && now_ns() >= bystander.due_ns + BESIDE_NS) {
+        bystander.due_ns += BESIDE_NS;
+        begin(&bystander, request);
+    }
+}
+
+/* Waits like wait_for, with ordinary requests beside; never long, or one comes late. */
+static bool wait_beside(uint64_t deliveries, const char *request) {
+    while (tally.delivered < deliveries || publisher.fd >= 0) {
+        if (now_ns() - progress_ns > STALL_MS * 1000000ull)
+            return false;
+        ask_beside(request);
+        read_ready(1);
+    }
+    return true;
+}
+
+/* Each event is published while the one before is on its way, so that the server always
+ * has something to send. */
+static void run_beside(uint64_t events, const char *path) {
+    char request[REQUEST];
+    bool going = true;
+    if (!events || events > ROUND_EVENTS)
+        fail("beside", "1 to 64 events");
+    snprintf(request, sizeof request,
+             "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", path);
+    begin_round(events, count_delivery);
+    histogram_reset(&answers);
+    double cpu = cpu_seconds();
+    uint64_t start = progress_ns = bystander.due_ns = now_ns();
+    for (uint64_t done = 0; going && done < events; done++) {
+        publish(round_first + done, 1);
+        going = wait_beside(done * subscribed, request);
+    }
+    if (going)
+        wait_beside(events * subscribed, request);
+    double seconds = (double)(progress_ns - start) / 1e9;
+    cpu = cpu_seconds() - cpu;
+    while (bystander.fd >= 0)
+        read_ready(SETTLE_MS);
+    settle();
+    printf("{\"requests\": %lu, ", answers.count);
+    print_latency("request_", &answers);
+    printf(", ");
+    print_tally(events * subscribed, seconds, cpu);
+    printf("}\n");
+}
+
+static void visit(const char *path) {
+    struct subscriber visitor = {0};
+    size_t opened_before = opened;
+    progress_ns = now_ns();
+    ask_for_stream(&visitor, path);
+    while (opened == opened_before)
+        if (!progress() || tally.closed)
+            fail("visit", "not answered by a block");
+    opened = opened_before;
+    close(visitor.fd);
+}
+
+static void run_visits(uint64_t count, const char *path) {
+    uint64_t start = now_ns();
+    tally = (struct tally){0};
+    for (uint64_t i = 0; i < count; i++)
+        visit(path);
+    double seconds = (double)(now_ns() - start) / 1e9;
+    settle(); /* for the server to see that the last one has left */
+    printf("{\"visits\": %lu, \"seconds\": %.6f}\n", count, seconds);
 }
 
 static void obey(const char *command) {
     uint64_t count, batch;
+    char path[128];
     if (sscanf(command, "open %lu", &count) == 1)
         open_more(count);
     else if (sscanf(command, "round %lu %lu", &count, &batch) == 2)
         run_round(count, batch);
+    else if (sscanf(command, "scatter %lu %lu", &count, &batch) == 2)
+        run_scatter(count, batch);
+    else if (sscanf(command, "beside %lu %127s", &count, path) == 2)
+        run_beside(count, path);
+    else if (sscanf(command, "visit %lu %127s", &count, path) == 2)
+        run_visits(count, path);
     else
         fail("load", "not a command");
 }
 
 int main(int argc, char **argv) {
-    char command[128];
+    char command[256];
     if (argc != 3 && argc != 4) {
         fprintf(stderr, "usage: load PORT STREAM_PATH [EVENT_PATH]\n");
         return 2;
@@ -291,6 +458,7 @@ int main(int argc, char **argv) {
     server.sin_family = AF_INET;
     server.sin_port = htons((uint16_t)atoi(argv[1]));
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    deliver = count_delivery;
     stream_path = argv[2];
     event_path = argv[3]; /* or NULL */
     epoll = epoll_create1(EPOLL_CLOEXEC);

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from bench import KINDS
 from contenders import BASELINE
 from lineup import Entry
+from measuring import KINDS
 from report import Figures, Result, ratio
 
 ONE_BY_ONE, BURST = KINDS

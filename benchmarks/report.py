@@ -13,7 +13,8 @@ from typing import Any
 from contenders import BASELINE, RECIPE, Contender
 
 NONE = "-"
-TEXTS = ("server", "what it is")  # columns set to the left; figures to the right
+# Columns set to the left; figures to the right.
+TEXTS = ("server", "what it is", "what", "in figures")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Round:
         """Every subscriber got every event, once, in order."""
         wrong = self.duplicated + self.misordered + self.stray + self.closed
         return self.delivered == self.expected and not wrong
+
+    @property
+    def delivery_cpu_us(self) -> float:
+        return self.server_cpu_seconds / self.delivered * 1e6
 
     @property
     def tally(self) -> str:
@@ -66,7 +71,7 @@ class Figures:
 
         return cls(
             deliveries_per_second=middle(lambda one: one.delivered / one.seconds),
-            cpu_us=middle(lambda one: one.server_cpu_seconds / one.delivered * 1e6),
+            cpu_us=middle(lambda one: one.delivery_cpu_us),
             p50_ms=middle(lambda one: one.p50_ms),
             p99_ms=middle(lambda one: one.p99_ms),
             server_busy=middle(lambda one: one.server_cpu_seconds / one.seconds),
@@ -102,6 +107,33 @@ class Result:
                 for kind, rounds in self.rounds.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a figure."""
+
+    at_most: float
+
+    def __str__(self) -> str:
+        return f"≤ {self.at_most:g}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question, beside what is asked; `figures` are behind it."""
+
+    what: str
+    server: str
+    measured: float
+    asked: Asked | None
+    figures: str
+
+    @property
+    def verdict(self) -> str:
+        if self.asked is None:
+            return NONE
+        return "yes" if self.measured <= self.asked.at_most else "NO"
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -167,6 +199,22 @@ def subscribers_table(results: Sequence[Result]) -> str:
         for result in results
     ]
     return table("Subscribers, and the deliveries checked", header, rows)
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    rows = [
+        [
+            one.what,
+            one.server,
+            str(one.asked or NONE),
+            f"{one.measured:.2f}",
+            one.verdict,
+            one.figures,
+        ]
+        for one in findings
+    ]
+    header = ["what", "server", "asked", "measured", "met", "in figures"]
+    return table("What scale costs", header, rows)
 
 
 def report(results: Sequence[Result]) -> str:

@@ -36,16 +36,24 @@ class Server:
         return Usage(
             cpu_seconds=sum(one.cpu_seconds for one in used),
             kilobytes=sum(one.kilobytes for one in used),
+            threads=sum(one.threads for one in used),
+            descriptors=sum(one.descriptors for one in used),
         )
 
     def request(self, method: str, path: str) -> int:
         """Return the status of the answer."""
+        status, _ = self.answer(method, path)
+        return status
+
+    def answer(self, method: str, path: str) -> tuple[int, bytes]:
+        """Return the status and the body of the answer."""
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=HTTP_SECONDS
         )
         with contextlib.closing(connection):
             connection.request(method, path, headers={"Connection": "close"})
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     def wait_until_ready(self) -> None:
         """Wait for an answer, whatever it is."""

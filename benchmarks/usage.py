@@ -15,10 +15,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes have used so far: CPU time, user and system, and memory (RSS)."""
+    """What processes have used so far, CPU time, user and system, and what they have
+    now: memory (RSS), threads, file descriptors."""
 
     cpu_seconds: float
     kilobytes: int
+    threads: int
+    descriptors: int
 
 
 def usage(group: int) -> Usage:
@@ -28,6 +31,8 @@ def usage(group: int) -> Usage:
     return Usage(
         cpu_seconds=sum(map(cpu_seconds, members)),
         kilobytes=sum(map(resident_kilobytes, members)),
+        threads=sum(len(os.listdir(f"/proc/{pid}/task")) for pid in members),
+        descriptors=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in members),
     )
 
 

@@ -1,4 +1,5 @@
-"""The control interface of every Flask server measured: publish a batch.
+"""The control interface of every Flask server measured: publish a batch, answer an
+ordinary request, count greenlets.
 
 It is the same for all, so that what it costs is too. What never lives here: anything
 that knows how events reach the subscribers.
@@ -6,14 +7,16 @@ that knows how events reach the subscribers.
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
 
-from flask import Blueprint, request
+from flask import Blueprint, Response, request
 from stamped import stamped
 
 
 def control(publish: Callable[[str], object]) -> Blueprint:
-    """Return the route that calls `publish` with each event's data."""
+    """Return these routes; the first calls `publish` with each event's data."""
     blueprint = Blueprint("control", __name__)
 
     @blueprint.post("/publish")
@@ -23,4 +26,21 @@ def control(publish: Callable[[str], object]) -> Blueprint:
             publish(stamped(seq))
         return {"published": count}
 
+    @blueprint.get("/plain")
+    def plain() -> Response:
+        """Return a small text; to load.c its blank line ends a block, as a stream's."""
+        return Response("fine\n\n", mimetype="text/plain")
+
+    @blueprint.get("/greenlets")
+    def greenlets() -> dict[str, int]:
+        return {"greenlets": count_greenlets()}
+
     return blueprint
+
+
+def count_greenlets() -> int:
+    """Return how many there are: whatever can be switched to, and is not at its end."""
+    if (module := sys.modules.get("greenlet")) is None:
+        return 0
+    found = (one for one in gc.get_objects() if isinstance(one, module.greenlet))
+    return sum(not one.dead for one in found)

@@ -52,7 +52,10 @@ class TrustedGunicorn(Server):
         return "gunicorn.socket" in environ
 
     def check_sent(self, sent: int) -> None:
-        """It is trusted."""
+        """It is trusted; but it must be known how it frames the body."""
+        settings = getattr(current_worker(), "cfg", None)
+        if getattr(settings, "protocol", "http") != "http":
+            raise Refusal("how gunicorn frames its body over uwsgi, only write() tells")
 
     def socket(self) -> Any:
         return self.environ["gunicorn.socket"]

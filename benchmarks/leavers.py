@@ -1,0 +1,161 @@
+"""What those cost who subscribe and leave: ``python benchmarks/leavers.py``.
+
+On one gevent worker, by itself and beside idle connections that it keeps alive: CPU of
+the server per subscriber that comes and goes. With ``--endurance 200000``, instead, so
+many come and go on each worker class, and what they leave behind is printed: memory and
+file descriptors.
+
+Every stream must begin properly. Otherwise there are no figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from contenders import STREAM, gunicorn
+from processes import BenchmarkError, cores, free_port, raise_descriptor_limit
+from server import Server, server
+
+WORKERS = {
+    "sync": ("--worker-class=sync",),
+    "gthread": ("--worker-class=gthread", "--threads=4"),
+    "gevent": ("--worker-class=gevent",),
+}
+IDLE = 3000  # connections that a worker keeps alive
+LEAVERS = 1000  # in a round
+ROUNDS = 5
+LOT = 50  # that come together
+APART = 0.002  # seconds between two that leave: what each costs is not shared
+PAUSE = 0.01  # seconds before they speak: for gevent to begin to wait for that
+STEPS = 10  # times that the memory is read in a long run
+MILLISECONDS_ALLOWED = 2.0
+HTTP_SECONDS = 60
+
+STREAM_REQUEST = f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+PLAIN_REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def running(worker: str, core: int | None) -> Iterator[Server]:
+    command = gunicorn(
+        "ours:app", *WORKERS[worker], "--worker-connections=10000", "--keep-alive=3600"
+    )
+    port = free_port()
+    with server([[part.format(port=port) for part in command]], port, core) as started:
+        yield started
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), HTTP_SECONDS)
+
+
+def read_until(client: socket.socket, mark: bytes) -> None:
+    received = b""
+    while mark not in received:
+        piece = client.recv(65536)
+        if not piece:
+            raise BenchmarkError(f"the server ended the connection after {received!r}")
+        received += piece
+
+
+def come_and_go(port: int, times: int, *, apart: float = 0.0) -> None:
+    """Subscribe and leave, so many times, with so many seconds from one who leaves to
+    the next."""
+    for _ in range(times // LOT):
+        clients = [connect(port) for _ in range(LOT)]
+        time.sleep(PAUSE)
+        for client in clients:
+            client.sendall(STREAM_REQUEST)
+        for client in clients:
+            read_until(client, b"event: stream-open\n")
+        for client in clients:
+            client.close()
+            time.sleep(apart)
+
+
+def milliseconds_per_leaver(started: Server) -> float:
+    """The median of some rounds."""
+    found = []
+    for _ in range(ROUNDS):
+        before = started.usage().cpu_seconds
+        come_and_go(started.port, LEAVERS, apart=APART)
+        found.append((started.usage().cpu_seconds - before) / LEAVERS * 1000)
+    return sorted(found)[ROUNDS // 2]
+
+
+def idle_connection(port: int) -> socket.socket:
+    """One that has had an answer and may ask again."""
+    client = connect(port)
+    client.sendall(PLAIN_REQUEST)
+    read_until(client, b"</p>")
+    return client
+
+
+def beside_idle(idle: int) -> bool:
+    """Print what a leaver costs beside so many idle connections.
+
+    :returns: whether that is allowed.
+    """
+    core, load_core = cores()
+    if load_core is not None:
+        os.sched_setaffinity(0, {load_core})
+    with running("gevent", core) as started, ExitStack() as stack:
+        come_and_go(started.port, LEAVERS)
+        alone = milliseconds_per_leaver(started)
+        for _ in range(idle):
+            stack.enter_context(idle_connection(started.port))
+        beside = milliseconds_per_leaver(started)
+    print(f"alone: {alone:.2f} ms of CPU per subscriber that comes and goes")
+    print(
+        f"beside {idle} idle connections: {beside:.2f} ms, "
+        f"{beside / alone:.2f} times as much"
+    )
+    print(f"allowed: {MILLISECONDS_ALLOWED} ms")
+    return beside <= MILLISECONDS_ALLOWED
+
+
+def endure(worker: str, times: int) -> None:
+    """Print what so many leave behind."""
+    core, load_core = cores()
+    if load_core is not None:
+        os.sched_setaffinity(0, {load_core})
+    with running(worker, core) as started:
+        come_and_go(started.port, LEAVERS)
+        time.sleep(1)
+        first = started.usage()
+        print(f"{worker}: {first}", flush=True)
+        for step in range(1, STEPS + 1):
+            come_and_go(started.port, times // STEPS)
+            grown = started.usage().kilobytes - first.kilobytes
+            print(f"  after {times // STEPS * step}: {grown:+} kB", flush=True)
+        time.sleep(1)
+        held = started.usage().descriptors - first.descriptors
+        print(f"  in the end: {held:+} descriptors", flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--idle", type=int, default=IDLE)
+    parser.add_argument("--endurance", type=int, metavar="TIMES")
+    parser.add_argument("--only", nargs="+", choices=WORKERS, default=list(WORKERS))
+    options = parser.parse_args(arguments)
+    try:
+        raise_descriptor_limit(options.idle)
+        if options.endurance is None:
+            return 0 if beside_idle(options.idle) else 1
+        for worker in options.only:
+            endure(worker, options.endurance)
+    except BenchmarkError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
