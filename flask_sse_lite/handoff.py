@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from .descriptors import first_descriptor
@@ -30,7 +31,12 @@ def take_connection(server: Server, sent: int) -> tuple[int, bool]:
     :raises Refusal: when it stays with the server.
     """
     server.check(sent)
-    theirs = _plain_descriptor(server.socket())
+    sock = server.socket()
+    theirs = _plain_descriptor(sock)
+    if not isinstance(sock, int):
+        with suppress(OSError):  # A Unix socket has no such thing.
+            # An event is not to wait for the client's word that it has the one before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         ours = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, first_descriptor())
     except OSError as error:

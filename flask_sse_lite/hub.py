@@ -53,6 +53,13 @@ WAKES_PER_TURN = 64
 #: Seconds that a process which exits waits for its streams' proper ends.
 EXIT_GRACE = 2.0
 
+#: The share of a heartbeat's time after which the first of a group get theirs.
+LEAST_SPREAD = 0.5
+
+#: Seconds between two questions for how many streams there is room. The answer hardly
+#: ever changes, and twice per stream it would be a tenth of what a stream costs.
+ROOM_KNOWN = 1.0
+
 #: Spreads consecutive numbers evenly.
 GOLDEN_RATIO = 0.618034
 
@@ -87,6 +94,9 @@ class Hub:
         self._connections: dict[int, Connection] = {}
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
+        # Anybody's: what comes of a race is the same.
+        self._room = 0
+        self._room_known_until = 0.0
 
     def __len__(self) -> int:
         served = len(self._iterated) + len(self._connections)
@@ -95,13 +105,24 @@ class Hub:
     def limit(self, settings: Settings) -> int:
         """How many streams there may be: as many as is set, or as the process has
         descriptors for."""
-        return settings.max_connections or room_for_streams(gunicorn.connections())
+        if settings.max_connections:
+            return settings.max_connections
+        now = time.monotonic()
+        if now >= self._room_known_until:
+            self._room = room_for_streams(gunicorn.connections())
+            self._room_known_until = now + ROOM_KNOWN
+        return self._room
 
     def listeners(self, log: Log, channel: str) -> int:
         """How many streams of a channel there are."""
         return self._listeners[log, channel]
 
     # For others to call
+
+    def is_full(self, settings: Settings) -> bool:
+        """Whether there is no place for another stream."""
+        with self._lock:
+            return len(self) >= self.limit(settings)
 
     def arrive(self, stream: object, settings: Settings) -> bool:
         """Keep a place for a stream that begins, until it is added, adopted or
@@ -189,7 +210,14 @@ class Hub:
             self._newcomers.append(connection)
             self._count(connection.log, connection.cursor.channels, 1)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
-        self._wake()
+        # Where others listen to the same, and it has nothing to catch up with, it can
+        # wait until they get something, or for the next look: to wake the loop costs as
+        # much as all else here.
+        is_next = connection.cursor.position == connection.log.sequence
+        if not (
+            is_next and (connection.log, connection.cursor.channels) in self._groups
+        ):
+            self._wake()
 
     def tell(self, readers: Readers) -> None:
         """There is something new for these."""
@@ -352,15 +380,22 @@ class Hub:
 
     def _look_at(self, group: Group) -> None:
         now = time.monotonic()
-        if group.cursor.position != group.log.sequence:
+        heartbeat = group.settings.heartbeat
+        if now - group.sent_at < heartbeat * LEAST_SPREAD:
+            return  # Ten thousand groups that had events cost nothing here.
+        silent = [
+            connection
+            for connection in group.members
+            if now - max(group.sent_at, connection.beat_at)
+            # Those that got the last event together are not to beat together.
+            >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
+        ]
+        if silent and group.cursor.position != group.log.sequence:
             self._deliver(group)  # Others' events moved the log on: see how far.
         position = group.cursor.position
-        for connection in list(group.members):
-            silent = now - max(group.sent_at, connection.beat_at)
-            # Those that got the last event together are not to beat together.
-            spread = 0.5 + connection.descriptor * GOLDEN_RATIO % 0.5
-            if silent < group.settings.heartbeat * spread:
-                continue
+        for connection in silent:
+            if connection.group is not group:
+                continue  # It has left meanwhile.
             connection.beat_at = now
             data = HEARTBEAT
             named_for = now - max(group.sent_at, connection.named_at)
@@ -520,8 +555,10 @@ class Hub:
             return
         group.members.discard(connection)
         if not group.members:
-            group.log.unwatch(group.channels, group.tell)
             self._groups.pop((group.log, group.channels), None)
+            group.log.unwatch(group.channels, group.tell)
+            if self._newcomers:
+                self._wake()  # They may have counted on this group.
 
     def _end(self, connection: Connection) -> None:
         self._remove(connection, properly=True)

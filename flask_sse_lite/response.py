@@ -146,7 +146,7 @@ def last_event_id() -> str:
     """The id that the request resumes from, or nothing. The header goes before the
     query: on a reconnect a browser repeats the query of the page's making, and the
     header alone is up to date."""
-    header = request.headers.get("Last-Event-ID", "")
+    header: str = request.environ.get("HTTP_LAST_EVENT_ID", "")
     try:
         # WSGI shows bytes as latin-1, and what the client sent is UTF-8.
         header = header.encode("latin-1").decode()

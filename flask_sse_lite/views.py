@@ -136,7 +136,7 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
     hub = current_hub()
     if hub.is_stopping:
         return _come_back(channels.settings.retry)
-    if len(hub) >= hub.limit(channels.settings):
+    if hub.is_full(channels.settings):
         # Those that arrive at this very moment are counted when they begin.
         return _come_back(RETRY_WHEN_FULL)
     try:

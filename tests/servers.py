@@ -2,7 +2,8 @@
 a client that sees what they put on the wire.
 
 Here lives how a server is started, asked and ended, whichever it is: one more is one
-more line in ``COMMANDS``. What is to hold of them stands in the tests.
+more line in ``COMMANDS``, and one in ``KINDS`` with what is peculiar to it. What is to
+hold of them stands in the tests.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import shlex
+import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
@@ -63,11 +67,130 @@ COMMANDS = {
     "gevent.pywsgi": "-m tests.applications.pywsgi {host} {port} {app}",
     "cheroot": "-m cheroot {app} --bind {host}:{port} {options}",
     "werkzeug": "-m flask --app {app} run --host {host} --port {port} {options}",
+    "waitress": "-m waitress --threads 32 --listen {host}:{port} {options} {app}",
+    "program": "-m tests.applications.programs {host} {port} {app} {options}",
     "uWSGI": "{scripts}/uwsgi --http-socket {host}:{port} " + _UWSGI,
     "uWSGI behind its router": "{scripts}/uwsgi --http {host}:{port} " + _UWSGI,
 }
 
+#: Numbers for channels that no other test has.
+_rooms = count()
+
 T = TypeVar("T")
+
+
+class Kind(NamedTuple):
+    """A kind of server, which way streams go there, and what is peculiar to it."""
+
+    #: One of ``COMMANDS``.
+    server: str
+    #: The hub takes the streams' connections over. Otherwise the server iterates them.
+    hands_off: bool = True
+    #: More of its command line.
+    options: str = ""
+    #: What it holds for each request that it is busy with, and for no longer, as
+    #: ``stats`` names it. (A pool of threads stays.)
+    holds: str = "descriptors"
+    #: Its connections serve one request after another.
+    keeps_alive: bool = True
+    #: That is so after a HEAD for what has no length, too.
+    keeps_alive_after_head: bool = True
+    #: What clients say behind a request reaches the worker.
+    hears: bool = True
+    #: The versions of HTTP in which it sends a stream in chunks.
+    chunks: tuple[str, ...] = ("1.1",)
+    #: When it is told to stop, it lets its streams come to their proper end.
+    ends_properly: bool = True
+    #: What it logs of a request for a stream, with ``{target}`` for what was asked
+    #: for; nothing where it logs no requests.
+    access_line: str = ""
+
+    def __str__(self) -> str:
+        return self.server if self.hands_off else f"{self.server}, iterated"
+
+    def serve(
+        self, *, heartbeat: float, options: str = "", **config: Any
+    ) -> AbstractContextManager[Server]:
+        config |= {"SSE_HEARTBEAT": heartbeat}
+        if not self.hands_off:
+            config["SSE_HANDOFF"] = False
+        return serve(self.server, options=f"{self.options} {options}", **config)
+
+
+_LOGGED = "--access-logfile -"
+_LINE = '"GET {target} HTTP/1.1" 200 '
+
+#: All servers of ``COMMANDS`` with their connections handed over, with as few threads
+#: as they take.
+HANDED_OFF = [
+    Kind("gunicorn sync", options=_LOGGED, keeps_alive=False, access_line=_LINE),
+    Kind(
+        "gunicorn gthread",
+        options=f"-k gthread --threads 2 {_LOGGED}",
+        access_line=_LINE,
+    ),
+    Kind("gunicorn gevent", options=_LOGGED, holds="greenlets", access_line=_LINE),
+    Kind(
+        "gunicorn gevent_pywsgi",
+        options=_LOGGED,
+        holds="greenlets",
+        keeps_alive_after_head=False,
+        # Where the status belongs, gunicorn has the first word of an error that
+        # gevent met, here of a dead socket.
+        access_line='"GET {target} HTTP/1.1" (200|socket) ',
+    ),
+    Kind(
+        "gevent.pywsgi",
+        holds="greenlets",
+        # It answers a HEAD with a last chunk behind the head, which nobody expects.
+        keeps_alive_after_head=False,
+        access_line=_LINE,
+    ),
+    # A signal ends it there and then.
+    Kind("cheroot", keeps_alive_after_head=False, ends_properly=False),
+    Kind(
+        "werkzeug",
+        holds="threads",
+        keeps_alive=False,
+        # It looks at its own version of HTTP, not at the client's.
+        chunks=("1.0", "1.1"),
+        # So does a signal here.
+        ends_properly=False,
+        access_line=_LINE,
+    ),
+    # It frames nothing: the end of a stream is the end of its connection.
+    *(
+        Kind(
+            server,
+            keeps_alive=False,
+            hears=hears,
+            chunks=(),
+            access_line="GET {target} => generated [0-9]+ bytes .*HTTP/1.1 200",
+        )
+        # The router throws away by itself what it was not told to expect.
+        for server, hears in {"uWSGI": True, "uWSGI behind its router": False}.items()
+    ),
+]
+
+#: Servers that iterate the streams themselves, with room for the tests' many. Not
+#: gunicorn's sync worker: there the first such stream is all that the worker does.
+ITERATED = [
+    Kind(
+        "gunicorn gthread",
+        hands_off=False,
+        options=_LOGGED,
+        access_line=_LINE,
+    ),
+    Kind(
+        "gunicorn gevent",
+        hands_off=False,
+        options=_LOGGED,
+        holds="greenlets",
+        access_line=_LINE,
+    ),
+]
+
+KINDS = [*HANDED_OFF, *ITERATED]
 
 
 def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
@@ -84,12 +207,27 @@ def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
 
 
 @contextmanager
+def descriptor_limit(limit: int | None) -> Iterator[None]:
+    """Have this process, and what it starts meanwhile, have so many file descriptors
+    at most; None for as many as there can be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit or hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
 def serve(
     kind: str,
     *,
     app: str = CHANNELS,
     options: str = "",
+    tls: ssl.SSLContext | None = None,
     folder: Path = ROOT,
+    python: Sequence[str] = (),
+    speaking: type[Server] | None = None,
     **config: Any,
 ) -> Iterator[Server]:
     """A server that answers, until the end of the block.
@@ -97,14 +235,74 @@ def serve(
     :param kind: one of ``COMMANDS``.
     :param app: what it serves, as ``module:variable``.
     :param options: more of the command line.
+    :param tls: how its clients speak to it, where it is told to speak TLS.
     :param folder: where it starts.
+    :param python: how another interpreter than ours is run: its path, and options.
+    :param speaking: asks it in another protocol than HTTP.
     :param config: the application's configuration.
     """
-    with TemporaryDirectory(prefix="server-") as home, _reserved_port() as port:
+    with TemporaryDirectory(prefix="server-") as home, reserved_port() as port:
         command = COMMANDS[kind].format(
             host=HOST, port=port, options=options, app=app, scripts=SCRIPTS
         )
-        server = Server(port, shlex.split(command), folder, _environment(home, config))
+        words = [*python, *shlex.split(command)]
+        made = speaking or Server
+        server = made(port, words, folder, _environment(home, config), tls)
+        try:
+            server.start()
+            with server.watched():
+                yield server
+        finally:
+            server.stop()
+
+
+#: nginx, if it is installed. Debian has it where only root looks for programs.
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+_NGINX_CONFIGURATION = """
+daemon off;
+master_process off;
+pid {home}/pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    uwsgi_temp_path {home}/uwsgi;
+    fastcgi_temp_path {home}/fastcgi;
+    scgi_temp_path {home}/scgi;
+    upstream application {{
+        server {upstream};
+        keepalive 16;
+    }}
+    server {{
+        listen {host}:{port};
+        location / {{
+            {location}
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx(upstream: str, location: str) -> Iterator[Server]:
+    """nginx in front of a server that runs, until the end of the block.
+
+    :param upstream: the server's address.
+    :param location: how nginx passes all requests on to it, in its own words, which
+        call the server ``application``.
+    """
+    assert NGINX
+    with TemporaryDirectory(prefix="nginx-") as home, reserved_port() as port:
+        configuration = Path(home, "nginx.conf")
+        configuration.write_text(
+            _NGINX_CONFIGURATION.format(
+                home=home, host=HOST, port=port, upstream=upstream, location=location
+            )
+        )
+        command = [NGINX, "-p", home, "-e", "stderr", "-c", str(configuration)]
+        server = Server(port, command, ROOT, _environment(home, {}), None)
         try:
             server.start()
             with server.watched():
@@ -114,7 +312,7 @@ def serve(
 
 
 @contextmanager
-def _reserved_port() -> Iterator[int]:
+def reserved_port() -> Iterator[int]:
     """A port that nobody else is given. A server that allows its address to be used
     again can listen there, as what holds it never does; so can its successor."""
     with socket.socket() as holder:
@@ -152,9 +350,11 @@ class Server:
         command: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.port = port
-        self.url = f"http://{HOST}:{port}"
+        self.tls = tls
+        self.url = f"{'https' if tls else 'http'}://{HOST}:{port}"
         self._command = list(command)
         if not command[0].startswith("/"):
             self._command.insert(0, sys.executable)
@@ -209,6 +409,16 @@ class Server:
         with socket.socket() as client:
             return client.connect_ex((HOST, self.port)) != 0
 
+    def signal(self, number: int) -> None:
+        """Signal the process that was started: of gunicorn and uWSGI, the master."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> None:
+        """Wait until that process has ended, which it is to do by itself."""
+        assert self._process is not None
+        self._process.wait(timeout)
+
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
@@ -228,7 +438,7 @@ class Server:
 
     def request(self, method: str, target: str, body: Any = None) -> Response:
         """An ordinary request, with JSON as its body, on a connection of its own."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
+        connection = self._connection()
         try:
             headers = {"Content-Type": "application/json"}
             connection.request(method, target, json.dumps(body), headers)
@@ -236,6 +446,13 @@ class Server:
             return Response(answer.status, dict(answer.headers), answer.read())
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection(HOST, self.port, timeout=PATIENCE)
+        return http.client.HTTPSConnection(
+            HOST, self.port, timeout=PATIENCE, context=self.tls
+        )
 
     def publish(self, *events: Mapping[str, Any]) -> list[str]:
         """Publish events, each given as the arguments of ``sse.publish``.
@@ -251,10 +468,26 @@ class Server:
         target = f"/close?{urlencode({'channel': channel})}"
         assert self.request("POST", target).status == 204
 
+    @contextmanager
+    def channel(self) -> Iterator[str]:
+        """A channel that nobody else has, the end of which is that of its streams."""
+        name = f"room.{next(_rooms)}"
+        try:
+            yield name
+        finally:
+            self.close(name)
+
     def stats(self) -> dict[str, int]:
         """What the process that answers has in use."""
         numbers: dict[str, int] = json.loads(self.request("GET", "/stats").body)
         return numbers
+
+    def paths(self) -> dict[str, dict[str, int]]:
+        """How the streams of the process that answers are delivered: ``sse.stats``."""
+        paths: dict[str, dict[str, int]] = json.loads(
+            self.request("GET", "/paths").body
+        )
+        return paths
 
     def stream(
         self,
@@ -272,7 +505,7 @@ class Server:
         parameters = [("channel", channel) for channel in channels]
         if query:
             parameters.append(("last_event_id", query))
-        client = Client(self.port, receive_buffer)
+        client = Client(self.port, receive_buffer, tls=self.tls)
         headers = {"Last-Event-ID": since} if since else {}
         client.request(f"/stream?{urlencode(parameters)}", headers=headers)
         return client
@@ -281,12 +514,20 @@ class Server:
 class Client:
     """One HTTP connection, which takes nothing that is framed wrongly."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        receive_buffer: int | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((HOST, port))
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=HOST)
         self._http = h11.Connection(h11.CLIENT)
         self._body = b""
         #: All that is left of the stream, once.

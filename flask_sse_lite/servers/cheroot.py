@@ -14,6 +14,9 @@ class Cheroot(Server):
     name = "cheroot"
     owner = ("cheroot.wsgi", "Gateway")
 
+    def close_after(self) -> None:
+        self.behind.req.close_connection = True
+
     def check_sent(self, sent: int) -> None:
         if not self.behind.req.sent_headers:
             raise Refusal(CHANGED)

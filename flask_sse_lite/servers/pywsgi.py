@@ -16,6 +16,11 @@ class GeventPywsgi(Server):
 
     def close_after(self) -> None:
         self.behind.close_connection = True
+        # What it wanted to say of that it has settled already, but not yet sent.
+        self.behind.response_headers = [
+            field for field in self.headers() if field[0].lower() != b"connection"
+        ]
+        self.behind.response_headers.append((b"Connection", b"close"))
 
     def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent:

@@ -8,15 +8,16 @@ import logging
 import os
 import resource
 import signal
+import sys
 
-from flask import Flask, request
+from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
-from gevent import Greenlet
 
 from flask_sse_lite import sse
 from flask_sse_lite.hub import current_hub
 
 logging.basicConfig(format="[%(process)d] %(levelname)s %(name)s: %(message)s")
+logging.getLogger("flask_sse_lite.access").setLevel(logging.INFO)
 
 app = Flask(__name__)
 app.config.from_prefixed_env()
@@ -30,6 +31,14 @@ if app.config.get("PUBLISH_AT_IMPORT"):
 @sse.authorizer
 def may_listen(channel: str) -> bool:
     return not channel.startswith("secret")
+
+
+@app.after_request
+def sign(response: Response) -> Response:
+    """What an application adds to all its answers."""
+    response.headers["X-Signed-By"] = "the application"
+    response.headers["X-Process"] = str(os.getpid())
+    return response
 
 
 @app.post("/publish")
@@ -64,6 +73,12 @@ def page() -> ResponseReturnValue:
     return "<!doctype html><title>A page</title><link rel=icon href=data:>"
 
 
+@app.get("/paths")
+def paths() -> ResponseReturnValue:
+    """How this process's streams are delivered, and why so."""
+    return sse.stats()
+
+
 @app.get("/stats")
 def stats() -> ResponseReturnValue:
     """What the process that answers has in use."""
@@ -73,9 +88,18 @@ def stats() -> ResponseReturnValue:
         "handed_off": sum(sse.stats()["handed off"].values()),
         "iterated": sum(sse.stats()["iterated"].values()),
         "threads": len(os.listdir("/proc/self/task")),
-        "greenlets": sum(
-            isinstance(thing, Greenlet) and not thing.dead for thing in gc.get_objects()
-        ),
+        "greenlets": greenlets(),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def greenlets() -> int:
+    """Those that run. None where gevent is not in use, and perhaps not installed."""
+    gevent = sys.modules.get("gevent")
+    if gevent is None:
+        return 0
+    return sum(
+        isinstance(thing, gevent.Greenlet) and not thing.dead
+        for thing in gc.get_objects()
+    )

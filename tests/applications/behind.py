@@ -1,0 +1,125 @@
+"""The channels behind middleware of many kinds. A request says which by its parameter
+``behind``; flask-compress has a say whenever it accepts an encoding."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from flask_compress import Compress
+
+from .channels import app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    Items = Iterable[bytes]
+
+app.config["COMPRESS_MIMETYPES"] = ["text/event-stream"]
+app.config["COMPRESS_ALGORITHM_STREAMING"] = ["gzip"]
+Compress(app)
+
+
+class Body:
+    """A body that a middleware has its hand in, closed as it is to be."""
+
+    def __init__(self, items: Items, change: Callable[[Items], Items]) -> None:
+        self._items = items
+        self._changed = iter(change(items))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._changed
+
+    def close(self) -> None:
+        if hasattr(self._items, "close"):
+            self._items.close()
+
+
+def pass_through(items: Items) -> Items:
+    yield from items
+
+
+def peek(items: Items) -> Items:
+    """Ask for the first item before the server does, which must send it first."""
+    iterator = iter(items)
+    return itertools.chain([next(iterator)], iterator)
+
+
+def stay_ahead(items: Items) -> Items:
+    """Give an item away when the one behind it is there."""
+    return (one for one, _ in itertools.pairwise(itertools.chain(items, [b""])))
+
+
+def shout(items: Items) -> Items:
+    """Change every item, none in length."""
+    for item in items:
+        yield item.upper()
+
+
+def edit(items: Items) -> Items:
+    """Change what few items contain, without a change in length."""
+    for item in items:
+        yield item.replace(b"hello", b"HOWDY")
+
+
+def add(items: Items) -> Items:
+    """Change few items, in length too."""
+    for item in items:
+        yield item.replace(b"data: ", b"data: they say: ")
+
+
+def compress(items: Items) -> Items:
+    compressor = zlib.compressobj(wbits=31)
+    for item in items:
+        yield compressor.compress(item) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    yield compressor.flush()
+
+
+CHANGES: dict[str, Callable[[Items], Items]] = {
+    change.__name__: change
+    for change in (pass_through, peek, stay_ahead, shout, edit, add, compress)
+}
+
+
+def hides_write(application: WSGIApplication) -> WSGIApplication:
+    """A middleware that keeps its server's ``write`` to itself, and changes nothing."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        def start_hidden(*args: Any) -> Callable[[bytes], object]:
+            write = start_response(*args)
+
+            def hidden_write(data: bytes) -> object:
+                return write(data)
+
+            return hidden_write
+
+        return application(environ, start_hidden)
+
+    return middleware
+
+
+def behind(application: WSGIApplication) -> WSGIApplication:
+    hidden = hides_write(application)
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        [name] = parse_qs(environ["QUERY_STRING"]).get("behind", [""])
+        if name == "hides_write":
+            return hidden(environ, start_response)
+        if name not in CHANGES:
+            return application(environ, start_response)
+
+        def start(status: str, headers: Any, *args: Any) -> Callable[[bytes], object]:
+            if name == "compress":
+                headers = [*headers, ("Content-Encoding", "gzip")]
+            return start_response(status, headers, *args)
+
+        items = application(environ, start)
+        return Body(items, CHANGES[name])
+
+    return middleware
+
+
+app.wsgi_app = behind(app.wsgi_app)  # type: ignore[assignment, method-assign]
