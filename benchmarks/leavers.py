@@ -29,10 +29,9 @@ WORKERS = {
 }
 IDLE = 3000  # connections that a worker keeps alive
 LEAVERS = 1000  # in a round
-ROUNDS = 5
-LOT = 50  # that come together
-APART = 0.002  # seconds between two that leave: what each costs is not shared
-PAUSE = 0.01  # seconds before they speak: for gevent to begin to wait for that
+ROUNDS = 3
+TOGETHER = 50  # that come and leave at once in a long run; else each does by itself
+PAUSE = 0.002  # seconds before they speak: for gevent to begin to wait for that
 STEPS = 10  # times that the memory is read in a long run
 MILLISECONDS_ALLOWED = 2.0
 HTTP_SECONDS = 60
@@ -64,11 +63,10 @@ def read_until(client: socket.socket, mark: bytes) -> None:
         received += piece
 
 
-def come_and_go(port: int, times: int, *, apart: float = 0.0) -> None:
-    """Subscribe and leave, so many times, with so many seconds from one who leaves to
-    the next."""
-    for _ in range(times // LOT):
-        clients = [connect(port) for _ in range(LOT)]
+def come_and_go(port: int, times: int, *, together: int) -> None:
+    """Subscribe and leave, so many times, so many at once."""
+    for _ in range(times // together):
+        clients = [connect(port) for _ in range(together)]
         time.sleep(PAUSE)
         for client in clients:
             client.sendall(STREAM_REQUEST)
@@ -76,7 +74,6 @@ def come_and_go(port: int, times: int, *, apart: float = 0.0) -> None:
             read_until(client, b"event: stream-open\n")
         for client in clients:
             client.close()
-            time.sleep(apart)
 
 
 def milliseconds_per_leaver(started: Server) -> float:
@@ -84,7 +81,7 @@ def milliseconds_per_leaver(started: Server) -> float:
     found = []
     for _ in range(ROUNDS):
         before = started.usage().cpu_seconds
-        come_and_go(started.port, LEAVERS, apart=APART)
+        come_and_go(started.port, LEAVERS, together=1)
         found.append((started.usage().cpu_seconds - before) / LEAVERS * 1000)
     return sorted(found)[ROUNDS // 2]
 
@@ -106,7 +103,7 @@ def beside_idle(idle: int) -> bool:
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})
     with running("gevent", core) as started, ExitStack() as stack:
-        come_and_go(started.port, LEAVERS)
+        come_and_go(started.port, LEAVERS, together=TOGETHER)
         alone = milliseconds_per_leaver(started)
         for _ in range(idle):
             stack.enter_context(idle_connection(started.port))
@@ -126,12 +123,12 @@ def endure(worker: str, times: int) -> None:
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})
     with running(worker, core) as started:
-        come_and_go(started.port, LEAVERS)
+        come_and_go(started.port, LEAVERS, together=TOGETHER)
         time.sleep(1)
         first = started.usage()
         print(f"{worker}: {first}", flush=True)
         for step in range(1, STEPS + 1):
-            come_and_go(started.port, times // STEPS)
+            come_and_go(started.port, times // STEPS, together=TOGETHER)
             grown = started.usage().kilobytes - first.kilobytes
             print(f"  after {times // STEPS * step}: {grown:+} kB", flush=True)
         time.sleep(1)

@@ -207,6 +207,7 @@ class Hub:
             except BaseException:
                 close_descriptor(connection.descriptor)
                 raise
+            self._has_stopped.clear()
             self._newcomers.append(connection)
             self._count(connection.log, connection.cursor.channels, 1)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
@@ -298,8 +299,9 @@ class Hub:
             logger.exception("The hub failed; the next stream starts it again")
             with self._lock:
                 self.is_running = False
-        if self.is_stopping:
-            self._has_stopped.set()
+        with self._lock:
+            if self.is_stopping and not self.is_running:
+                self._has_stopped.set()
 
     def _turn(self, worker: object) -> bool:
         """Wait, and then do all there is to do.
@@ -309,7 +311,7 @@ class Hub:
         events = self._poller.wait(min(TICK, self._look))
         # Who has news from here on wakes again; who had before is served below.
         self._is_awake = False
-        if self.is_stopping or not getattr(worker, "alive", True):
+        if self.is_stopping or gunicorn.is_stopping(worker):
             self._stop()
         while self._newcomers:
             self._guard(self._welcome, self._newcomers[0])
@@ -354,7 +356,9 @@ class Hub:
             self._guard(self._deliver_all, group)
         for connection in list(self._connections.values()):
             self._end(connection)
-        self._has_stopped.set()
+        with self._lock:
+            if not self._newcomers and not self._connections:
+                self._has_stopped.set()
 
     def _look_around(self, now: float) -> bool:
         """Give signs of life to the silent, end the old.

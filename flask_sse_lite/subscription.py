@@ -53,6 +53,7 @@ class Subscription:
         "_is_active",
         "_is_caught_up",
         "_is_due",
+        "_is_in_main_thread",
         "_is_iterated",
         "_is_open",
         "_is_over",
@@ -108,13 +109,17 @@ class Subscription:
         :param write: what ``start_response`` returned.
         """
         try:
-            if self._settings.handoff is False:
-                raise Refusal("SSE_HANDOFF is False")
             trusted = self._settings.handoff is True
-            self._server = find_server(environ, write, trusted=trusted)
-            self._server.close_after()
+            server = find_server(environ, write, trusted=trusted)
+            server.close_after()
+            if self._settings.handoff is not False:
+                self._server = server
+                return
         except Refusal as refusal:
-            self._note(refusal)
+            if self._settings.handoff is not False:
+                self._note(refusal)
+                return
+        self._note(Refusal("SSE_HANDOFF is False"))
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -196,6 +201,7 @@ class Subscription:
         """The connection stays with the server, to the end."""
         now = time.monotonic()
         self._is_iterated = True
+        self._is_in_main_thread = threading.current_thread() is threading.main_thread()
         self._sent_at = self._named_at = now
         self._named = self._cursor.position
         if self._settings.max_age is not None:
@@ -231,6 +237,10 @@ class Subscription:
         elif now - self._sent_at >= self.heartbeat * DUE_SHARE:
             self._sent_at = now
             self._is_due = True
+            self.wake()
+        elif self._is_in_main_thread:
+            # Signals are handled by the main thread alone, which does not do so in its
+            # sleep: gunicorn has SIGTERM restart it.
             self.wake()
 
     def stop(self) -> None:

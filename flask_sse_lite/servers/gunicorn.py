@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -65,10 +66,19 @@ class TrustedGunicorn(Server):
 
 
 def current_worker() -> object:
-    """The worker whose process this is. Its ``alive`` turns False when it begins to
-    stop, whatever makes it: a signal, max_requests, its parent's end. It is the owner
-    of the handler of its signals; where there is none, something without ``alive``."""
+    """The worker whose process this is: it owns the handler of its signals. Where there
+    is none, something else."""
     return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+
+
+def is_stopping(worker: object) -> bool:
+    """Whether a worker has begun to stop: for a signal or ``max_requests``, which turn
+    its ``alive`` to False, or as its arbiter is gone, which it finds out in its own
+    time."""
+    if not getattr(worker, "alive", True):
+        return True
+    arbiter = getattr(worker, "ppid", None)
+    return isinstance(arbiter, int) and arbiter != os.getppid()
 
 
 def connections() -> int:

@@ -1,0 +1,176 @@
+"""What a token of an AI model costs: ``python benchmarks/tokens.py``.
+
+Each server in turn sends some answers at once, whose tokens come one after the other
+with a pause between them. Each token says when it was made; the client is in this
+process, and the clock is the same. How a server is run lives in measuring.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import selectors
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+
+from contenders import Contender, gunicorn
+from driver import attempt, parser, prepare
+from environments import Environment
+from lineup import FASTAPI, SSE_STARLETTE, uvicorn
+from processes import BenchmarkError, cores, free_port
+from report import table
+from server import Server, server
+
+ANSWERS = 100  # at once
+TOKENS = 1_000  # of each answer
+PAUSE = 0.01  # seconds before each token
+STALL = 30.0  # seconds without a byte: something is lost
+RECEIVE = 1 << 16
+
+TOKEN = re.compile(rb"data: ?([0-9]+) ([0-9]+)\r?\n")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A server that makes tokens, and where."""
+
+    contender: Contender
+    path: str
+    environment: Environment | None = None
+
+
+def _gevent(name: str, path: str, notes: str) -> Speaker:
+    command = gunicorn("tokens_ours:app", "--worker-class=gevent")
+    return Speaker(Contender(name, command, notes), path)
+
+
+_ALL = (
+    _gevent("ours-stream", "/tokens", "EventStream, gunicorn gevent"),
+    _gevent("ours-run", "/run", "sse.run, gunicorn gevent"),
+    Speaker(
+        Contender(
+            "sse-starlette", uvicorn("tokens_sse_starlette:app", SSE_STARLETTE), ""
+        ),
+        "/tokens",
+        SSE_STARLETTE,
+    ),
+    Speaker(
+        Contender("fastapi", uvicorn("tokens_fastapi:app", FASTAPI), ""),
+        "/tokens",
+        FASTAPI,
+    ),
+)
+SPEAKERS = {speaker.contender.name: speaker for speaker in _ALL}
+
+
+class Listener:
+    """One answer's client: which tokens came, and how late the first one was."""
+
+    def __init__(self, port: int, path: str, tokens: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        target = f"{path}?count={tokens}&pause={PAUSE}"
+        request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        self.socket.sendall(request.encode())
+        self.first_ms = 0.0
+        self._tokens = tokens
+        self._next = 0
+        self._rest = b""
+
+    def take(self) -> bool:
+        """Take what has come.
+
+        :returns: whether it is complete.
+        """
+        received = self.socket.recv(RECEIVE)
+        now = time.monotonic_ns()
+        if not received:
+            raise BenchmarkError(f"an answer ended at its token {self._next}")
+        self._rest += received
+        end = 0
+        for match in TOKEN.finditer(self._rest):
+            end = match.end()
+            number, made = int(match[1]), int(match[2])
+            if number != self._next:
+                raise BenchmarkError(f"token {number} in place of {self._next}")
+            if number == 0:
+                self.first_ms = (now - made) / 1e6
+            self._next += 1
+        self._rest = self._rest[end:]
+        return self._next == self._tokens
+
+
+def listen(port: int, path: str, answers: int, tokens: int) -> list[float]:
+    """Take some answers at once.
+
+    :returns: milliseconds from the making of each one's first token to its arrival.
+    """
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        listeners = [Listener(port, path, tokens) for _ in range(answers)]
+        for listener in listeners:
+            stack.enter_context(listener.socket)
+            selector.register(listener.socket, selectors.EVENT_READ, listener)
+        while selector.get_map():
+            ready = selector.select(STALL)
+            if not ready:
+                raise BenchmarkError("nothing more comes")
+            for key, _ in ready:
+                if key.data.take():
+                    selector.unregister(key.fileobj)
+        return [listener.first_ms for listener in listeners]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A round: the server's CPU per token, and how late first tokens were."""
+
+    cpu_us: float
+    first_ms: float
+
+
+def speak(running: Server, speaker: Speaker, answers: int) -> Spoken:
+    before = running.usage().cpu_seconds
+    late = listen(running.port, speaker.path, answers, TOKENS)
+    used = running.usage().cpu_seconds - before
+    return Spoken(used / (answers * TOKENS) * 1e6, median(late))
+
+
+def measure(speaker: Speaker, answers: int, rounds: int) -> Spoken:
+    """The medians of some rounds, behind one that is not counted."""
+    if speaker.environment:
+        speaker.environment.prepare()
+    core, _ = cores()
+    port = free_port()
+    commands = speaker.contender.command_lines(port=port, connections=answers)
+    with server(commands, port, core) as running:
+        listen(port, speaker.path, answers, 10)
+        done = [speak(running, speaker, answers) for _ in range(rounds)]
+    return Spoken(
+        median(one.cpu_us for one in done), median(one.first_ms for one in done)
+    )
+
+
+def main() -> int:
+    options = parser("Compare what tokens cost.", subscribers=ANSWERS, rounds=3)
+    options.add_argument("--only", nargs="+", choices=SPEAKERS, default=list(SPEAKERS))
+    chosen = options.parse()
+    prepare(chosen.subscribers)
+    rows = []
+
+    def take(name: str) -> None:
+        speaker = SPEAKERS[name]
+        spoken = measure(speaker, chosen.subscribers, chosen.rounds)
+        figures = (f"{spoken.cpu_us:.1f}", f"{spoken.first_ms:.2f}")
+        rows.append([name, *figures, speaker.contender.notes])
+
+    failures = attempt("measuring", chosen.only, take)
+    title = f"{chosen.subscribers} answers of {TOKENS:,} tokens at once"
+    print(table(title, ["server", "CPU µs a token", "first token ms", "notes"], rows))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

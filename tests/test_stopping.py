@@ -1,0 +1,418 @@
+"""What becomes of open streams when a server stops, reloads, or replaces a worker: each
+comes to its proper end, at once, whatever else the server is busy with."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .crowd import Crowd, Member
+from .servers import PATIENCE, Client, Server, descriptor_limit, serve, until
+
+#: The application whose requests can be slow.
+SLOW = "tests.applications.slow:app"
+
+#: Streams on one server, where it matters how many; and where it does not.
+MANY = 1000
+SOME = 100
+
+#: Longer than any test waits: no sign of life comes to anybody's help.
+NEVER = 4 * PATIENCE
+
+#: Far longer than these tests wait too: what a server would give streams that did not
+#: end by themselves, and its idle connections.
+GRACE = "--graceful-timeout 60 --keep-alive 60"
+
+#: gunicorn's workers. The first serves one request at a time.
+GUNICORNS = [
+    "gunicorn sync",
+    "gunicorn gthread",
+    "gunicorn gevent",
+    "gunicorn gevent_pywsgi",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enough_descriptors() -> Iterator[None]:
+    """For this process, and for the servers."""
+    with descriptor_limit(None):
+        yield
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell may have had us ignore interrupts, and whom we start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def gunicorn(kind: str, options: str = "", **config: Any) -> Iterator[Server]:
+    """With an endless patience for its streams."""
+    with serve(
+        kind, app=SLOW, options=f"{GRACE} {options}", SSE_HEARTBEAT=NEVER, **config
+    ) as server:
+        yield server
+
+
+def worker_of(server: Server) -> int:
+    return server.stats()["process"]
+
+
+def is_replaced(worker: int, server: Server) -> bool:
+    return worker_of(server) != worker
+
+
+def finish(server: Server) -> None:
+    """Have a worker of one thread be done with all that it was asked."""
+    with Client(server.port) as client:
+        client.request("/ping", headers={"Connection": "close"})
+        assert client.read() == b"pong"
+        assert client.socket.recv(1) == b""
+
+
+def assert_ended_properly(members: Sequence[Member], *texts: str) -> None:
+    """Each got these events, and then a proper end: neither cut nor reset."""
+    for member in members:
+        assert member.is_over
+        assert member.opening is not None
+        assert [event.data for event in member.events] == list(texts)
+        # Without chunks, the end of the connection says it.
+        assert member.is_whole or "transfer-encoding" not in member.headers
+
+
+def all_are_served_or_sent_off(members: Sequence[Member]) -> bool:
+    """Each has an event, or an answer that is at its end."""
+    return all(member.events or member.is_whole for member in members)
+
+
+# gunicorn
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*((kind, "") for kind in GUNICORNS), ("gunicorn gthread", "--preload")],
+)
+def test_a_gunicorn_that_stops_does_not_wait_for_its_streams(
+    kind: str, options: str
+) -> None:
+    with gunicorn(kind, options) as server, Crowd(server.port) as crowd:
+        members = crowd.join_all(MANY, "room")
+        server.publish({"data": "last", "channel": "room"})
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        crowd.await_ends(members)
+        print(f"{MANY} streams ended within {time.monotonic() - began:.2f} s")
+        server.wait()
+        print(f"the server ended within {time.monotonic() - began:.2f} s")
+        assert_ended_properly(members, "last")
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside"),
+    [
+        # Its only thread, and it serves no second request on a connection.
+        ("gunicorn sync", {"a slow request"}),
+        ("gunicorn sync", {"an iterated stream"}),
+        *(
+            (kind, {"a slow request", "an iterated stream", "an idle connection"})
+            for kind in GUNICORNS[1:]
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " and ".join(sorted(value)),
+)
+def test_streams_end_at_once_whatever_else_a_gunicorn_waits_for(
+    kind: str, beside: set[str], tmp_path: Path
+) -> None:
+    with (
+        gunicorn(kind, FOLDER=str(tmp_path)) as server,
+        Crowd(server.port) as crowd,
+        ExitStack() as connections,
+    ):
+        members = crowd.join_all(MANY, "room")
+        server.publish({"data": "last", "channel": "room"})
+        if "an idle connection" in beside:
+            idle = connections.enter_context(Client(server.port))
+            idle.request("/ping")
+            assert idle.read() == b"pong"
+        if "an iterated stream" in beside:
+            members += crowd.join_all(1, "another room", path="/iterated")
+        if "a slow request" in beside:
+            slow = crowd.join(path="/slow")
+            until(tmp_path.joinpath("waiting").exists)
+        began = time.monotonic()
+        server.signal(signal.SIGTERM)
+        crowd.await_ends(members)
+        print(f"{MANY} streams ended within {time.monotonic() - began:.2f} s")
+        if "a slow request" in beside:
+            assert not slow.status
+            tmp_path.joinpath("go").touch()
+            crowd.until(lambda: slow.body == b"done")
+            crowd.leave(slow)
+        connections.close()
+        server.wait()
+        assert_ended_properly(members[:MANY], "last")
+        assert_ended_properly(members[MANY:])
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_streams_that_a_gunicorn_iterates_end_when_it_stops(kind: str) -> None:
+    with (
+        gunicorn(kind, SSE_HANDOFF=False) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(1 if kind == "gunicorn sync" else 20, "room")
+        server.signal(signal.SIGTERM)
+        # The connections may outlive their streams, and a server waits for them.
+        crowd.until(lambda: all(member.is_whole for member in members))
+        for member in members:
+            assert not member.events
+            crowd.leave(member)
+        server.wait()
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_a_stream_that_begins_while_its_worker_stops_ends_too(
+    kind: str, tmp_path: Path
+) -> None:
+    with (
+        gunicorn(kind, FOLDER=str(tmp_path)) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(1, "room")
+        late = crowd.join("room", path="/late")
+        until(tmp_path.joinpath("waiting").exists)
+        server.signal(signal.SIGTERM)
+        crowd.await_ends(members)
+        tmp_path.joinpath("go").touch()
+        crowd.await_ends([late])
+        server.wait()
+        assert_ended_properly([*members, late])
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_what_was_published_before_a_stop_arrives_while_others_go_on_publishing(
+    kind: str,
+) -> None:
+    last, count = 200, 400
+    with (
+        gunicorn(kind, SSE_HISTORY=count) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(SOME, "room")
+        target = "/publish-beyond-the-stop"
+        assert server.request("POST", target, [last, count]).status == 204
+        crowd.await_ends(members)
+        for member in members:
+            texts = [str(number) for number in range(len(member.events))]
+            assert len(texts) > last
+            assert_ended_properly([member], *texts)
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_after_a_reload_all_come_back_to_the_new_worker_and_are_told_of_the_gap(
+    kind: str,
+) -> None:
+    with gunicorn(kind) as server, Crowd(server.port) as crowd:
+        members = crowd.join_all(MANY, "room")
+        (id,) = server.publish({"data": "before", "channel": "room"})
+        old = worker_of(server)
+        server.signal(signal.SIGHUP)
+        crowd.await_ends(members)
+        assert_ended_properly(members, "before")
+
+        if kind == "gunicorn gevent":
+            # It drops who connects at the moment at which it closes its socket.
+            until(lambda: f"Worker exiting (pid: {old})" in server.log())
+        back: list[Member] = []
+        while len(back) < MANY:
+            # Nobody is refused or reset; the old worker may tell some to come back.
+            some = crowd.join_all(MANY - len(back), "room", since=id)
+            crowd.until(partial(all_are_served_or_sent_off, some))
+            assert {member.status for member in some} == {200}
+            back += [member for member in some if member.events]
+        server.publish({"data": "after", "channel": "room"})
+        crowd.until(lambda: all(len(member.events) > 1 for member in back))
+        for member in back:
+            assert member.opening is not None
+            assert member.opening.id == id
+            gap, after = member.events
+            assert gap.type == "stream-gap"
+            assert gap.json == {"since": id, "channels": ["room"]}
+            assert after.data == "after"
+
+
+# gunicorn's gevent_pywsgi does not count requests.
+@pytest.mark.parametrize("kind", GUNICORNS[:3])
+def test_a_worker_that_has_served_its_last_request_ends_its_streams(kind: str) -> None:
+    with (
+        gunicorn(kind, f"--max-requests {SOME}") as server,
+        Crowd(server.port) as crowd,
+    ):
+        old = worker_of(server)
+        first = crowd.join_all(SOME // 2, "room")
+        server.publish({"data": "before", "channel": "room"})
+        # Its last request is one of these.
+        others = crowd.join_all(SOME, "room")
+        crowd.await_ends(first)
+        assert_ended_properly(first, "before")
+
+        until(partial(is_replaced, old, server))
+        server.publish({"data": "after", "channel": "room"})
+        # Some may have come to the old one when it was about to go.
+        crowd.until(partial(all_are_served_or_sent_off, others))
+        assert not any(member.is_whole and member.events for member in others)
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_a_worker_that_is_told_to_quit_ends_its_streams(kind: str) -> None:
+    with gunicorn(kind) as server:
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            with Crowd(server.port) as crowd:
+                members = crowd.join_all(SOME, "room")
+                server.publish({"data": "last", "channel": "room"})
+                worker = worker_of(server)
+                finish(server)
+                os.kill(worker, number)
+                crowd.await_ends(members)
+                assert_ended_properly(members, "last")
+            until(partial(is_replaced, worker, server))
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_a_worker_whose_arbiter_was_killed_ends_its_streams(kind: str) -> None:
+    with gunicorn(kind) as server, Crowd(server.port) as crowd:
+        members = crowd.join_all(SOME, "room")
+        server.signal(signal.SIGKILL)
+        server.wait()
+        # A worker looks for its arbiter behind a request; without one, it may take its
+        # time. This one may find it gone already.
+        with suppress(OSError):
+            server.request("GET", "/ping")
+        crowd.await_ends(members)
+        assert_ended_properly(members)
+
+
+def test_clients_are_told_to_come_back_spread_over_time() -> None:
+    with (
+        serve("gunicorn sync", SSE_HEARTBEAT=NEVER, SSE_RETRY=10_000) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(MANY, "room")
+        waits = [member.retry or 0 for member in members]
+    assert min(waits) >= 8_000
+    assert max(waits) <= 12_000
+    for low in range(8_000, 12_000, 400):
+        # A tenth of the time, for about a tenth of them.
+        assert 50 < sum(low <= wait < low + 400 for wait in waits) < 150
+
+
+# Others
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(number: signal.Signals) -> None:
+    # Where workers load the application themselves, a reload is one of theirs alone.
+    with (
+        serve("uWSGI", options="--lazy", SSE_HEARTBEAT=NEVER) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(MANY, "room")
+        server.publish({"data": "last", "channel": "room"})
+        worker = worker_of(server)
+        server.signal(number)
+        crowd.await_ends(members)
+        assert_ended_properly(members, "last")
+        if number == signal.SIGHUP:
+            until(partial(is_replaced, worker, server))
+        else:
+            server.wait()
+
+
+def test_a_gevent_server_that_stops_ends_its_streams() -> None:
+    with (
+        serve("gevent.pywsgi", SSE_HEARTBEAT=NEVER) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(MANY, "room")
+        server.publish({"data": "last", "channel": "room"})
+        server.signal(signal.SIGTERM)
+        crowd.await_ends(members)
+        server.wait()
+        assert_ended_properly(members, "last")
+
+
+def test_the_development_server_ends_its_streams_when_it_is_interrupted(
+    interruptible: None,
+) -> None:
+    with (
+        serve("werkzeug", SSE_HEARTBEAT=NEVER) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(SOME, "room")
+        server.publish({"data": "last", "channel": "room"})
+        server.signal(signal.SIGINT)
+        crowd.await_ends(members)
+        server.wait()
+        assert_ended_properly(members, "last")
+
+
+# What operators are told
+
+
+def warnings(server: Server) -> list[tuple[str, str]]:
+    """What was logged of our warnings when two streams were opened, each with the
+    process that it came from."""
+    with Crowd(server.port) as crowd:
+        crowd.join_all(2, "room")
+        return re.findall(r"\[(\d+)\] WARNING flask_sse_lite: (.*)", server.log())
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        (
+            "gunicorn sync",
+            "--max-requests 9999",
+            r"gunicorn's --max-requests is 9999\.",
+        ),
+        ("gunicorn gthread", "--max-requests 50 --preload", r"--max-requests is 50\."),
+        ("gunicorn gevent", "--max-requests 500", r"--max-requests is 500\."),
+        ("uWSGI", "--max-requests 500", r"uWSGI's --max-requests is 500\."),
+        ("uWSGI", "--workers 2 --cheaper 1", r"uWSGI runs with --cheaper 1\."),
+        ("uWSGI", "--idle 600", r"uWSGI runs with --idle 600\."),
+    ],
+)
+def test_operators_are_warned_once_of_what_ends_workers_full_of_streams(
+    kind: str, options: str, expected: str
+) -> None:
+    with serve(kind, options=options) as server:
+        found = [pid for pid, text in warnings(server) if re.search(expected, text)]
+    assert found
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("gunicorn sync", ""),
+        ("gunicorn gthread", "--max-requests 10000"),
+        # It does not count.
+        ("gunicorn gevent_pywsgi", "--max-requests 500"),
+        ("uWSGI", "--max-requests 10000"),
+        ("werkzeug", ""),
+    ],
+)
+def test_operators_are_not_warned_without_need(kind: str, options: str) -> None:
+    with serve(kind, options=options) as server:
+        assert not warnings(server)
