@@ -17,21 +17,34 @@ if VERSION is None:
 # The gevent worker needs packaging, which gunicorn's own extra does not name in all
 # versions.
 GUNICORN = ["gunicorn[gevent]>=20.1", "packaging"]
+REDIS = ["redis>=5"]
 DEMO = [*GUNICORN, "psutil>=5.9"]
 TEST = [
     *DEMO,
+    *REDIS,
     "cheroot>=10",
+    "ddtrace>=3",
+    "flask-compress>=1.17",
     "flask-cors>=4",
     "flask-login>=0.6.3",
     "h11>=0.14",
+    "h2>=4.1",
     "httpx>=0.27",
     "httpx-sse>=0.4",
     "hypothesis>=6.100",
+    "newrelic>=10",
+    "opentelemetry-instrumentation-flask>=0.49b0",
+    "opentelemetry-instrumentation-wsgi>=0.49b0",
+    "opentelemetry-sdk>=1.28",
     "playwright>=1.40",
+    "pyOpenSSL>=24",
     "pytest>=8",
     "pyuwsgi>=2.0.27",
+    "sentry-sdk[flask]>=2.20",
     "SQLAlchemy>=2",
     "sseclient-py>=1.8",
+    "trustme>=1.1",
+    "waitress>=3",
 ]
 DEV = [*TEST, "mypy>=1.10", "ruff>=0.6", "types-Flask-Cors", "types-psutil"]
 
@@ -46,7 +59,13 @@ setup(
     package_data={"flask_sse_lite": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["Flask>=3.0"],
-    extras_require={"gunicorn": GUNICORN, "demo": DEMO, "test": TEST, "dev": DEV},
+    extras_require={
+        "gunicorn": GUNICORN,
+        "redis": REDIS,
+        "demo": DEMO,
+        "test": TEST,
+        "dev": DEV,
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Environment :: Web Environment",

@@ -21,16 +21,51 @@ if sys.platform != "win32":
     import fcntl
 
 
-def take_connection(server: Server, sent: int) -> tuple[int, bool]:
+#: Packages that iterate a body, and are known to leave it as it is.
+TRANSPARENT = ("ddtrace", "opentelemetry", "sentry_sdk", "werkzeug")
+
+_OURS = __name__.partition(".")[0]
+
+
+def check_readers(server: Server) -> None:
+    """Make sure that the server itself asks for more, or somebody who is known to pass
+    on all he gets: others may change what comes later, whatever they did so far. To be
+    called from within the iterable's ``__next__``.
+
+    :raises Refusal: naming who iterates the body.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if _is_in(module, server.home):
+            return
+        if not _is_in(module, (_OURS, *TRANSPARENT)):
+            raise Refusal(
+                "a middleware iterates the body, and may change it (SSE_HANDOFF = "
+                f"True if it does not): {module}.{frame.f_code.co_name}",
+                is_remediable=True,
+            )
+        frame = frame.f_back  # type: ignore[assignment]
+    # uWSGI's threads have nothing of Python's below them.
+
+
+def _is_in(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in packages)
+
+
+def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, bool]:
     """Take the connection from its server, which from then on holds a dead one: it will
     find its client gone, and be done with it. To be called in the thread that serves
     the response, when the server has sent what it was given and asks for more.
 
     :param sent: bytes of the body that it was given.
+    :param trusted: whether it is vouched for that nobody changes the body.
     :returns: the connection's descriptor, now ours, and whether its body is chunked.
     :raises Refusal: when it stays with the server.
     """
     server.check(sent)
+    if not trusted:
+        check_readers(server)
     sock = server.socket()
     theirs = _plain_descriptor(sock)
     if not isinstance(sock, int):

@@ -57,6 +57,7 @@ class Subscription:
         "_is_iterated",
         "_is_open",
         "_is_over",
+        "_is_started",
         "_is_stopping",
         "_named",
         "_named_at",
@@ -75,7 +76,7 @@ class Subscription:
         self._server: Server | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
-        self._is_open = False
+        self._is_open = self._is_started = False
         #: The server iterates this to the end.
         self._is_iterated = False
         #: Events were sent since the hub last looked.
@@ -108,6 +109,7 @@ class Subscription:
 
         :param write: what ``start_response`` returned.
         """
+        self._is_started = True
         try:
             trusted = self._settings.handoff is True
             server = find_server(environ, write, trusted=trusted)
@@ -163,6 +165,9 @@ class Subscription:
                 return come_back(spread_retry(RETRY_WHEN_FULL))
             data = opening(self.log, self._cursor, self._settings)
             self._opening = len(data)
+            if not self._is_started:
+                # Nor was it asked, then, whether that is wanted.
+                self._note(Refusal("something has taken the body to itself"))
             if self._server is None:
                 self._iterate()
             return data
@@ -178,7 +183,10 @@ class Subscription:
         self._server = None
         hub = current_hub()
         try:
-            descriptor, chunked = take_connection(server, self._opening)
+            trusted = self._settings.handoff is True
+            descriptor, chunked = take_connection(
+                server, self._opening, trusted=trusted
+            )
         except Refusal as refusal:
             self._note(refusal)
             self._iterate()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from .server import CHANGED, Refusal, Server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class Cheroot(Server):
@@ -13,12 +16,29 @@ class Cheroot(Server):
 
     name = "cheroot"
     owner = ("cheroot.wsgi", "Gateway")
+    home = ("cheroot.wsgi",)
+
+    def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
+        super().__init__(environ, write)
+        # By earlier responses on the same connection.
+        self._written = self._count()
+
+    def _count(self) -> int:
+        """Bytes sent on this connection so far. Its class of TLS has no count."""
+        count: int = getattr(self.behind.req.conn.wfile, "bytes_written", 0)
+        return count
 
     def close_after(self) -> None:
         self.behind.req.close_connection = True
 
     def check_sent(self, sent: int) -> None:
-        if not self.behind.req.sent_headers:
+        request = self.behind.req
+        if not request.sent_headers:
+            raise Refusal(CHANGED)
+        status_line = len(request.server.protocol) + len(request.status) + 3
+        fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
+        framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0
+        if self._count() - self._written != status_line + fields + 2 + framing + sent:
             raise Refusal(CHANGED)
 
     def headers(self) -> Iterable[tuple[Any, Any]]:

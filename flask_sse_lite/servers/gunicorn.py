@@ -24,6 +24,7 @@ class Gunicorn(Server):
 
     name = "gunicorn"
     owner = ("gunicorn.http.wsgi", "Response")
+    home = ("gunicorn",)
 
     def close_after(self) -> None:
         self.behind.force_close()
@@ -47,6 +48,7 @@ class TrustedGunicorn(Server):
     that nothing on the way changes the body (``SSE_HANDOFF = True``)."""
 
     name = "gunicorn, trusted"
+    home = ("gunicorn",)
 
     @classmethod
     def is_meant(cls, environ: WSGIEnvironment) -> bool:

@@ -13,6 +13,7 @@ class GeventPywsgi(Server):
 
     name = "gevent.pywsgi"
     owner = ("gevent.pywsgi", "WSGIHandler")
+    home = ("gevent.pywsgi",)
 
     def close_after(self) -> None:
         self.behind.close_connection = True

@@ -43,6 +43,8 @@ class Server:
     name: ClassVar[str]
     #: Where the class of the object behind ``write`` is defined, and its name.
     owner: ClassVar[tuple[str, str]]
+    #: Where its own code lies that iterates a response.
+    home: ClassVar[tuple[str, ...]]
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         self.environ = environ
@@ -65,10 +67,10 @@ class Server:
         :param sent: bytes of the body that we gave.
         :raises Refusal: when it is otherwise, or cannot be known.
         """
-        self.check_sent(sent)
         for name, _ in self.headers():
             if name.lower() in ("content-encoding", b"content-encoding"):
                 raise Refusal("the body has a Content-Encoding", is_remediable=True)
+        self.check_sent(sent)
 
     def check_sent(self, sent: int) -> None:
         """Of ``check``, what differs between servers."""
@@ -102,5 +104,6 @@ def too_few_requests(option: str, limit: int) -> str:
 
 
 def name_of(function: object) -> str:
-    """What a function or a callable object is called where it is defined."""
-    return str(getattr(function, "__qualname__", type(function).__qualname__))
+    """What a function or a callable object is called, and where it is defined."""
+    thing = function if hasattr(function, "__qualname__") else type(function)
+    return f"{thing.__module__}.{thing.__qualname__}"

@@ -7,10 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .server import ENOUGH_REQUESTS, Refusal, Server, name_of, too_few_requests
+from .server import ENOUGH_REQUESTS, Refusal, Server, too_few_requests
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+
+#: Options for sockets at which uWSGI's workers do TLS themselves.
+_TLS_SOCKETS = ("https-socket", "ssl-socket", "suwsgi-socket")
 
 
 class UWSGI(Server):
@@ -18,10 +22,12 @@ class UWSGI(Server):
     and what goes to the socket is the plain body."""
 
     name = "uWSGI"
+    home = ("__main__",)
 
     @classmethod
     def is_behind(cls, write: Callable[..., Any]) -> bool:
-        return "uwsgi" in sys.modules and name_of(write) == "uwsgi_write"
+        name = getattr(write, "__name__", "")
+        return "uwsgi" in sys.modules and name == "uwsgi_write"
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         super().__init__(environ, write)
@@ -33,7 +39,7 @@ class UWSGI(Server):
         if not getattr(uwsgi, "has_threads", False):
             # Without them the interpreter stands still between two requests.
             raise Refusal("uWSGI runs without --enable-threads", is_remediable=True)
-        if any(option.startswith("https-socket") for option in uwsgi.opt):
+        if not uwsgi.opt.keys().isdisjoint(_TLS_SOCKETS):
             raise Refusal("the server itself ends TLS")
 
     def socket(self) -> Any:

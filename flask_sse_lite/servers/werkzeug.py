@@ -13,6 +13,7 @@ class Werkzeug(Server):
     ``write``."""
 
     name = "werkzeug"
+    home = ("werkzeug.serving",)
 
     @classmethod
     def is_behind(cls, write: Callable[..., Any]) -> bool:
@@ -28,7 +29,7 @@ class Werkzeug(Server):
             raise Refusal("werkzeug forks a process for each request")
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        return list(self._known("headers_sent"))
+        return list(self._known("headers_set"))
 
     def socket(self) -> Any:
         return self.environ.get("werkzeug.socket")

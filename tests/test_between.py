@@ -1,0 +1,321 @@
+"""Who stands between the application and its server: error reporters and tracers, which
+must neither cost the handoff nor be told of errors, and middleware that has its hand in
+the body, behind which a stream stays with its server and arrives as it was changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import product
+from urllib.parse import urlencode
+
+import pytest
+
+from .servers import HANDED_OFF, PATIENCE, SCRIPTS, Client, Server, serve, until
+
+#: Longer than any test waits: no sign of life comes to anyone's help.
+NEVER = 4 * PATIENCE
+
+#: What is behind a warning that streams are not handed off.
+WARNING = re.compile(r"WARNING flask_sse_lite: .*cannot be handed off.*")
+
+KINDS = {kind.server: kind for kind in HANDED_OFF}
+
+GUNICORN = ["gunicorn sync", "gunicorn gthread", "gunicorn gevent"]
+
+#: Reporters that start the server.
+DDTRACE = (f"{SCRIPTS}/ddtrace-run", sys.executable)
+NEWRELIC = (f"{SCRIPTS}/newrelic-admin", "run-program", sys.executable)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_leaves_the_machine(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Where reporters would report to: a port that nobody listens on, or nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DD_TRACE_AGENT_URL", "http://127.0.0.1:9")
+        patch.setenv("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false")
+        patch.setenv("DD_REMOTE_CONFIGURATION_ENABLED", "false")
+        # It leaves files there.
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("reporters")))
+        # It plays its whole part, with a collector that it imagines.
+        patch.setenv("NEW_RELIC_DEVELOPER_MODE", "true")
+        patch.setenv("NEW_RELIC_LOG", "stderr")
+        yield
+
+
+# Reporters
+
+
+def reports(server: Server) -> dict[str, int]:
+    counts: dict[str, int] = json.loads(server.request("GET", "/reports").body)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("reporter", "server_kind"),
+    [
+        *product(["sentry", "opentelemetry", "ddtrace"], GUNICORN),
+        *product(["sentry"], ["gevent.pywsgi", "cheroot", "werkzeug", "uWSGI"]),
+    ],
+)
+def test_a_reporter_costs_no_handoff_and_is_told_of_no_error(
+    reporter: str, server_kind: str
+) -> None:
+    """It sees each request end when its stream begins."""
+    options = KINDS[server_kind].options
+    if reporter == "ddtrace":
+        # Under it, gunicorn's control server ends with a traceback of its own.
+        options += " --no-control-socket"
+    with (
+        serve(
+            server_kind,
+            app=f"tests.applications.with_{reporter}:app",
+            options=options,
+            python=DDTRACE if reporter == "ddtrace" else (),
+            SSE_HEARTBEAT=NEVER,
+        ) as server,
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(server.stream("room")) for _ in range(4)]
+        until(lambda: server.stats()["handed_off"] == 4)
+        assert server.paths()["iterated"] == {}
+        assert until(lambda: reports(server)["streams"] == 4)
+        server.publish({"data": "x", "channel": "room"})
+        for client in clients:
+            assert [event.data for event in client.take(1)] == ["x"]
+
+        leaving, resetting, staying, ended = clients
+        leaving.leave()
+        resetting.reset()
+        until(lambda: server.stats()["streams"] == 2)
+        server.publish({"data": "y", "channel": "room"})
+        for client in (staying, ended):
+            assert [event.data for event in client.take(1)] == ["y"]
+        server.close("room")
+        assert [event.type for event in staying.events] == ["stream-end"]
+        stack.enter_context(server.stream("another room"))
+        until(lambda: server.stats()["streams"] == 1)
+        until(lambda: reports(server)["streams"] == 5)
+        assert reports(server)["errors"] == 0
+        # And it would tell.
+        assert server.request("GET", "/fail").status == 204
+        until(lambda: reports(server)["errors"] == 1)
+        server.stop()
+        assert not re.search("error|exception", server.log(), re.IGNORECASE)
+
+
+# Those who hide the server's write
+
+
+@pytest.mark.parametrize("server_kind", ["gunicorn gthread", "gunicorn gevent"])
+def test_behind_newrelic_the_server_iterates_and_one_warning_says_so(
+    server_kind: str,
+) -> None:
+    with (
+        serve(server_kind, python=NEWRELIC, SSE_HEARTBEAT=NEVER) as server,
+        ExitStack() as stack,
+    ):
+        # It hides nothing until it is ready.
+        until(lambda: "Reporting to" in server.log())
+        clients = [stack.enter_context(server.stream("room")) for _ in range(3)]
+        until(lambda: server.stats()["iterated"] == 3)
+        server.publish({"data": "x", "channel": "room"})
+        server.close("room")
+        for client in clients:
+            types = [event.type for event in client.events]
+            assert types == ["stream-open", None, "stream-end"]
+        assert server.paths()["handed off"] == {}
+        [warning] = WARNING.findall(server.log())
+        assert "newrelic" in warning
+        assert "SSE_HANDOFF" in warning
+
+
+@pytest.mark.parametrize(
+    ("middleware", "server_kind"),
+    [("hides_write", "gunicorn gevent"), ("pass_through", "gunicorn gthread")],
+)
+@pytest.mark.parametrize("is_allowed", ["auto", True, False])
+def test_behind_an_unknown_middleware_the_setting_decides(
+    middleware: str, server_kind: str, is_allowed: str | bool
+) -> None:
+    """One that might change the body, for all that can be seen, and does not. The
+    warning is only for those who have not decided."""
+    with (
+        serve(
+            server_kind,
+            app="tests.applications.behind:app",
+            SSE_HEARTBEAT=NEVER,
+            SSE_HANDOFF=is_allowed,
+        ) as server,
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(server.port)) for _ in range(3)]
+        for client in clients:
+            client.request(f"/stream?channel=room&behind={middleware}")
+        way, other = ("handed_off", "iterated")[:: 1 if is_allowed is True else -1]
+        until(lambda: server.stats()[way] == 3)
+        assert server.stats()[other] == 0
+        server.publish({"data": "x", "channel": "room"})
+        server.close("room")
+        for client in clients:
+            types = [event.type for event in client.events]
+            assert types == ["stream-open", None, "stream-end"]
+        warnings = WARNING.findall(server.log())
+        assert len(warnings) == (is_allowed == "auto")
+        assert all("tests.applications.behind" in warning for warning in warnings)
+        assert all("SSE_HANDOFF" in warning for warning in warnings)
+
+
+def test_who_forbids_it_is_obeyed_where_it_would_be_possible() -> None:
+    with (
+        serve("gunicorn gevent", SSE_HEARTBEAT=NEVER, SSE_HANDOFF=False) as server,
+        server.stream("room") as client,
+    ):
+        until(lambda: server.stats()["iterated"] == 1)
+        assert server.paths()["iterated"] == {"SSE_HANDOFF is False": 1}
+        server.close("room")
+        assert [event.type for event in client.events] == ["stream-open", "stream-end"]
+        assert not WARNING.search(server.log())
+
+
+# Those who have a hand in the body
+
+#: All but gunicorn's sync worker, which has time for one such stream alone.
+PATIENT = [server for server in KINDS if server != "gunicorn sync"]
+
+
+@pytest.fixture(scope="module", params=PATIENT)
+def crowded_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    kind = KINDS[request.param]
+    with serve(
+        request.param,
+        app="tests.applications.behind:app",
+        # Those that are iterated need a thread each.
+        options=kind.options.replace("--threads 2", "--threads 8"),
+        SSE_HEARTBEAT=NEVER,
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def crowded(crowded_server: Server) -> Iterator[Server]:
+    with crowded_server.watched():
+        yield crowded_server
+
+
+Change = Callable[[bytes], bytes]
+
+
+def unchanged(body: bytes) -> bytes:
+    return body
+
+
+def gunzipped(body: bytes) -> bytes:
+    decompressor = zlib.decompressobj(wbits=31)
+    whole = decompressor.decompress(body) + decompressor.flush()
+    assert decompressor.eof
+    return whole
+
+
+AS_IT_IS = (unchanged, unchanged)
+ADDED = b"data: they say: "
+CHANGED = "the body"
+ENCODED = f"Content-Encoding|{CHANGED}"
+
+
+#: What is in between, what encoding the client accepts, why the stream is not handed
+#: off, and what becomes of its bytes, there and back.
+MIDDLEWARE: list[tuple[str, str, str, Change, Change]] = [
+    ("pass_through", "", f"{CHANGED}.*tests.applications.behind", *AS_IT_IS),
+    ("peek", "", "", *AS_IT_IS),
+    ("stay_ahead", "", CHANGED, *AS_IT_IS),
+    ("shout", "", CHANGED, bytes.upper, unchanged),
+    ("edit", "", CHANGED, lambda body: body.replace(b"hello", b"HOWDY"), unchanged),
+    ("add", "", CHANGED, lambda body: body.replace(b"data: ", ADDED), unchanged),
+    ("compress", "", ENCODED, unchanged, gunzipped),
+    ("flask-compress", "gzip", "", unchanged, gunzipped),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "reason", "change", "decode"),
+    MIDDLEWARE,
+    ids=[name for name, *_ in MIDDLEWARE],
+)
+def test_a_stream_arrives_once_and_whole_and_as_a_middleware_changed_it(
+    crowded: Server,
+    name: str,
+    accepted: str,
+    reason: str,
+    change: Change,
+    decode: Change,
+) -> None:
+    headers = {"Accept-Encoding": accepted} if accepted else {}
+    with (
+        crowded.channel() as channel,
+        Client(crowded.port) as witness,
+        Client(crowded.port) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def receive() -> bytes:
+            client.request(f"{target}&behind={name}", headers=headers)
+            return read_all(client)
+
+        # One that stays an item ahead is to have some to begin with.
+        texts = ["a beginning", "hello", "hello again"]
+        since, *_ = crowded.publish(*({"data": t, "channel": channel} for t in texts))
+        target = f"/stream?{urlencode({'channel': channel, 'last_event_id': since})}"
+        already = sum(ways_gone(crowded).values())
+        witness.request(target)
+        before = until_noted(crowded, already + 1)
+        # Some keep even the head until the end.
+        receiving = pool.submit(receive)
+        after = until_noted(crowded, already + 2)
+        crowded.publish({"data": "goodbye, hello", "channel": channel})
+        crowded.close(channel)
+        original = read_all(witness)
+        received = decode(receiving.result())
+    assert original.count(b"hello") == 3
+    assert without_opening(received) == change(without_opening(original))
+    [noted] = [way for way, number in after.items() if number != before.get(way, 0)]
+    assert noted[0] == ("handed off" if name == "peek" else "iterated")
+    assert re.search(reason, noted[1])
+
+
+def ways_gone(server: Server) -> dict[tuple[str, str], int]:
+    """How often each way was gone for each reason."""
+    paths = server.paths()
+    return {
+        (way, reason): number
+        for way in ("handed off", "iterated")
+        for reason, number in paths[way].items()
+    }
+
+
+def until_noted(server: Server, count: int) -> dict[tuple[str, str], int]:
+    """The same, once there are so many of them in all."""
+
+    def noted() -> dict[tuple[str, str], int]:
+        ways = ways_gone(server)
+        return ways if sum(ways.values()) == count else {}
+
+    return until(noted)
+
+
+def read_all(client: Client) -> bytes:
+    return b"".join(iter(client.read, b""))
+
+
+def without_opening(body: bytes) -> bytes:
+    """A stream's events. (What opens it tells each client another time to wait.)"""
+    opening, _, events = body.partition(b"\n\n")
+    assert opening.lower().startswith(b"event: stream-open\n")
+    return events
