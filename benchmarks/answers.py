@@ -27,6 +27,7 @@ from server import Server, server
 ANSWERS = 100  # at once
 TOKENS = 1_000  # of each answer
 PAUSE = 0.01  # seconds before each token
+STAGGER = 0.005  # seconds from one question to the next
 STALL = 30.0  # seconds without a byte: something is lost
 RECEIVE = 1 << 16
 
@@ -109,13 +110,22 @@ def listen(port: int, path: str, answers: int, tokens: int) -> list[float]:
     """
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        listeners = [Listener(port, path, tokens) for _ in range(answers)]
-        for listener in listeners:
-            stack.enter_context(listener.socket)
-            selector.register(listener.socket, selectors.EVENT_READ, listener)
-        while selector.get_map():
-            ready = selector.select(STALL)
-            if not ready:
+        listeners: list[Listener] = []
+        due = time.monotonic()
+        while len(listeners) < answers or selector.get_map():
+            wait = STALL
+            if len(listeners) < answers:
+                wait = due - time.monotonic()
+                if wait <= 0:
+                    # Not all at once: how long a request waits for others is not asked.
+                    due += STAGGER
+                    listener = Listener(port, path, tokens)
+                    listeners.append(listener)
+                    stack.enter_context(listener.socket)
+                    selector.register(listener.socket, selectors.EVENT_READ, listener)
+                    continue
+            ready = selector.select(wait)
+            if not ready and wait == STALL:
                 raise BenchmarkError("nothing more comes")
             for key, _ in ready:
                 if key.data.take():

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from stamped import token
 
-app = FastAPI()
 
-
-@app.get("/tokens", response_class=EventSourceResponse)
 async def tokens(count: int, pause: float) -> AsyncIterator[ServerSentEvent]:
     for number in range(count):
         await asyncio.sleep(pause)
         yield ServerSentEvent(raw_data=token(number))
+
+
+app = FastAPI()
+app.add_api_route("/tokens", tokens, response_class=EventSourceResponse)

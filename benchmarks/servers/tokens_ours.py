@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from flask import Flask, Response, request
+from flask import Flask, request
 from stamped import token
+from werkzeug.wrappers import Response
 
 from flask_sse_lite import EventStream, sse
 
