@@ -43,6 +43,13 @@ def room_for_streams(server_connections: int = 0) -> int:
     return limit - min(reserve, limit // 2) - STRAY
 
 
+def descriptors_lacking(server_connections: int) -> int:
+    """By how much the limit is too low for what the server itself may hold: streams
+    leave it half of the descriptors at least, and all that it needs where they can."""
+    limit = _limit()
+    return max(0, 2 * (server_connections + SERVER_OWN) - limit)
+
+
 def _limit() -> int:
     if sys.platform == "win32":
         return UNLIMITED

@@ -33,6 +33,10 @@ LAYERS: dict[str, set[str]] = {
         *("errors", "event", "log", "settings"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
     },
+    "brokers.redis": {
+        *("errors", "event", "cursor", "log", "settings"),
+        *("brokers.options", "brokers.shared"),
+    },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
     "descriptors": set(),
@@ -41,8 +45,9 @@ LAYERS: dict[str, set[str]] = {
     "servers.server": set(),
     **{
         f"servers.{name}": {"servers.server"}
-        for name in ("gunicorn", "pywsgi", "cheroot", "werkzeug", "uwsgi")
+        for name in ("pywsgi", "cheroot", "werkzeug", "uwsgi")
     },
+    "servers.gunicorn": {"descriptors", "servers.server"},
     "servers": {
         "poller",
         *(f"servers.{name}" for name in ("server", "gunicorn", "pywsgi", "cheroot")),
@@ -86,7 +91,7 @@ CONFINED: dict[str, set[str]] = {
         *("items", "response", "application", "views", "extension", "flask_sse"),
     },
     "werkzeug": {"response", "views", "extension"},
-    "socket": {"brokers.bells", "poller", "connection", "handoff"},
+    "socket": {"brokers.bells", "brokers.redis", "poller", "connection", "handoff"},
     "select": {"poller"},
     "ctypes": {"poller"},
     "fcntl": {"brokers.sqlite", "handoff"},
@@ -116,6 +121,9 @@ INSTALLED = {"flask", "werkzeug"}
 
 #: What is imported where it is used, for it need not be there.
 OPTIONAL = {"gevent", "resource", "fcntl"}
+
+#: What a module needs that is imported only where it is wanted.
+NEEDED = {"brokers.redis": {"redis"}}
 
 
 @dataclass(frozen=True)
@@ -262,7 +270,7 @@ def test_the_wire_format_imports_nothing_that_waits() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_nothing_is_imported_that_need_not_be_installed(name: str) -> None:
-    known = sys.stdlib_module_names | INSTALLED
+    known = sys.stdlib_module_names | INSTALLED | NEEDED.get(name, set())
     foreign = {
         imported.package
         for imported in imports_of(name)

@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_sse_lite.descriptors import first_descriptor, room_for_streams
+from flask_sse_lite.descriptors import (
+    descriptors_lacking,
+    first_descriptor,
+    room_for_streams,
+)
 
 
 @pytest.fixture
@@ -46,3 +50,19 @@ def test_a_server_of_many_connections_has_descriptors_for_them(
 ) -> None:
     limit_descriptors(10_000)
     assert room_for_streams(3000) <= 7000
+
+
+@pytest.mark.parametrize("limit", [256, 1024, 2048, 4096])
+@pytest.mark.parametrize("connections", [1, 100, 1000])
+def test_what_is_lacking_for_streams_and_server_is_known(
+    limit_descriptors: Callable[[int], None], limit: int, connections: int
+) -> None:
+    limit_descriptors(limit)
+    lacking = descriptors_lacking(connections)
+    limit_descriptors(limit + lacking)
+    assert descriptors_lacking(connections) == 0
+    left = limit + lacking - room_for_streams(connections)
+    assert left >= connections
+    if lacking:
+        limit_descriptors(limit + lacking - 1)
+        assert descriptors_lacking(connections) == 1

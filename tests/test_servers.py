@@ -809,7 +809,7 @@ def test_each_of_several_workers_warns_once_that_memory_is_not_shared() -> None:
 
 
 def test_one_worker_is_warned_of_nothing() -> None:
-    with serve("gunicorn gevent") as server:
+    with serve("gunicorn gevent", options="--worker-connections 50") as server:
         server.publish({"data": "x", "channel": "room"})
         with server.stream("room") as client:
             assert next(client.events).type == "stream-open"

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..descriptors import descriptors_lacking
 from .server import (
     CHANGED,
     ENOUGH_REQUESTS,
@@ -85,7 +86,10 @@ def is_stopping(worker: object) -> bool:
 
 def connections() -> int:
     """How many connections the worker itself may hold; 0 under other servers."""
-    return getattr(getattr(current_worker(), "cfg", None), "worker_connections", 0)
+    settings = getattr(current_worker(), "cfg", None)
+    if getattr(settings, "worker_class_str", "") == "sync":
+        return 1
+    return getattr(settings, "worker_connections", 0)
 
 
 def hazards() -> Iterator[str]:
@@ -95,3 +99,10 @@ def hazards() -> Iterator[str]:
     # Its worker gevent_pywsgi, which has a server within, counts no requests.
     if 0 < limit < ENOUGH_REQUESTS and not getattr(worker, "server_class", None):
         yield too_few_requests("gunicorn's --max-requests", limit)
+    if lacking := descriptors_lacking(connections()):
+        yield (
+            f"gunicorn's --worker-connections is {connections()}, and the limit on "
+            "open files leaves too little for them beside the streams: a worker that "
+            f"has none left may fail. Raise it by {lacking} or more (ulimit -n, "
+            "LimitNOFILE= of systemd), or allow fewer connections"
+        )
