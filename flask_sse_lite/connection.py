@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ class Connection:
         "ready",
         "sent",
         "settings",
+        "tell",
     )
 
     def __init__(
@@ -76,6 +78,8 @@ class Connection:
         self.log = log
         self.settings = settings
         self.group: Group | None = None
+        #: What the log calls before the hub looks after it.
+        self.tell: Callable[[], None] | None = None
         #: What is being sent, and how much of it went.
         self.frame = b""
         self.sent = 0
@@ -145,7 +149,8 @@ class Connection:
     def close(self, poller: Poller, *, properly: bool) -> None:
         """End the stream. ``properly`` adds the last chunk, unless a frame is only
         partly sent: that would make a truncated stream look whole."""
-        sock = poller.socket(fileno=self.descriptor)
+        # Of whatever family: said here, so that the system is not asked for it.
+        sock = poller.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self.descriptor)
         if properly and self.chunked and not self.frame:
             # Together with the end of file: a proxy that sees the chunk first may
             # send its next request into a connection that is about to close.

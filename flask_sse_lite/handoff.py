@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from .descriptors import first_descriptor
@@ -49,6 +50,7 @@ def check_readers(server: Server) -> None:
     # uWSGI's threads have nothing of Python's below them.
 
 
+@lru_cache(maxsize=1024)
 def _is_in(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in packages)
 

@@ -200,24 +200,24 @@ class Hub:
     def adopt(self, connection: Connection, stream: object) -> None:
         """Serve a stream's connection from here on, from its cursor."""
         heartbeat = connection.settings.heartbeat
+        log, cursor = connection.log, connection.cursor
+        connection.tell = tell = lambda: self._wake()
+        log.watch(cursor.channels, tell)
         with self._lock:
             self._arriving.discard(stream)
             try:
                 self._start()
             except BaseException:
+                log.unwatch(cursor.channels, tell)
                 close_descriptor(connection.descriptor)
                 raise
             self._has_stopped.clear()
             self._newcomers.append(connection)
-            self._count(connection.log, connection.cursor.channels, 1)
+            self._count(log, cursor.channels, 1)
             self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
-        # Where others listen to the same, and it has nothing to catch up with, it can
-        # wait until they get something, or for the next look: to wake the loop costs as
-        # much as all else here.
-        is_next = connection.cursor.position == connection.log.sequence
-        if not (
-            is_next and (connection.log, connection.cursor.channels) in self._groups
-        ):
+        # Where there is nothing to catch up with, it can wait until there is, or until
+        # the loop turns for others: to wake it costs as much as all else here.
+        if cursor.position != log.sequence:
             self._wake()
 
     def tell(self, readers: Readers) -> None:
@@ -484,6 +484,9 @@ class Hub:
             # At no time does it count as none, or as two.
             self._newcomers.popleft()
             self._connections[connection.descriptor] = connection
+        if connection.tell:
+            connection.log.unwatch(connection.cursor.channels, connection.tell)
+            connection.tell = None
         self._poller.add(connection.descriptor)
         connection.beat_at = connection.named_at = now = time.monotonic()
         if connection.settings.max_age is not None:
@@ -561,8 +564,6 @@ class Hub:
         if not group.members:
             self._groups.pop((group.log, group.channels), None)
             group.log.unwatch(group.channels, group.tell)
-            if self._newcomers:
-                self._wake()  # They may have counted on this group.
 
     def _end(self, connection: Connection) -> None:
         self._remove(connection, properly=True)
