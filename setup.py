@@ -22,6 +22,7 @@ DEMO = [*GUNICORN, "psutil>=5.9"]
 TEST = [
     *DEMO,
     *REDIS,
+    "anthropic>=2",
     "cheroot>=10",
     "ddtrace>=3",
     "flask-compress>=1.17",
@@ -31,8 +32,10 @@ TEST = [
     "h2>=4.1",
     "httpx>=0.27",
     "httpx-sse>=0.4",
+    "httpx2>=2",
     "hypothesis>=6.100",
     "newrelic>=10",
+    "openai>=3",
     "opentelemetry-instrumentation-flask>=0.49b0",
     "opentelemetry-instrumentation-wsgi>=0.49b0",
     "opentelemetry-sdk>=1.28",

@@ -12,6 +12,7 @@ from .errors import (
 from .event import Event
 from .extension import SSE
 from .flask_sse import Message, ServerSentEventsBlueprint
+from .publisher import Publisher
 from .response import EventStream
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidValue",
     "Message",
     "NoApplication",
+    "Publisher",
     "SSEError",
     "ServerSentEventsBlueprint",
     "sse",

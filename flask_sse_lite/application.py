@@ -10,6 +10,7 @@ import weakref
 
 from flask import Flask, current_app, has_app_context, request
 
+from . import cli
 from .channels import Channels
 from .errors import NoApplication
 
@@ -19,13 +20,15 @@ _registered: list[weakref.ref[Flask]] = []
 
 
 def set_up(app: Flask) -> None:
-    """Give an application its channels, unless it has them."""
+    """Give an application its channels and commands, unless it has them."""
     if "sse" in app.extensions:
         return
     channels = Channels(
         app.config, lambda data: app.json.dumps(data), app.instance_path
     )
     app.extensions["sse"] = channels
+    if cli.commands.name not in app.cli.commands:
+        app.cli.add_command(cli.commands)
     if len(_registered) < 2:
         _registered.append(weakref.ref(app))
 

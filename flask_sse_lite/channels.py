@@ -25,6 +25,9 @@ from .settings import Settings
 from .stream import BATCH_BYTES
 from .subscription import Subscription
 
+#: Where no channel is named.
+DEFAULT_CHANNEL = "sse"
+
 logger = logging.getLogger("flask_sse_lite")
 
 
@@ -34,6 +37,7 @@ class Channels:
     :param config: the application's configuration; it is read at first use.
     :param dumps: the application's way to JSON.
     :param folder: where files of its own lie, which need not be there.
+    :param settings: the configuration, where it was read already.
     """
 
     def __init__(
@@ -41,11 +45,12 @@ class Channels:
         config: Mapping[str, Any],
         dumps: Callable[[Any], str],
         folder: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self._config = config
         self._dumps = dumps
         self._folder = folder
-        self._settings: Settings | None = None
+        self._settings = settings
         # By process id: a log and its epoch may not be shared by processes that were
         # forked from one another.
         self._brokers: dict[int, Broker] = {}
@@ -155,27 +160,33 @@ class Channels:
         if channel.startswith(RUN_PREFIX):
             if not log.remembers(channel):
                 return None
-            if run_channel(since) != channel:
+            if run_channel(since) not in (channel, None):
                 since = ""
-        elif run is None and not (since and log.knows((channel,), since)):
-            return None
-        start = run.start if run else BEGINNING
-        first = position_id(log.epoch, start, channel)
-        return log.cursor((channel,), since or first)
+        elif run is None:
+            is_left = log.knows((channel,), since) and log.remembers(channel)
+            if not (since and is_left):
+                return None
+        return self._reader(channel, run.start if run else BEGINNING, since)
+
+    def _reader(self, channel: str, start: int, since: str) -> Cursor:
+        first = position_id(self.log.epoch, start, channel)
+        return self.log.cursor((channel,), since or first)
 
     def begin_run(
         self,
         channel: str,
+        since: str,
         items: Items,
         linger: float,
         context: Callable[[], AbstractContextManager[object]],
-    ) -> None:
-        """Have a run feed a channel, unless one does.
+    ) -> Cursor:
+        """Have a run feed a channel, unless one does: then its items are closed.
 
         :param context: what its iterable runs in.
+        :returns: where a reader of it begins. (It may be over by now.)
         :raises TooManyRuns: when there is no room for another.
         """
-        self.runs.begin(
+        run = self.runs.begin(
             channel,
             self.broker,
             items,
@@ -184,15 +195,16 @@ class Channels:
             limit=self.settings.max_runs,
             context=context,
         )
+        return self._reader(channel, run.start, since)
 
     def stream(self, cursor: Cursor) -> Subscription:
         return Subscription(self.log, cursor, self.settings)
 
     def messages(
-        self, channel: str, since: str | None, timeout: float | None
+        self, channels: Iterable[str], since: str | None, timeout: float | None
     ) -> Iterator[Event]:
-        """See ``SSE.messages``."""
-        names = check_own(channel)
+        """See ``SSE.messages``: the same of several channels, in one order."""
+        names = check_own(*channels)
         self.broker.want(names, since or "")
         cursor = self.log.cursor(names, since or "")
         if self.log.is_finished(cursor):

@@ -14,13 +14,13 @@ from werkzeug.wrappers import Response
 
 from . import views
 from .application import current_channels, set_up
-from .channels import check_own
+from .channels import DEFAULT_CHANNEL, check_own
 from .cursor import RUN_PREFIX
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event
 from .hub import current_hub
 from .items import Items
-from .views import DEFAULT_CHANNEL, MAX_CHANNELS
+from .views import MAX_CHANNELS
 
 DEFAULT_URL_PREFIX = "/stream"
 
@@ -196,7 +196,7 @@ class SSE(Blueprint):
             Where some of that is lost, an event ``stream-gap`` says so.
         :param timeout: seconds without an event after which to end; None for never.
         """
-        return current_channels().messages(channel, since, timeout)
+        return current_channels().messages((channel,), since, timeout)
 
     def close(self, channel: str = DEFAULT_CHANNEL) -> None:
         """End a channel, and the run that feeds it: its clients get what they missed,

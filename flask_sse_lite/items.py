@@ -6,7 +6,9 @@ How a response begins, and what happens while the iterable is silent, live elsew
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 from flask import current_app
@@ -18,6 +20,8 @@ from .event import Event, own_event, to_text
 END_ID = "stream-end"
 
 _END = own_event("end", id=END_ID)
+
+logger = logging.getLogger("flask_sse_lite")
 
 
 class Items:
@@ -46,12 +50,16 @@ class Items:
         self._on_error = on_error
         #: An error before the first item is the caller's.
         self.may_raise = False
+        #: The iterable has had its last step. What is left to do is not to be
+        #: interrupted.
+        self.is_over = False
 
     def frames(self) -> Iterator[bytes]:
         """The items as the frames of a response, and its end. To be iterated in an
         application context."""
-        for event in self.events():
-            yield event.encode()
+        with closing(self.events()) as events:
+            for event in events:
+                yield event.encode()
         if self._own_events:
             yield _END.encode()
 
@@ -72,8 +80,15 @@ class Items:
             self.close()
 
     def close(self) -> None:
-        if hasattr(self._iterable, "close"):
-            self._iterable.close()
+        """Close the iterable, once. It does not fail."""
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            if hasattr(self._iterable, "close"):
+                self._iterable.close()
+        except Exception:
+            logger.exception("An event stream's iterable failed at its close")
 
     def failure(self, error: Exception) -> Iterator[bytes]:
         """How a response ends of which an error is all there is."""

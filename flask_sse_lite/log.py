@@ -161,8 +161,16 @@ class _Channel:
             first -= 1
         return self.entries[first:]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run goes on here. It has opened the channel, though it may not have
+        said anything yet."""
+        return bool(self.budget) and self.ended_when is None
+
     def ended_at(self, position: int) -> bool:
         """Whether the last word, up to a position, was the end."""
+        if self.is_running:
+            return False
         for entry in reversed(self.entries):
             if entry.sequence <= position:
                 return entry.event is None
@@ -214,6 +222,9 @@ class Log:
     ) -> None:
         self.epoch = epoch or secrets.token_hex(8)
         self.sequence = BEGINNING
+        #: Positions where nothing stands that is known of, between the two of each
+        #: pair. Whoever has been there has seen what is lost.
+        self.voids: list[tuple[int, int]] = []
         self._history = history
         self._age = age
         self._clock = clock
@@ -223,6 +234,8 @@ class Log:
         self._idle: OrderedDict[str, _Channel] = OrderedDict()
         #: The highest position of all channels that were forgotten.
         self._forgotten = BEGINNING
+        #: Those that are watched and were not loaded, though they should be.
+        self._unfed: set[str] = set()
         #: The last step of a reader that came from and got to where most are.
         self._step: _Step | None = None
         self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
@@ -332,6 +345,7 @@ class Log:
             for name, past in pasts.items():
                 self._touch(name, now).fill(past, sequence, now)
                 self._evict([name])
+            self._unfed = {n for n, c in self._channels.items() if not c.is_whole}
             tells = {t for c in self._channels.values() for t in c.watchers}
         for tell in tells:
             tell()
@@ -363,6 +377,26 @@ class Log:
                 else:
                     missing.append(name)
             return missing
+
+    @property
+    def has_unfed(self) -> bool:
+        """Whether there may be any of these."""
+        return bool(self._unfed)
+
+    def unfed(self) -> list[str]:
+        """The channels that are watched and were not loaded: another life began, or
+        they were forgotten, between their being loaded and watched. Nothing is lost as
+        long as they are loaded before anything is fed."""
+        if not self._unfed:
+            return []
+        with self._lock:
+            names = [
+                name
+                for name in self._unfed
+                if name in self._channels and not self._channels[name].is_whole
+            ]
+            self._unfed.clear()
+            return names
 
     def load(self, pasts: Mapping[str, Past]) -> None:
         """Take over what the store retains of some channels. What lies behind
@@ -440,8 +474,11 @@ class Log:
         them is forgotten."""
         with self._lock:
             for name in channels:
-                self._touch(name, self._clock()).watchers[tell] = None
+                channel = self._touch(name, self._clock())
+                channel.watchers[tell] = None
                 self._idle.pop(name, None)
+                if not channel.is_whole:
+                    self._unfed.add(name)
 
     def unwatch(self, channels: Iterable[str], tell: Tell) -> None:
         """Undo ``watch``; nothing where there is nothing to undo.
@@ -487,7 +524,9 @@ class Log:
     def unread(self, channel: str) -> int:
         """Bytes of a run that none of its readers has read."""
         with self._lock:
-            kept = self._channels[channel]
+            kept = self._channels.get(channel)
+            if kept is None:
+                return 0
             return sum(entry.size for entry in kept.after(kept.read_to))
 
     def has_ended(self, channel: str) -> bool:
@@ -495,6 +534,13 @@ class Log:
         with self._lock:
             kept = self._channels.get(channel)
             return kept is not None and kept.ended_at(self.sequence)
+
+    def was_ended(self, channel: str) -> bool:
+        """Whether a run's channel was ended since the run began, whatever came behind
+        that."""
+        with self._lock:
+            kept = self._channels.get(channel)
+            return kept is not None and kept.ended_when is not None
 
     def remembers(self, channel: str) -> bool:
         """Whether anything is known of a channel."""
@@ -562,7 +608,7 @@ class Log:
         """Where an id stands: a position of ours, or an application's, newest first."""
         id = id.strip(BLANKS)
         match = _POSITION.fullmatch(id)
-        if match and match[1] == self.epoch and int(match[2]) <= self.sequence:
+        if match and match[1] == self.epoch and self._has(int(match[2])):
             return int(match[2])
         return max(
             (
@@ -573,6 +619,12 @@ class Log:
                 if entry.event and (entry.event.id or "").strip(BLANKS) == id
             ),
             default=None,
+        )
+
+    def _has(self, sequence: int) -> bool:
+        """Whether a position is one where something stood, or may have."""
+        return sequence <= self.sequence and not any(
+            low < sequence < high for low, high in self.voids
         )
 
     def read(self, cursor: Cursor, limit: int) -> Batch:

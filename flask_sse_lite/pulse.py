@@ -37,6 +37,7 @@ class Pulse:
     :param environ: the request's.
     :param start: calls ``start_response``, and returns its ``write``.
     :param heartbeat: seconds of silence before a sign of life.
+    :param is_over: whether the iterable has had its last step, and only cleans up.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Pulse:
         environ: WSGIEnvironment,
         start: Callable[[], Write],
         heartbeat: float,
+        is_over: Callable[[], bool],
     ) -> None:
         self.heartbeat = heartbeat
+        self._is_over = is_over
         self._pieces = pieces
         self._environ = environ
         self._start = start
@@ -127,6 +130,10 @@ class Pulse:
             try:
                 if self._is_silent:
                     self._look(now)
+            except Exception as error:
+                # The server says the same, in its own way, when it is given an item.
+                logger.debug("A stream gets no signs of life: %r", error)
+                self._server = None
             finally:
                 self._lock.release()
 
@@ -136,10 +143,12 @@ class Pulse:
 
     def _look(self, now: float) -> None:
         """The thread that serves the request waits for the iterable."""
+        if self._has_left:
+            return  # A second interrupt would end the cleaning up after the first.
         server = self._server
         if server and is_gone(server.socket()):
             self._has_left = True
-            self._interrupt(lambda: self._is_silent)
+            self._interrupt(lambda: self._is_silent and not self._is_over())
         elif now - self._spoke_at >= self.heartbeat * DUE_SHARE:
             self._spoke_at = now
             self._beat()
@@ -154,10 +163,9 @@ class Pulse:
                 self._server.send(HEARTBEAT)
                 if not self._is_approved:
                     self._given += len(HEARTBEAT)
-        except Exception as error:
-            # The server says the same, in its own way, when it is given the next item.
+        except ConnectionError as error:
+            # The next look finds the client gone.
             logger.debug("No sign of life could be sent: %r", error)
-            self._server = None
 
     # Either's
 
@@ -165,7 +173,9 @@ class Pulse:
         write = self._start()
         self.is_started = True
         try:
-            self._server = find_server(self._environ, write, trusted=False)
+            server = find_server(self._environ, write, trusted=False)
+            server.check_headers()
+            self._server = server
         except Refusal as refusal:
             logger.debug("A stream gets no signs of life: %s", refusal)
 

@@ -97,7 +97,18 @@ class EventStream(Response):
             if self._frames and self.response is self._frames:
                 return self._begin(self._frames, environ, start_response)
         # What others put in its place (flask-compress, say) goes its usual way.
-        return super().__call__(environ, start_response)
+        body = super().__call__(environ, start_response)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            self.close()  # Nobody else would: werkzeug gives the server nothing to.
+        return body
+
+    def close(self) -> None:
+        """The server's last call. Harmless when repeated."""
+        try:
+            super().close()
+        finally:
+            if self._items:
+                self._items.close()  # It may never have been asked for anything.
 
     def _subscribe(
         self,
@@ -122,22 +133,28 @@ class EventStream(Response):
     ) -> Iterable[bytes]:
         """Wait for the iterable's first item, while its errors can be ordinary ones."""
         assert self._items
+        items = self._items
         _, status, headers = self.get_wsgi_response(environ)
-        self._items.may_raise = True
+        items.may_raise = True
         pulse = Pulse(
-            frames, environ, lambda: start_response(status, headers), _heartbeat()
+            frames,
+            environ,
+            lambda: start_response(status, headers),
+            _heartbeat(),
+            lambda: items.is_over,
         )
         try:
             pulse.begin()
         except Exception as error:
             if pulse.is_started:
-                pulse.go_on_with(self._items.failure(error))
+                pulse.go_on_with(items.failure(error))
             else:
                 pulse.close()
                 self.close()
                 return _ordinary_error(error)(environ, start_response)
         except BaseException:
             pulse.close()
+            self.close()
             raise
         return ClosingIterator(pulse, [pulse.close, self.close])
 

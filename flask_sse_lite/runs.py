@@ -9,11 +9,13 @@ anyone is the channel's affair. Flask is unknown here.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 
 from .brokers import Broker
 from .cursor import RUN_PREFIX
@@ -26,7 +28,8 @@ from .poller import Interrupt, is_patched_by_gevent
 #: they cost a greenlet, and there is no bound.
 MAX_RUNS_ON_THREADS = 100
 
-#: Bytes of events between two looks at whether the readers follow.
+#: Bytes of events between two looks at whether the readers follow; less where less is
+#: kept.
 PACE = 64 * 1024
 
 #: Seconds between two such looks, while they do not.
@@ -34,6 +37,10 @@ PAUSE = 0.02
 
 #: Seconds without any reader's reading after which a run no longer waits for them.
 STALL = 10.0
+
+#: Seconds that the first reader may take to come, however short the linger: the
+#: response that it reads is still to be sent.
+ARRIVAL = 10.0
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -51,7 +58,9 @@ class Run:
     :param linger: seconds without listeners after which it is ended.
     :param budget: bytes that are kept of its output.
     :param context: what its generator runs in.
-    :param at_end: called once, when it is over.
+    :param at_end: called once, when it is over, and will not say anything more.
+    :param at_exit: called once, when its thread has nothing more to do: a generator
+        that waits for another server may hold it for long after the end.
     """
 
     #: For the hub, which looks at it as often as at anyone.
@@ -66,60 +75,113 @@ class Run:
         linger: float,
         budget: int,
         context: Callable[[], AbstractContextManager[object]],
-        at_end: Callable[[], None],
+        at_end: Callable[[Run], None],
+        at_exit: Callable[[Run], None],
     ) -> None:
         self.channel = channel
         self.log = broker.log
         #: Where the log stood before its first event.
         self.start = self.log.sequence
         self._broker = broker
-        self.items = items
+        self._items = items
         self._events = items.events()
         self._linger = linger
         self._budget = budget
+        self._pace = min(PACE, budget // 4)
         self._context = context
         self._at_end = at_end
+        self._at_exit = at_exit
+        # Under gevent, a forked child has a copy of the greenlet.
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_over = False
+        # While this holds, its thread is about to publish an item.
+        self._is_speaking = False
+        # Its end was begun for want of listeners.
+        self._is_ending = False
         # While this holds, its thread is in the generator's hands.
         self._is_stepping = False
         self._interrupt: Interrupt | None = None
-        self._heard_at = time.monotonic()
+        self._heard_at = time.monotonic() + max(0.0, ARRIVAL - linger)
 
     def begin(self) -> None:
+        """:raises RuntimeError: when there can be no thread for it."""
         self.log.hold(self.channel, self._budget)
         self.log.watch((self.channel,), self._look_for_end)
-        current_hub().keep_time(self)
-        threading.Thread(
-            target=self._produce, name=f"flask_sse_lite.run {self.channel}", daemon=True
-        ).start()
+        try:
+            current_hub().keep_time(self)
+            threading.Thread(
+                # A thread may inherit the context of the request. This is not for it.
+                target=Context().run,
+                args=[self._produce],
+                name=f"flask_sse_lite.run {self.channel}",
+                daemon=True,
+            ).start()
+        except BaseException:
+            self._finish("error")
+            self._at_exit(self)
+            raise
 
     # Its own thread
 
     def _produce(self) -> None:
         self._interrupt = Interrupt()
-        with self._context():
-            try:
+        try:
+            with self._context():
                 self._publish_all()
-            except GeneratorExit:
-                pass  # It was interrupted, as nobody wants it any more.
-            except Exception:
-                logger.exception("A run could not go on")
-                self._finish("error")
-            finally:
-                self._close_events()
-                self._finish(None)
+        except Exception:
+            logger.exception("A run's application context failed")
+        finally:
+            self._finish("error")
+            self._at_exit(self)
 
     def _publish_all(self) -> None:
         unpaced = 0
-        while (event := self._next()) is not None:
-            unpaced += len(self._broker.publish(self.channel, event).encode())
-            if self._is_over:
-                # Its end came in between, and that was to be the last word.
-                self._broker.end(self.channel)
-            elif unpaced >= PACE:
-                unpaced = 0
-                self._wait_for_readers()
+        try:
+            while (event := self._next()) and (size := self._say(event)):
+                unpaced += size
+                if unpaced >= self._pace:
+                    unpaced = 0
+                    self._wait_for_readers()
+        except GeneratorExit:
+            pass  # It was interrupted, as nobody wants it any more.
+        except BaseException:
+            # Not only an Exception: gevent's Timeout is none.
+            logger.exception("A run could not go on")
+            self._finish("error")
+        finally:
+            self._close()
+            self._finish(None)
+
+    def _say(self, event: Event) -> int:
+        """Publish an event, unless the run is over: then another may have begun in its
+        channel.
+
+        :returns: its size.
+        """
+        if event.id is not None and self.channel.startswith(RUN_PREFIX):
+            # By its id, a browser that comes back finds this run.
+            event = Event(event.data, event.type, None, event.retry)
+        with self._lock:
+            if self._is_over or os.getpid() != self._pid:
+                return 0
+            self._is_speaking = True
+        try:
+            event = self._broker.publish(self.channel, event)
+        finally:
+            with self._lock:
+                self._is_speaking = False
+                is_over = self._is_over
+            if is_over:
+                self._have_last_word()
+        return len(event.encode())
+
+    def _have_last_word(self) -> None:
+        """The end came before an item that was on its way, and was to come last."""
+        try:
+            self._broker.end(self.channel)
+        finally:
+            self._at_end(self)
 
     def _next(self) -> Event | None:
         self._is_stepping = True
@@ -140,11 +202,12 @@ class Run:
             elif time.monotonic() - since > STALL:
                 return
 
-    def _close_events(self) -> None:
+    def _close(self) -> None:
         try:
             self._events.close()
         except Exception:
             logger.exception("A run's generator failed at its close")
+        self._items.close()  # It may never have been asked for anything.
 
     # Anyone's
 
@@ -155,9 +218,14 @@ class Run:
         """The hub's look: does anyone listen?"""
         if self._has_listeners():
             self._heard_at = now
-        elif now - self._heard_at >= self._linger and not self._is_over:
+        elif now - self._heard_at >= self._linger and not self._is_ending:
             # To say so may take its time, and the hub has none.
-            threading.Thread(target=self._end_early, args=[None], daemon=True).start()
+            thread = threading.Thread(target=self._end_early, args=[None], daemon=True)
+            try:
+                thread.start()
+                self._is_ending = True
+            except RuntimeError:
+                pass  # There are too many. So there is the next look.
 
     def stop(self) -> None:
         """The server stops."""
@@ -165,23 +233,25 @@ class Run:
 
     def _look_for_end(self) -> None:
         """The log's call, for each event: was the channel closed?"""
-        if not self._is_over and self.log.has_ended(self.channel):
+        if not self._is_over and self.log.was_ended(self.channel):
             self._end_early(None)
 
     def _end_early(self, reason: str | None) -> None:
-        self._finish(reason)
-        if self._interrupt:
+        # Only once: a second interrupt would end the cleaning up after the first.
+        if self._finish(reason) and self._interrupt:
             self._interrupt(lambda: self._is_stepping)
 
-    def _finish(self, reason: str | None) -> None:
+    def _finish(self, reason: str | None) -> bool:
         """Tell the readers that this is the end, once.
 
         :param reason: why, if it is not because all was said.
+        :returns: whether they had not been told.
         """
         with self._lock:
-            if self._is_over:
-                return
+            if self._is_over or os.getpid() != self._pid:
+                return False
             self._is_over = True
+            is_speaking = self._is_speaking
         current_hub().forget(self)
         self.log.unwatch((self.channel,), self._look_for_end)
         try:
@@ -193,7 +263,9 @@ class Run:
         except Exception:
             logger.exception("The end of a run could not be told")
         finally:
-            self._at_end()
+            if not is_speaking:
+                self._at_end(self)
+        return True
 
 
 class Runs:
@@ -201,10 +273,12 @@ class Runs:
 
     def __init__(self) -> None:
         self._running: dict[str, Run] = {}
+        #: Those that have a thread.
+        self._at_work: set[Run] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._at_work)
 
     def get(self, channel: str) -> Run | None:
         """The run that feeds a channel, if it goes on."""
@@ -220,37 +294,43 @@ class Runs:
         budget: int,
         limit: int | None,
         context: Callable[[], AbstractContextManager[object]],
-    ) -> None:
+    ) -> Run:
         """Start a run, unless one goes on in this channel: then its items are closed.
 
         :param limit: how many there may be at once; None for what suits the process.
+        :returns: the one that goes on.
         :raises TooManyRuns: when there are that many.
         """
         if limit is None and not is_patched_by_gevent():
             limit = MAX_RUNS_ON_THREADS
         with self._lock:
-            if channel in self._running:
-                items.close()
-                return
-            if limit is not None and len(self._running) >= limit:
-                raise TooManyRuns
-            run = self._running[channel] = Run(
-                channel,
-                broker,
-                items,
-                linger=linger,
-                budget=budget,
-                context=context,
-                at_end=lambda: self._forget(channel),
-            )
+            other = self._running.get(channel)
+            if other is None:
+                if limit is not None and len(self._at_work) >= limit:
+                    raise TooManyRuns
+                run = self._running[channel] = Run(
+                    channel,
+                    broker,
+                    items,
+                    linger=linger,
+                    budget=budget,
+                    context=context,
+                    at_end=self._forget,
+                    at_exit=self._at_work.discard,
+                )
+                self._at_work.add(run)
+        if other:
+            items.close()
+            return other
         try:
             run.begin()
-        except BaseException:
-            self._forget(channel)
-            raise
+        except RuntimeError as error:
+            raise TooManyRuns from error
+        return run
 
-    def _forget(self, channel: str) -> None:
-        self._running.pop(channel, None)
+    def _forget(self, run: Run) -> None:
+        if self._running.get(run.channel) is run:
+            del self._running[run.channel]
 
 
 def new_channel() -> str:

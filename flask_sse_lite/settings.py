@@ -7,7 +7,7 @@ here; limits that cannot are constants beside their only user.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .errors import InvalidValue
@@ -83,10 +83,14 @@ class Settings:
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
     #: Whether the URL stood under Flask-SSE's key.
     is_flask_sse: bool = False
+    #: Whether they are no application's: what a store keeps is not for us to say.
+    is_guest: bool = False
 
     @property
     def url_key(self) -> str:
-        """The key that the URL stands under."""
+        """The key that the URL stands under, or what errors call it."""
+        if self.is_guest:
+            return "The Publisher's URL"
         return "SSE_REDIS_URL" if self.is_flask_sse else "SSE_URL"
 
     @classmethod
@@ -111,6 +115,18 @@ class Settings:
             values["url"] = _read_key(config, "SSE_REDIS_URL", "", _url)
         values["public_channels"] = tuple(values["public_channels"])
         return cls(**values)
+
+    @classmethod
+    def of_guest(cls, url: str, timeout: float) -> Settings:
+        """What holds for one who publishes without an application.
+
+        :raises InvalidValue: for what is no URL, or no number of seconds.
+        """
+        if _url(url):
+            raise InvalidValue("A Publisher's URL is text, such as redis://localhost")
+        if problem := _seconds(timeout):
+            raise InvalidValue(f"A Publisher's timeout is {problem}, not {timeout!r}")
+        return replace(cls.read({}), url=url, broker_timeout=timeout, is_guest=True)
 
     def is_public(self, channel: str) -> bool:
         """Whether the blueprint's view serves a channel to anyone, when no authorizer

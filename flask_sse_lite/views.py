@@ -15,7 +15,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response
 
 from .application import current_channels
-from .channels import Channels
+from .channels import DEFAULT_CHANNEL, Channels
 from .cursor import Cursor
 from .errors import BrokerUnavailable, InvalidValue
 from .event import check_channel
@@ -28,8 +28,6 @@ from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 
 #: Channels in one stream. Each costs a look at every wake.
 MAX_CHANNELS = 64
-
-DEFAULT_CHANNEL = "sse"
 
 
 def requested_channels() -> tuple[str, ...]:
@@ -94,21 +92,26 @@ def run(
         items.close()
         return resume(name)
 
+    is_taken = False
+
     def begin(channels: Channels) -> Cursor:
+        nonlocal is_taken
         cursor = channels.attend(name, since)
         if cursor is None:
             context = current_app.app_context
-            channels.begin_run(name, items, linger, context)
-            cursor = channels.attend(name, since)
-            assert cursor, f"the run in {name!r} has just begun"
-        else:
-            items.close()
+            cursor = channels.begin_run(name, since, items, linger, context)
+            is_taken = True
         return cursor
 
-    response = _admit(begin)
-    if not isinstance(response, EventStream):
+    if request.method == "HEAD":
         items.close()
-    elif location := address(name):
+        return EventStream(())
+    try:
+        response = _admit(begin)
+    finally:
+        if not is_taken:
+            items.close()
+    if isinstance(response, EventStream) and (location := address(name)):
         response.location = location
     return response
 

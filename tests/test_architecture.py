@@ -25,17 +25,18 @@ LAYERS: dict[str, set[str]] = {
     "settings": {"errors", "event"},
     "brokers": {"errors", "event", "log", "settings"},
     "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.options": {"errors", "settings"},
     "brokers.shared": {"errors", "event", "cursor", "log", "brokers"},
+    "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": set(),
     "brokers.native": set(),
     "brokers.sqlite": {
         *("errors", "event", "log", "settings"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
     },
+    "brokers.scripts": set(),
     "brokers.redis": {
         *("errors", "event", "cursor", "log", "settings"),
-        *("brokers.options", "brokers.shared"),
+        *("brokers.options", "brokers.scripts", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
@@ -71,7 +72,9 @@ LAYERS: dict[str, set[str]] = {
         *("errors", "event", "cursor", "log", "settings", "brokers", "stream"),
         *("subscription", "items", "runs"),
     },
-    "application": {"errors", "channels"},
+    "publisher": {"errors", "event", "settings", "channels"},
+    "cli": {"errors", "event", "brokers.shared", "channels"},
+    "application": {"errors", "channels", "cli"},
     "views": {
         *("errors", "event", "cursor", "log", "stream", "hub", "items", "runs"),
         *("response", "channels", "application"),
@@ -82,14 +85,18 @@ LAYERS: dict[str, set[str]] = {
     },
     "flask_sse": {"event", "extension"},
     "testing": {"event", "application"},
-    "__init__": {"errors", "event", "response", "extension", "flask_sse"},
+    "__init__": {
+        *("errors", "event", "response", "extension", "flask_sse", "publisher"),
+    },
 }
 
 #: What is imported in few places only. A name of a package stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
-        *("items", "response", "application", "views", "extension", "flask_sse"),
+        *("items", "response", "publisher", "cli", "application", "views"),
+        *("extension", "flask_sse"),
     },
+    "click": {"cli"},
     "werkzeug": {"response", "views", "extension"},
     "socket": {"brokers.bells", "brokers.redis", "poller", "connection", "handoff"},
     "select": {"poller"},
@@ -117,7 +124,7 @@ PURE = {
 }
 
 #: What an installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug"}
+INSTALLED = {"flask", "werkzeug", "click"}
 
 #: What is imported where it is used, for it need not be there.
 OPTIONAL = {"gevent", "resource", "fcntl"}

@@ -17,7 +17,13 @@ from ..log import Log
 from ..settings import Settings
 
 #: A URL's scheme, and the module beside this one with that broker's ``connect``.
-BROKERS = {"memory": "memory", "sqlite": "sqlite"}
+BROKERS = {
+    "memory": "memory",
+    "sqlite": "sqlite",
+    "redis": "redis",
+    "rediss": "redis",
+    "unix": "redis",
+}
 
 
 class Broker(ABC):

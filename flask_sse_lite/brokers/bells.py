@@ -16,6 +16,7 @@ import stat
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 
 #: Seconds between two looks where no bell can be had.
@@ -27,6 +28,9 @@ PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
 
 #: Nanoseconds before which a folder's time may not tell its next change from the last.
 CLOCK_TICK = 50_000_000
+
+#: Seconds after which a bell that was not hung up never will be: its owner was killed.
+HANG_UP = 60.0
 
 #: Rings taken in one go.
 RINGS = 64
@@ -53,7 +57,7 @@ class Bells:
         self._descriptor: int | None = None
         self._own: socket.socket | None = None
         self._path = ""
-        self._remove = lambda: None
+        self._remove: Callable[[], object] = lambda: None
         self._interrupted = threading.Event()
 
     # Ringing
@@ -66,15 +70,17 @@ class Bells:
     def _listeners(self) -> list[str]:
         try:
             found = os.stat(self.folder)
+            key = (found.st_ino, found.st_mtime_ns)
+            known, names = self._known
+            if key != known:
+                if key[0] != known[0]:
+                    self._close_folder()
+                names = [n for n in os.listdir(self.folder) if not n.startswith(".")]
+                if time.time_ns() - found.st_mtime_ns > CLOCK_TICK:
+                    self._known = (key, names)
+            return names
         except OSError:
             return []  # Nobody has listened yet.
-        key = (found.st_ino, found.st_mtime_ns)
-        known, names = self._known
-        if key != known:
-            names = [n for n in os.listdir(self.folder) if not n.startswith(".")]
-            if time.time_ns() - found.st_mtime_ns > CLOCK_TICK:
-                self._known = (key, names)
-        return names
 
     def _send(self, name: str) -> None:
         with self._lock:
@@ -123,18 +129,24 @@ class Bells:
                 own.bind(self._address(f".{name}"))
             hidden = os.path.join(self.folder, f".{name}")
             self._share(hidden, 0o666)
+            self._remove = weakref.finalize(own, _remove, path, os.getpid())
             os.rename(hidden, path)
         except BaseException:
             own.close()
             raise
         self._path = path
-        self._remove = weakref.finalize(own, _remove, path, os.getpid())
         return own
 
     def _make_folder(self) -> None:
         with suppress(FileExistsError):
             os.mkdir(self.folder, 0o700)
         self._share(self.folder, 0o777)
+        self._close_folder()
+        for name in os.listdir(self.folder):
+            path = os.path.join(self.folder, name)
+            with suppress(OSError):
+                if name[0] == "." and os.lstat(path).st_mtime < time.time() - HANG_UP:
+                    os.unlink(path)
 
     def _share(self, path: str, mode: int) -> None:
         """Open something to those who may write to the file, and to nobody else."""
@@ -188,7 +200,12 @@ class Bells:
         sender, self._sender = self._sender, None
         if sender:
             sender.close()
-        descriptor, self._descriptor = self._descriptor, None
+        self._close_folder()
+
+    def _close_folder(self) -> None:
+        """It may be another one by now."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 

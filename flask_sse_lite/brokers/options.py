@@ -11,27 +11,29 @@ from urllib.parse import parse_qsl
 
 from ..errors import InvalidValue
 from ..settings import Settings
+from .shared import Retention
 
 DEFAULT_PREFIX = "sse"
 
 
 class Options(NamedTuple):
-    """``history`` events of each channel are kept, for ``age`` seconds. They are kept
-    with the store, under its ``prefix``; ``others`` is what is the broker's own."""
+    """What is to be kept with the store, under its ``prefix``; None for what the store
+    says itself. ``others`` is what is the broker's own."""
 
-    history: int
-    age: float
+    retention: Retention | None
     prefix: str
     others: dict[str, str]
 
 
 def read_options(settings: Settings, query: str) -> Options:
-    """What a URL's query says, and where it does not, the configuration.
+    """What a URL's query says, and where it does not, the configuration. A guest, who
+    does not know what the application has configured, has no say unless it says all.
 
     :raises InvalidValue: naming the option. (Not the URL: there may be a password.)
     """
     others = dict(parse_qsl(query, keep_blank_values=True))
     history, age = settings.history, settings.history_age
+    has_say = not settings.is_guest or {"history", "age"} <= others.keys()
     prefix = others.pop("prefix", DEFAULT_PREFIX)
     try:
         if "history" in others:
@@ -47,4 +49,4 @@ def read_options(settings: Settings, query: str) -> Options:
             "number from 1 up, age a number of seconds above 0, and a prefix is not "
             "empty"
         )
-    return Options(history, age, prefix, others)
+    return Options(Retention(history, age) if has_say else None, prefix, others)

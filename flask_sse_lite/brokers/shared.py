@@ -60,6 +60,16 @@ class State(NamedTuple):
     retention: Retention
 
 
+class Summary(NamedTuple):
+    """What a store retains of one channel: how many events, and for how many seconds
+    the newest entry has stood there. That may be the channel's end."""
+
+    channel: str
+    events: int
+    age: float
+    is_closed: bool
+
+
 class News(NamedTuple):
     """What stands behind a position of a store.
 
@@ -136,6 +146,10 @@ class SharedBroker(Broker):
         are loaded, ``log.holds`` and ``log.held`` say."""
 
     @abstractmethod
+    def _summaries(self) -> Iterable[Summary]:
+        """What is retained of each channel, or somewhat more of it."""
+
+    @abstractmethod
     def _renew(self, epoch: str) -> None:
         """Have the store begin another life, unless it has another epoch than this one:
         it has forgotten events of it."""
@@ -195,6 +209,11 @@ class SharedBroker(Broker):
         self._check_open()
         state = self._state()
         return position_id(state.epoch, state.sequence, "")
+
+    def summaries(self) -> list[Summary]:
+        """The channels of which the store retains something."""
+        self._check_open()
+        return sorted(self._summaries())
 
     def want(self, channels: Collection[str], since: str = "") -> None:
         self._check_open()
@@ -293,6 +312,8 @@ class SharedBroker(Broker):
             if asked_at and self._looked_at >= asked_at:
                 return True
             looked_at = time.monotonic()
+            if unfed := self.log.unfed():
+                self._fetch(unfed)
             news = self._news(self.log.sequence)
             if news.epoch == self.log.epoch and news.sequence < self.log.sequence:
                 # It has lost some. What comes next would have the ids of those.
@@ -322,6 +343,8 @@ class SharedBroker(Broker):
         :returns: whether something was missed, so that the store is to be looked at.
         """
         with self._changing():
+            if self.log.has_unfed:
+                return True
             for record in records:
                 if epoch != self.log.epoch or record.sequence > self.log.sequence + 1:
                     return True
@@ -342,16 +365,15 @@ class SharedBroker(Broker):
                     pause = FIRST_PAUSE
                     while not (self._wait(LOOK_INTERVAL) or closing.is_set()):
                         pass
-                    if os.getpid() != pid:
-                        return  # A forked child's copy of the greenlet.
+                    _stop_in_child(pid)
             except Exception as error:
-                if os.getpid() != pid or closing.is_set():
+                _stop_in_child(pid)
+                if closing.is_set():
                     return
                 self._note_away(error)
                 closing.wait(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE)
-                if os.getpid() != pid:
-                    return
+                _stop_in_child(pid)
 
     def _note_away(self, error: Exception) -> None:
         was_away, self._is_away = self._is_away, True
@@ -366,6 +388,13 @@ class SharedBroker(Broker):
         if self._is_away:
             self._is_away = False
             logger.info("%s is back", self.name)
+
+
+def _stop_in_child(pid: int) -> None:
+    """Go no further, if this is a forked child's copy of a greenlet. (Where it ended,
+    the threading module would miss it.)"""
+    while os.getpid() != pid:
+        threading.Event().wait()
 
 
 # Forks. A child gets a copy of everything in whatever state it is, and of threads none.

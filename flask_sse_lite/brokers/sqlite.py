@@ -27,7 +27,7 @@ from ..settings import Settings
 from .bells import Bells
 from .native import wait_natively
 from .options import read_options
-from .shared import FORK_PATIENCE, News, Retention, SharedBroker, State
+from .shared import FORK_PATIENCE, News, Retention, SharedBroker, State, Summary
 
 #: Seconds between two tries to write while others do, at first and at most; each is
 #: somewhere between nothing and that.
@@ -54,7 +54,7 @@ SLACK = 2.0
 #: Every so many publishes, on the average, one brings what stands in the write-ahead
 #: log into the file, which waits for the disk. (SQLite's own way is to do so at every
 #: publish, as long as others write too fast for the log to be begun anew.)
-PUBLISHES_PER_CHECKPOINT = 512
+PUBLISHES_PER_CHECKPOINT = 256
 
 #: Pages of 4 kB in the write-ahead log from which on others have to wait for a moment,
 #: so that it can be begun anew.
@@ -97,7 +97,8 @@ class SqliteBroker(SharedBroker):
         self._inode = (0, 0)
         self._epoch = ""
         self._kept = Retention(1, 1)
-        self._is_forking = False
+        #: That which forks now, and holds the lock for it.
+        self._forking_thread = 0
 
     # The store
 
@@ -105,11 +106,10 @@ class SqliteBroker(SharedBroker):
         row = (time.time(), channel, *_columns(event))
 
         def insert(connection: sqlite3.Connection) -> tuple[str, int]:
+            self._check_in_place()
             cursor = connection.execute(self._tables.insert, row)
-            # Looked at now and not before: until now, all could see what it has.
-            if not self._is_in_place():
-                self._disconnect()
-                raise BrokerUnavailable(f"{self.name} was deleted or replaced")
+            # It was there for all to see if it still is.
+            self._check_in_place()
             return self._epoch, cursor.lastrowid or 0
 
         position = self._do(insert, checks_first=False)
@@ -125,6 +125,8 @@ class SqliteBroker(SharedBroker):
 
     def _read_state(self, connection: sqlite3.Connection) -> State:
         row = connection.execute(self._tables.state).fetchone()
+        if row is None:
+            raise sqlite3.OperationalError("there is no store in it")
         self._epoch, sequence, history, age = row
         self._kept = Retention(history, age)
         return State(self._epoch, sequence, self._kept)
@@ -188,6 +190,19 @@ class SqliteBroker(SharedBroker):
             marks = {name: self._mark(connection, name) for name in held}
         lost = {name: mark for name, mark in marks.items() if mark > after}
         return News(state.epoch, sequence, records, lost, more)
+
+    def _summaries(self) -> list[Summary]:
+        def read(connection: sqlite3.Connection) -> list[Summary]:
+            now = time.time()
+            with _transaction(connection):
+                history, age = self._read_state(connection).retention
+                rows = connection.execute(self._tables.summaries, (now - age,))
+                return [
+                    Summary(name, min(count, history), now - at, bool(is_end))
+                    for name, count, _, at, is_end in rows
+                ]
+
+        return self._do(read)
 
     def _renew(self, epoch: str) -> None:
         new = secrets.token_hex(8)
@@ -255,6 +270,7 @@ class SqliteBroker(SharedBroker):
             if not self._connection_lock.acquire(timeout=self.timeout):
                 raise BrokerUnavailable(f"{self.name} is too slow")
             try:
+                self._check_open()
                 if checks_first and self._connection and not self._is_in_place():
                     self._disconnect()
                 return step(self._connection or self._connect())
@@ -270,6 +286,11 @@ class SqliteBroker(SharedBroker):
                 self._connection_lock.release()
             time.sleep(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_RETRY)
+
+    def _check_in_place(self) -> None:
+        if not self._is_in_place():
+            self._disconnect()
+            raise BrokerUnavailable(f"{self.name} was deleted or replaced")
 
     def _is_in_place(self) -> bool:
         """Whether the connection's file is the one that has its name."""
@@ -354,13 +375,13 @@ class SqliteBroker(SharedBroker):
     # parent's locks.
 
     def _before_fork(self) -> None:
-        self._is_forking = self._connection_lock.acquire(timeout=FORK_PATIENCE)
-        if self._is_forking:
+        if self._connection_lock.acquire(timeout=FORK_PATIENCE):
+            self._forking_thread = threading.get_ident()
             self._disconnect()
 
     def _after_fork(self) -> None:
-        if self._is_forking:
-            self._is_forking = False
+        if self._forking_thread == threading.get_ident():
+            self._forking_thread = 0
             self._connection_lock.release()
 
 
@@ -414,6 +435,11 @@ class _Statements:
         self.mark = (
             f"SELECT coalesce((SELECT dropped FROM {channels} WHERE name = ?), "
             f"forgotten) FROM {store}"
+        )
+        # The last two are those of the row that has the highest sequence.
+        self.summaries = (
+            "SELECT channel, count(data), max(sequence), time, data IS NULL "
+            f"FROM {events} WHERE time >= ? GROUP BY channel"
         )
         self.too_many = (
             f"SELECT sequence, channel FROM (SELECT sequence, channel, time "
@@ -516,7 +542,7 @@ def connect(settings: Settings, folder: str | None) -> SqliteBroker:
     return SqliteBroker(
         os.path.join(folder or "", path),
         prefix=options.prefix,
-        retention=Retention(options.history, options.age),
+        retention=options.retention,
         timeout=settings.broker_timeout,
         makes_folder=is_relative,
     )

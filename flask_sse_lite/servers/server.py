@@ -67,10 +67,14 @@ class Server:
         :param sent: bytes of the body that we gave.
         :raises Refusal: when it is otherwise, or cannot be known.
         """
+        self.check_headers()
+        self.check_sent(sent)
+
+    def check_headers(self) -> None:
+        """Of ``check``, what can be known before anything is sent."""
         for name, _ in self.headers():
             if name.lower() in ("content-encoding", b"content-encoding"):
                 raise Refusal("the body has a Content-Encoding", is_remediable=True)
-        self.check_sent(sent)
 
     def check_sent(self, sent: int) -> None:
         """Of ``check``, what differs between servers."""
@@ -82,7 +86,7 @@ class Server:
         self.write(data)
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        """The head's fields as they were sent."""
+        """The head's fields as they are sent."""
         return ()
 
     def socket(self) -> Any:

@@ -1,34 +1,67 @@
 """Generators as streams: an application for tests that reach it by a socket. Its
-configuration is the environment's ``FLASK_…``."""
+configuration is the environment's ``FLASK_…``.
+
+A generator does what its request says, step by step. What happens to it stands in a
+file of ``FOLDER``, and what it waits for is another file there: so a test knows, and
+decides, whatever the server is busy with.
+"""
 
 from __future__ import annotations
 
+import gc
+import gzip
 import logging
+import multiprocessing
+import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
+from flask import abort, current_app, g, has_request_context, request, session
+from flask.ctx import AppContext, RequestContext
 from flask.typing import ResponseReturnValue
+from flask_compress import Compress
 
-from flask_sse_lite import EventStream, sse
+from flask_sse_lite import Event, EventStream, sse
+from flask_sse_lite.hub import current_hub
 
-logging.basicConfig(format="[%(process)d] %(levelname)s %(name)s: %(message)s")
+from .channels import app
 
-app = Flask(__name__)
-app.config.from_prefixed_env()
-app.register_blueprint(sse)
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: What happened to the generators, in order.
-happened: list[str] = []
+FOLDER = Path(app.config["FOLDER"])
 
-#: What a generator waits for.
-gates: dict[str, threading.Event] = {}
+#: Items between two notes of a generator that makes many.
+NOTED = 100
+
+app.secret_key = "a secret"
+
+
+class OneLine(logging.Formatter):
+    """What the application logs is no traceback: those are the server's."""
+
+    def formatException(self, ei: Any) -> str:
+        return f"[{ei[0].__name__}: {ei[1]}]"
+
+
+logging.getLogger().handlers[0].setFormatter(
+    OneLine("[%(process)d] %(levelname)s %(name)s: %(message)s")
+)
 
 
 class Teapot(Exception):
     """An error that the application has an answer to."""
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
 
 
 @app.errorhandler(Teapot)
@@ -38,64 +71,265 @@ def teapot(error: Teapot) -> ResponseReturnValue:
 
 @app.teardown_request
 def note_teardown(error: BaseException | None) -> None:
-    if request.path == "/ask":
-        happened.append("teardown")
+    if name := request.values.get("name"):
+        note(name, "teardown")
 
 
-def gate(name: str) -> threading.Event:
-    return gates.setdefault(name, threading.Event())
+def note(name: str, what: str) -> None:
+    with (FOLDER / name).open("a") as file:
+        file.write(f"{what}\n")
 
 
-def answer(steps: str) -> Iterator[Any]:
-    """Do what it says, step by step: wait for a gate, raise, yield."""
-    happened.append("begin")
+def answer(name: str, steps: str) -> Iterator[Any]:
+    """Do what it says: wait, raise, yield."""
+    note(name, "begin")
     try:
         for step in steps.split(","):
             verb, _, what = step.partition(":")
-            if verb == "wait":
-                assert gate(what).wait(60)
-            elif verb == "raise":
-                raise Teapot(what)
-            elif verb == "many":
-                for n in range(int(what)):
-                    yield str(n)
+            if verb in STEPS:
+                yield from STEPS[verb](what or name)
             else:
                 yield step
     finally:
-        happened.append("closed")
+        note(name, "closed")
+
+
+def every_kind(name: str) -> Iterator[Any]:
+    yield from ["text", "two\nlines", b"bytes", {"a": 1}, [1, 2], Point(1, 2)]
+    yield Event("event", "greeting", id="7", retry=50)
+
+
+def wait(name: str) -> Iterator[Any]:
+    """Wait for a file."""
+    gate = FOLDER / f"{name}.open"
+    while not gate.exists():
+        time.sleep(0.01)
+    yield from ()
+
+
+def wait_for_event(name: str) -> Iterator[Any]:
+    yield from threading.Event().wait() or ()  # type: ignore[misc]
+
+
+def wait_for_socket(name: str) -> Iterator[Any]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.recv(1)
+    yield
+
+
+def sleep(name: str) -> Iterator[Any]:
+    time.sleep(1000)
+    yield
+
+
+def fail(name: str) -> Iterator[Any]:
+    raise RuntimeError(f"the failure of {name}")
+    yield
+
+
+def refuse(name: str) -> Iterator[Any]:
+    raise Teapot(name)
+    yield
+
+
+def not_found(name: str) -> Iterator[Any]:
+    abort(404)
+    yield
+
+
+def many(what: str) -> Iterator[Any]:
+    for n in range(int(what)):
+        yield str(n)
+
+
+def crowd(name: str) -> Iterator[Any]:
+    """A million items, as fast as they are taken."""
+    for n in range(1_000_000):
+        if n % NOTED == 0:
+            note(name, str(n))
+        yield f"{n} {'x' * 1000}"
+
+
+def tick(name: str) -> Iterator[Any]:
+    while True:
+        time.sleep(0.01)
+        yield "tick"
+
+
+def large(what: str) -> Iterator[Any]:
+    yield what[-1] * 300_000
+
+
+def swallow(name: str) -> Iterator[Any]:
+    """Take no notice of being closed, once."""
+    try:
+        yield from tick(name)
+    except GeneratorExit:
+        yield "more"
+
+
+def linger(name: str) -> Iterator[Any]:
+    """Have more to say at the close."""
+    try:
+        yield from tick(name)
+    finally:
+        yield "more"
+
+
+def fail_at_close(name: str) -> Iterator[Any]:
+    try:
+        yield from tick(name)
+    finally:
+        raise RuntimeError(f"the failure of {name}")
+
+
+def clean_up(name: str) -> Iterator[Any]:
+    """Wait, and take a while to be closed."""
+    try:
+        yield "waits"
+        time.sleep(1000)
+    finally:
+        for _ in wait(f"{name}.cleaned"):
+            pass
+        note(name, "cleaned up")
+
+
+def show_context(name: str) -> Iterator[Any]:
+    if not has_request_context():
+        yield f"{current_app.name}, no request"
+        return
+    g.steps = g.get("steps", 0) + 1
+    yield f"{current_app.name} {request.values['name']} {session['user']} {g.steps}"
+
+
+STEPS: dict[str, Callable[[str], Iterator[Any]]] = {
+    "kinds": every_kind,
+    "wait": wait,
+    "event": wait_for_event,
+    "socket": wait_for_socket,
+    "sleep": sleep,
+    "fail": fail,
+    "refuse": refuse,
+    "404": not_found,
+    "many": many,
+    "crowd": crowd,
+    "tick": tick,
+    "large": large,
+    "swallow": swallow,
+    "linger": linger,
+    "fail at close": fail_at_close,
+    "clean up": clean_up,
+    "context": show_context,
+}
+
+
+class Answer:
+    """An iterable that is no generator, and is to be closed all the same."""
+
+    def __init__(self, name: str, steps: str) -> None:
+        self._name = name
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        return answer(self._name, self._steps)
+
+    def close(self) -> None:
+        note(self._name, "iterable closed")
+
+
+def asked() -> Iterable[Any]:
+    name, steps = request.values["name"], request.values["steps"]
+    note(name, f"asked by {request.method}")
+    session["user"] = "somebody"
+    return Answer(name, steps) if "iterable" in request.values else answer(name, steps)
 
 
 @app.route("/ask", methods=["GET", "POST"])
 def ask() -> ResponseReturnValue:
-    return EventStream(answer(request.values["steps"]))
+    return EventStream(asked(), on_error=str if "told" in request.values else None)
 
 
 @app.route("/run", methods=["GET", "POST"])
 def run() -> ResponseReturnValue:
     return sse.run(
-        answer(request.values["steps"]),
+        asked(),
         channel=request.values.get("channel"),
         linger=float(request.values.get("linger", "30")),
     )
 
 
-@app.post("/close")
-def close() -> ResponseReturnValue:
-    sse.close(request.args["channel"])
-    return "", 204
+@app.get("/fork")
+def fork() -> ResponseReturnValue:
+    """Have a forked child live for a while beside the runs."""
+    child = multiprocessing.get_context("fork").Process(
+        target=time.sleep, args=[0.5], daemon=True
+    )
+    child.start()
+    child.join()
+    return str(child.exitcode)
 
 
-@app.post("/open")
-def open_gate() -> ResponseReturnValue:
-    gate(request.args["gate"]).set()
-    return "", 204
+@app.get("/left")
+def left() -> ResponseReturnValue:
+    """What there is for the sake of generators and streams, while this is asked."""
+    gc.collect()
+    hub = current_hub()
+    channels = app.extensions["sse"]
+    kept = channels.log._channels.values()
+    contexts = [t for t in gc.get_objects() if isinstance(t, (AppContext, RequestContext))]
+    return {
+        "timed": len(hub._timed),
+        "listeners": len(hub._listeners),
+        "watchers": sum(len(channel.watchers) for channel in kept),
+        "runs": len(channels.runs),
+        "streams": len(hub),
+        "contexts": len(contexts) - 2,
+    }
 
 
-@app.get("/happened")
-def what_happened() -> ResponseReturnValue:
-    return happened
+class Gzip:
+    """A middleware that compresses what passes, item by item, and has the server's own
+    ``write``."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
+            fields = [*headers, ("Content-Encoding", "gzip")]
+            return start_response(status, fields, *args)
+
+        body = self._app(environ, start)  # type: ignore[arg-type]
+        try:
+            yield from map(gzip.compress, body)
+        finally:
+            body.close()  # type: ignore[attr-defined]
 
 
-@app.get("/")
-def index() -> ResponseReturnValue:
-    return str(time.time())
+class Hide:
+    """A middleware that hides the server's ``write``."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        def start(*args: Any) -> Any:
+            write = start_response(*args)
+            return lambda data: write(data)
+
+        return self._app(environ, start)
+
+
+if app.config.get("COMPRESS"):
+    app.config["COMPRESS_MIN_SIZE"] = 0
+    app.config["COMPRESS_MIMETYPES"] = ["text/event-stream"]
+    Compress(app)
+if app.config.get("GZIP"):
+    app.wsgi_app = Gzip(app.wsgi_app)  # type: ignore[method-assign]
+if app.config.get("HIDE"):
+    app.wsgi_app = Hide(app.wsgi_app)  # type: ignore[method-assign]

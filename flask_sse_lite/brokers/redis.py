@@ -1,0 +1,509 @@
+"""The Redis broker: one Redis, or Valkey, for all processes of all machines.
+
+Here lives how Redis is spoken to, and what is done when it is silent or gone. A publish
+is one script, and so one command: it counts, keeps, trims, and tells all who follow, on
+one topic. A process has a few connections for its commands, and one that listens,
+however many subscribers it has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from ..cursor import position_id
+from ..errors import BrokerUnavailable, InvalidValue
+from ..event import Event
+from ..log import BREATH, Past, Record
+from ..settings import Settings
+from . import scripts
+from .options import read_options
+from .shared import News, Retention, SharedBroker, State, Summary
+
+try:
+    from redis.connection import Connection, parse_url
+    from redis.exceptions import NoScriptError, RedisError, ResponseError
+except ImportError as error:
+    raise InvalidValue(
+        "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
+    ) from error
+
+#: Connections of a process for its commands. More threads than that wait for one.
+MAX_LINKS = 4
+
+#: Seconds of silence after which the connection that listens is tried, and the store
+#: is looked at.
+HEALTH_INTERVAL = 5.0
+
+#: Channels read in one go, so that Redis is soon there for others again.
+CHANNELS_AT_ONCE = 32
+
+#: Messages that are fed before others get their turn.
+MESSAGES_AT_ONCE = 128
+
+#: What is kept by a store that was never told.
+DEFAULT_RETENTION = Retention(256, 300)
+
+#: A position that no store comes to: Lua counts no further.
+BEHIND_ALL = 2**53
+
+#: What is redis-py's own business in a URL, and here is nobody's.
+NOT_OURS = (
+    *("protocol", "decode_responses", "encoding", "encoding_errors", "timeout"),
+    *("health_check_interval", "max_connections", "retry_on_timeout"),
+    *("socket_timeout", "socket_connect_timeout"),
+)
+
+
+class _Link:
+    """A connection, for one thread at a time.
+
+    All raise redis-py's errors, and those of sockets, within the seconds that the
+    connection was made with for each wait.
+    """
+
+    def __init__(self, connection: Any, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        #: Which life of the server is spoken to; empty where it is not to be had.
+        self.server = b""
+
+    def open(self) -> None:
+        self._connection.connect()
+
+    def recognize(self) -> None:
+        """Ask the server for the name of its life."""
+        with suppress(ResponseError):  # Not everybody may ask.
+            found = re.search(rb"run_id:(\w+)", self.call("INFO", "server"))
+            self.server = found[1] if found else b""
+
+    def is_good(self) -> bool:
+        """Whether the server has not hung up meanwhile, as far as can be known."""
+        try:
+            return not self.can_read(0)
+        except (RedisError, OSError):
+            return False
+
+    def call(self, *words: Any) -> Any:
+        self.send(*words)
+        if not self.can_read(self._timeout):
+            raise TimeoutError("It does not answer")
+        return self.read()
+
+    def run(self, script: scripts.Script, *words: Any) -> Any:
+        try:
+            return self.call("EVALSHA", script.name, *words)
+        except NoScriptError:
+            return self.call("EVAL", script.text, *words)
+
+    def send(self, *words: Any) -> None:
+        self._connection.send_command(*words)
+
+    def can_read(self, timeout: float) -> bool:
+        return bool(self._connection.can_read(timeout))
+
+    def read(self) -> Any:
+        return self._connection.read_response()
+
+    def interrupt(self) -> None:
+        """End what is waited for, and all use. For any thread."""
+        with suppress(OSError, AttributeError):
+            self._connection._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class _Answer(NamedTuple):
+    """What a store says of itself, and of each channel that was asked for: its last
+    position, and entries as Redis has them. ``now`` is its time in milliseconds."""
+
+    state: State
+    now: int
+    channels: dict[str, tuple[int, list[Any]]]
+
+
+class RedisBroker(SharedBroker):
+    """Publishing is one script.
+
+    :param connection_class: redis-py's, and ``options`` for each connection.
+    :param prefix: what all keys begin with. In a cluster it is to have braces, which
+        bring all keys to one node.
+    :param retention: what is to be kept; None for what the store says itself.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connection_class: type,
+        options: dict[str, Any],
+        *,
+        prefix: str,
+        retention: Retention | None,
+        timeout: float,
+    ) -> None:
+        self._connection_class = connection_class
+        self._options = options
+        self._prefix = prefix
+        self._keys = (f"{prefix}:store", f"{prefix}:channels")
+        # Messages know no databases.
+        self._topic = f"{prefix}:events:{options.get('db') or 0}"
+        self._wanted_retention = retention
+        super().__init__(name, timeout)
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._has_set_retention = False
+        self._links: set[_Link] = set()
+        self._idle: list[_Link] = []
+        self._room = threading.Semaphore(MAX_LINKS)
+        # The follower's.
+        self._ears: _Link | None = None
+        self._heard_at = 0.0
+        self._pinged_at: float | None = None
+        #: The newest position heard on this connection.
+        self._heard = ("", 0)
+
+    # The store
+
+    def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
+        keys = (*self._keys, self._stream(channel))
+        own = (channel, _packed(event), self._topic)
+        with self._link() as link:
+            epoch, sequence = self._run(link, scripts.put, keys, own, self._known())
+        return epoch.decode(), int(sequence)
+
+    def _known(self) -> tuple[str, int]:
+        """The newest position that this process knows of."""
+        epoch, sequence = self._published
+        if epoch in ("", self.log.epoch):
+            return self.log.epoch, max(sequence, self.log.sequence)
+        return epoch, sequence
+
+    def _state(self) -> State:
+        return self._get((), 0, self._known()).state
+
+    def _load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
+        pieces = [*_pieces(channels)] or [[]]
+        # The first of them says where the store stands.
+        answers = [self._get(names, 0, self._known()) for names in pieces]
+        pasts = {}
+        for answer in answers:
+            for name, (newest, entries) in answer.channels.items():
+                dropped = _before(entries[0]) if entries else newest
+                records = list(self._records(name, entries, answer))
+                pasts[name] = Past(dropped, records)
+        return answers[0].state, pasts
+
+    def _news(self, after: int) -> News:
+        known = (self.log.epoch, after)
+        state = self._get((), 0, known).state
+        epoch, until, _ = state
+        records: list[Record] = []
+        lost: dict[str, int] = {}
+        held = self.log.held() if (epoch, until) != known else ()
+        for names in _pieces(held):
+            answer = self._get(names, after, known)
+            if answer.state.epoch != epoch:
+                return News(answer.state.epoch, until, [], {}, False)
+            for name, (newest, entries) in answer.channels.items():
+                dropped = min(until, _before(entries[0]) if entries else newest)
+                if dropped > after:
+                    lost[name] = dropped
+                records += self._records(name, entries, answer)
+        records = sorted((r for r in records if r.sequence <= until), key=itemgetter(0))
+        return News(epoch, until, records, lost, False)
+
+    def _summaries(self) -> Iterator[Summary]:
+        with self._link() as link:
+            found = link.call("ZRANGE", self._keys[1], 0, -1)
+        for names in _pieces([name.decode() for name in found]):
+            keys = (*self._keys, *map(self._stream, names))
+            with self._link() as link:
+                answer = self._run(link, scripts.survey, keys, (), self._known())
+            history, life = int(answer[0]), float(answer[1])
+            for name, (count, age, size) in zip(names, answer[2], strict=True):
+                if count and float(age) <= life:
+                    # The newest entry may be an end, which is no event.
+                    count = min(count - (not size), history)
+                    yield Summary(name, count, float(age), not size)
+
+    def _renew(self, epoch: str) -> None:
+        self._get((), 0, (epoch, BEHIND_ALL))
+
+    def _get(
+        self, channels: Sequence[str], after: int, known: tuple[str, int] = ("", 0)
+    ) -> _Answer:
+        keys = (*self._keys, *map(self._stream, channels))
+        with self._link() as link:
+            answer = self._run(link, scripts.get, keys, (after, *channels), known)
+        epoch, sequence, history, age, holes, now, found = answer
+        self.log.voids = [
+            (int(low), int(high))
+            for low, high in re.findall(rb"([0-9]+) ([0-9]+);", holes)
+        ]
+        return _Answer(
+            State(epoch.decode(), int(sequence), Retention(int(history), float(age))),
+            int(now),
+            {
+                name: (int(newest), entries)
+                for name, (newest, entries) in zip(channels, found, strict=True)
+            },
+        )
+
+    def _run(
+        self,
+        link: _Link,
+        script: scripts.Script,
+        keys: Sequence[str],
+        own: Sequence[Any],
+        known: tuple[str, int],
+    ) -> Any:
+        wanted = self._wanted_retention
+        is_to_hold = wanted is not None and not self._has_set_retention
+        common = (
+            secrets.token_hex(8),
+            link.server,
+            *(wanted or DEFAULT_RETENTION),
+            int(is_to_hold),
+            *known,
+        )
+        answer = link.run(script, len(keys), *keys, *common, *own)
+        self._has_set_retention = True
+        return answer
+
+    def _stream(self, channel: str) -> str:
+        return f"{self._prefix}:channel:{channel}"
+
+    def _records(
+        self, channel: str, entries: list[Any], answer: _Answer
+    ) -> Iterator[Record]:
+        for id, fields in entries:
+            sequence = int(id.partition(b"-")[0])
+            age = (answer.now - int(fields[3])) / 1000
+            yield _record(answer.state.epoch, sequence, age, channel, fields[5])
+
+    # The follower's ears
+
+    def _listen(self) -> None:
+        with self._translated():
+            if self._ears:
+                self._drop(self._ears)
+            self._ears = ears = self._open()
+            ears.call("SUBSCRIBE", self._topic)
+        self._heard_at = time.monotonic()
+        self._pinged_at = None
+        self._heard = ("", 0)
+
+    def _wait(self, timeout: float) -> bool:
+        ears = self._ears
+        assert ears
+        with self._translated():
+            if ears.can_read(timeout):
+                return self._take_in(ears) or self._is_away
+            now = time.monotonic()
+            if self._pinged_at is not None:
+                if now - self._pinged_at >= self.timeout:
+                    raise TimeoutError("It does not answer")
+            elif now - self._heard_at >= HEALTH_INTERVAL:
+                ears.send("PING")
+                self._pinged_at = now
+        return self._is_away
+
+    def _take_in(self, ears: _Link) -> bool:
+        """Feed all that has arrived.
+
+        :returns: whether the store is to be looked at.
+        """
+        is_to_look = False
+        has_more = True
+        while has_more and not is_to_look:
+            messages: list[tuple[str, int, str, bytes]] = []
+            while has_more and len(messages) < MESSAGES_AT_ONCE:
+                kind, *_, text = ears.read()
+                if kind == b"message":
+                    messages.append(self._message(text))
+                # An answer to a PING says nothing of what the store has.
+                is_to_look = is_to_look or kind == b"pong"
+                has_more = ears.can_read(0)
+            is_to_look = self._feed(messages) or is_to_look
+            if has_more:
+                time.sleep(BREATH)
+        self._heard_at = time.monotonic()
+        self._pinged_at = None
+        return is_to_look
+
+    def _message(self, text: bytes) -> tuple[str, int, str, bytes]:
+        position, channel, body = text.split(b"\n", 2)
+        epoch, _, sequence = position.decode().partition(" ")
+        return epoch, int(sequence), channel.decode(), body
+
+    def _feed(self, messages: list[tuple[str, int, str, bytes]]) -> bool:
+        """:returns: whether the store is to be looked at."""
+        is_to_look = False
+        for epoch, group in groupby(messages, itemgetter(0)):
+            heard = list(group)
+            if epoch == self._heard[0] and heard[0][1] <= self._heard[1]:
+                is_to_look = True  # A step back.
+            self._heard = (epoch, heard[-1][1])
+            if self._hear(epoch, map(self._heard_record, heard)):
+                is_to_look = True
+        return is_to_look
+
+    def _heard_record(self, message: tuple[str, int, str, bytes]) -> Record:
+        epoch, sequence, channel, body = message
+        if not self.log.holds(channel):
+            return Record(sequence, 0.0, channel, None)  # Nobody will look at it.
+        return _record(epoch, sequence, 0.0, channel, body)
+
+    def _interrupt(self) -> None:
+        for link in list(self._links):
+            link.interrupt()
+
+    def _let_go(self) -> None:
+        for link in list(self._links):
+            self._drop(link)
+
+    # Connections
+
+    @contextmanager
+    def _link(self) -> Iterator[_Link]:
+        """A connection for some commands, with nobody else on it."""
+        if not self._room.acquire(timeout=self.timeout):
+            raise BrokerUnavailable(f"{self.name} is too slow")
+        try:
+            with self._translated():
+                link = self._idle_link() or self._new_link()
+                try:
+                    yield link
+                except ResponseError as error:
+                    if "READONLY" in str(error):
+                        self._drop(link)  # Another is the master now.
+                    else:
+                        self._give_back(link)
+                    raise
+                except BaseException:
+                    # Its answer may still come, and is nobody else's.
+                    self._drop(link)
+                    raise
+                self._give_back(link)
+        finally:
+            self._room.release()
+
+    def _idle_link(self) -> _Link | None:
+        while self._idle:
+            with suppress(IndexError):
+                link = self._idle.pop()
+                if link.is_good():
+                    return link
+                self._drop(link)
+        return None
+
+    def _new_link(self) -> _Link:
+        link = self._open()
+        try:
+            link.recognize()
+        except BaseException:
+            self._drop(link)
+            raise
+        return link
+
+    def _give_back(self, link: _Link) -> None:
+        self._idle.append(link)
+        if self._closing.is_set():
+            self._drop(link)
+
+    def _open(self) -> _Link:
+        link = _Link(self._connection_class(**self._options), self.timeout)
+        self._links.add(link)
+        try:
+            link.open()
+        except BaseException:
+            self._drop(link)
+            raise
+        return link
+
+    def _drop(self, link: _Link) -> None:
+        self._links.discard(link)
+        link.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Whatever fails here: the store is away."""
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable(f"{self.name} fails: {error}") from error
+
+
+def _pieces(names: Collection[str]) -> Iterator[list[str]]:
+    listed = list(names)
+    for start in range(0, len(listed), CHANNELS_AT_ONCE):
+        yield listed[start : start + CHANNELS_AT_ONCE]
+
+
+def _before(entry: Any) -> int:
+    """The position of what stood before an entry in its channel."""
+    return int(entry[1][1])
+
+
+def _packed(event: Event | None) -> bytes:
+    """An event as it stands in Redis; nothing for the end of a channel."""
+    if event is None:
+        return b""
+    fields = [event.data, event.type, event.id, event.retry]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _record(epoch: str, sequence: int, age: float, channel: str, body: bytes) -> Record:
+    if not body:
+        return Record(sequence, age, channel, None)
+    data, type, id, retry = json.loads(body)
+    id = position_id(epoch, sequence, channel) if id is None else id
+    return Record(sequence, age, channel, Event(data, type, id, retry, channel=channel))
+
+
+def connect(settings: Settings, folder: str | None) -> RedisBroker:
+    server, _, query = settings.url.partition("?")
+    options = read_options(settings, query)
+    try:
+        url = f"{server}?{urlencode(options.others)}"
+        found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        for name in NOT_OURS:
+            found.pop(name, None)
+        connection_class = found.pop("connection_class", Connection)
+        timeout = settings.broker_timeout
+        found |= {
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+        }
+        connection_class(**found)
+    except (ValueError, TypeError, RedisError) as error:
+        # The URL is not shown: there may be a password in it.
+        raise InvalidValue(
+            f"{settings.url_key} is to be like redis://[[user]:password@]host[:port]"
+            "[/database], rediss://… (TLS) or unix:///path, and takes the options "
+            "history, age and prefix, and those of redis-py's connections"
+        ) from error
+    place = found.get("path") or (
+        f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
+    )
+    return RedisBroker(
+        f"Redis at {place}",
+        connection_class,
+        found,
+        prefix=options.prefix,
+        retention=options.retention,
+        timeout=timeout,
+    )

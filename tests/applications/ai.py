@@ -1,0 +1,71 @@
+"""The example ``openai_compatible``, with a look at what its generators do. To be
+served from the folder ``examples``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from flask import request
+from flask.typing import ResponseReturnValue
+from openai_compatible import create_app, exchange, model
+
+#: Tokens per second of the model named "slow".
+SLOW = 2.5
+
+#: Seconds for which the model named "thoughtful" says nothing, before its answer and
+#: within it.
+THOUGHT = 0.6
+
+app = create_app()
+
+#: What happened, in order: generators that began and that were closed, errors that were
+#: logged with their exception, and the keys of who asked.
+happened: list[str] = []
+
+
+class Note(logging.Handler):
+    """Errors are expected here, and tracebacks in a server's log are not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        happened.append(f"logged {type(error).__name__}")
+
+
+app.logger.handlers = [Note()]
+app.logger.propagate = False
+
+
+def watched(question: model.Question) -> Iterator[model.Piece]:
+    happened.append("begin")
+    try:
+        pace = SLOW if question.model == "slow" else 1000
+        for number, piece in enumerate(model.answer(question, pace)):
+            if question.model == "thoughtful" and number in (0, 5):
+                time.sleep(THOUGHT)
+            yield piece
+    finally:
+        happened.append("closed")
+
+
+exchange.pieces = watched
+
+
+@app.before_request
+def note_key() -> None:
+    if request.method == "POST":
+        key = request.headers.get("Authorization") or request.headers.get("x-api-key")
+        happened.append(f"key {key}")
+
+
+@app.get("/happened")
+def what_happened() -> ResponseReturnValue:
+    """What happened since this was last asked."""
+    told, happened[:] = happened[:], []
+    return told
+
+
+@app.get("/")
+def index() -> ResponseReturnValue:
+    return ""

@@ -1,0 +1,426 @@
+"""A log that is fed with what stands in a store gives its readers the same as one that
+grows by itself; what it cannot give them, it tells them of."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from flask_sse_lite import Event
+from flask_sse_lite.cursor import Batch, Cursor
+from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log, Past, Record
+
+ALL = 1 << 30
+OLD = "0123456789abcdef"
+NEW = "fedcba9876543210"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(clock: Clock) -> Log:
+    """Four events per channel, ten seconds; the store stands at 100."""
+    log = Log(history=1, age=1, clock=clock)
+    log.restart(OLD, 100, {}, history=4, age=10)
+    return log
+
+
+def record(
+    sequence: int,
+    channel: str = "a",
+    data: str | None = "",
+    age: float = 0,
+    epoch: str = OLD,
+) -> Record:
+    """An event, whose data is its sequence unless it is given; None is an end."""
+    event = None
+    if data is not None:
+        id = f"{epoch}-{sequence}"
+        event = Event(data or str(sequence), id=id, channel=channel)
+    return Record(sequence, age, channel, event)
+
+
+def past(*sequences: int, channel: str = "a", dropped: int = 0) -> Past:
+    return Past(dropped, [record(sequence, channel) for sequence in sequences])
+
+
+def feed(log: Log, *sequences: int, channel: str = "a") -> None:
+    for sequence in sequences:
+        log.feed(record(sequence, channel))
+
+
+def data_of(batch: Batch) -> list[str]:
+    return [entry.event.data for entry in batch.entries if entry.event]
+
+
+def read(log: Log, cursor: Cursor) -> list[str]:
+    """The data of what is there; the test fails at a gap."""
+    batch = log.read(cursor, ALL)
+    assert batch.gap is None
+    return data_of(batch)
+
+
+def test_it_stands_where_the_store_does(log: Log) -> None:
+    assert (log.epoch, log.sequence) == (OLD, 100)
+    assert log.position() == f"{OLD}-100"
+    assert log.cursor(["a"]).id == f"{OLD}-100"
+
+
+def test_what_is_fed_is_read_as_it_stands_in_the_store(log: Log) -> None:
+    log.load({"a": past(), "b": past()})
+    cursor = log.cursor(["a", "b"])
+    feed(log, 101, 102)
+    feed(log, 103, channel="b")
+    batch = log.read(cursor, ALL)
+    assert [entry.event.id for entry in batch.entries if entry.event] == [
+        f"{OLD}-{n}" for n in (101, 102, 103)
+    ]
+    assert batch.named == 103
+    assert log.sequence == 103
+
+
+def test_who_watches_a_channel_is_told_of_what_is_fed(log: Log) -> None:
+    log.load({"a": past(), "b": past()})
+    told: list[int] = []
+    log.watch(["a"], lambda: told.append(log.sequence))
+    feed(log, 101)
+    feed(log, 102, channel="b")
+    log.feed(record(103, data=None))
+    assert told == [101, 103]
+
+
+def test_the_end_of_a_channel_is_fed_too(log: Log) -> None:
+    log.load({"a": past()})
+    cursor = log.cursor(["a"])
+    log.feed(record(101, data=None))
+    assert log.read(cursor, ALL).ended
+    assert log.is_finished(log.cursor(["a"]))
+
+
+def test_what_is_loaded_is_resumed_from(log: Log) -> None:
+    log.load({"a": past(90, 95), "b": past(93, 99, channel="b")})
+    cursor = log.cursor(["a", "b"], f"{OLD}-91")
+    feed(log, 101)
+    assert read(log, cursor) == ["93", "95", "99", "101"]
+
+
+def test_what_the_store_dropped_is_a_gap(log: Log) -> None:
+    log.load({"a": past(90, 95, dropped=80)})
+    assert read(log, log.cursor(["a"], f"{OLD}-80")) == ["90", "95"]
+    batch = log.read(log.cursor(["a"], f"{OLD}-79"), ALL)
+    assert batch.gap is not None
+    assert batch.gap.id == f"{OLD}-80"
+    assert data_of(batch) == ["90", "95"]
+
+
+def test_what_was_published_since_the_last_feed_is_left_to_the_next(log: Log) -> None:
+    log.load({"a": past(99, 101, 102)})
+    cursor = log.cursor(["a"], f"{OLD}-98")
+    assert read(log, cursor) == ["99"]
+    feed(log, 101, 102)
+    assert read(log, cursor) == ["101", "102"]
+
+
+def test_the_age_in_the_store_counts(log: Log, clock: Clock) -> None:
+    log.load({"a": Past(0, [record(98, age=11), record(99, age=8)])})
+    assert data_of(log.read(log.cursor(["a"], f"{OLD}-97"), ALL)) == ["99"]
+    log.feed(record(101, age=1))
+    clock.now += 3
+    assert data_of(log.read(log.cursor(["a"], f"{OLD}-97"), ALL)) == ["101"]
+    clock.now += 7
+    assert data_of(log.read(log.cursor(["a"], f"{OLD}-97"), ALL)) == []
+
+
+def test_an_event_from_the_future_is_new(log: Log, clock: Clock) -> None:
+    log.load({"a": past()})
+    log.feed(record(101, age=-1000))
+    clock.now += 9
+    assert read(log, log.cursor(["a"], f"{OLD}-100")) == ["101"]
+    clock.now += 2
+    assert log.read(log.cursor(["a"], f"{OLD}-100"), ALL).gap
+
+
+def test_the_stores_retention_holds(log: Log) -> None:
+    log.load({"a": past(91, 92, 93, 94, 95)})
+    batch = log.read(log.cursor(["a"], f"{OLD}-90"), ALL)
+    assert batch.gap
+    assert data_of(batch) == ["92", "93", "94", "95"]
+
+
+def test_it_says_which_channels_are_to_be_loaded(log: Log) -> None:
+    assert log.missing(["a", "b"]) == ["a", "b"]
+    log.load({"b": past()})
+    assert log.missing(["a", "b"]) == ["a"]
+    assert (log.holds("a"), log.holds("b")) == (False, True)
+    assert log.held() == ["b"]
+
+
+def test_a_channel_that_is_only_watched_is_still_to_be_loaded(log: Log) -> None:
+    told: list[bool] = []
+    log.watch(["a"], lambda: told.append(True))
+    cursor = log.cursor(["a"], f"{OLD}-95")
+    assert log.missing(["a"]) == ["a"]
+    log.load({"a": past(96)})
+    assert told == [True]
+    assert read(log, cursor) == ["96"]
+
+
+def test_what_is_wanted_stays_for_its_age(log: Log, clock: Clock) -> None:
+    log.load({"a": past()})
+    clock.now += 9
+    assert log.missing(["a"]) == []
+    clock.now += 9
+    log.load({"b": past()})
+    log.unwatch([], print)
+    assert log.holds("a")
+    clock.now += 2
+    log.unwatch([], print)
+    assert not log.holds("a")
+
+
+def test_a_channel_that_was_forgotten_is_not_taken_for_complete(
+    log: Log, clock: Clock
+) -> None:
+    log.load({"a": past()})
+    cursor = log.cursor(["a"])
+    clock.now += 11
+    log.unwatch([], print)
+    assert not log.holds("a")
+    feed(log, 101)
+    log.watch(["a"], lambda: None)
+    batch = log.read(cursor, ALL)
+    assert batch.gap is not None
+    assert batch.gap.json == {"since": f"{OLD}-100", "channels": ["a"]}
+    log.load({"a": past(101)})
+    assert read(log, log.cursor(["a"], f"{OLD}-100")) == ["101"]
+
+
+def test_what_was_passed_over_is_not_taken_for_nothing(log: Log) -> None:
+    cursor = log.cursor(["a"])
+    log.advance(105)
+    assert log.read(cursor, ALL).gap
+    assert log.sequence == 105
+
+
+def test_what_is_held_is_complete_where_nothing_was_fed_of_it(log: Log) -> None:
+    log.load({"a": past()})
+    cursor = log.cursor(["a"])
+    log.advance(105)
+    assert read(log, cursor) == []
+    assert cursor.id == f"{OLD}-105"
+
+
+def test_a_hole_is_a_gap_for_who_stands_before_it(log: Log) -> None:
+    log.load({"a": past(99), "b": past()})
+    before, behind, other = (
+        log.cursor(["a"], f"{OLD}-99"),
+        log.cursor(["a"]),
+        log.cursor(["b"]),
+    )
+    log.lose("a", 110)
+    feed(log, 111)
+    for cursor in (before, behind):
+        batch = log.read(cursor, ALL)
+        assert batch.gap is not None
+        assert batch.gap.id == f"{OLD}-110"
+        assert data_of(batch) == ["111"]
+    assert read(log, other) == []
+    assert read(log, log.cursor(["a"], f"{OLD}-110")) == ["111"]
+
+
+def test_who_watches_is_told_of_a_hole(log: Log) -> None:
+    told: list[bool] = []
+    log.load({"a": past()})
+    log.watch(["a"], lambda: told.append(True))
+    log.lose("a", 110)
+    assert told == [True]
+    log.lose("a", 109)
+    log.lose("never", 110)
+    assert told == [True]
+
+
+def test_nothing_is_fed_twice(log: Log) -> None:
+    with pytest.raises(ValueError, match="comes behind"):
+        feed(log, 100)
+
+
+def test_a_channel_that_was_forgotten_before_it_was_watched_is_to_be_loaded(
+    log: Log, clock: Clock
+) -> None:
+    log.load({"a": past(99)})
+    cursor = log.cursor(["a"], f"{OLD}-98")
+    assert log.unfed() == []
+    clock.now += 11
+    log.unwatch([], print)
+    log.watch(["a"], lambda: None)
+    assert log.has_unfed
+    assert log.unfed() == ["a"]
+    assert log.unfed() == []
+    log.load({"a": past(99)})
+    feed(log, 101)
+    assert read(log, cursor) == ["99", "101"]
+
+
+# Another life
+
+
+def test_a_live_reader_is_told_of_another_life_by_a_gap(log: Log) -> None:
+    log.load({"a": past(), "b": past()})
+    told: list[bool] = []
+    cursor = log.cursor(["a", "b"])
+    log.watch(["a", "b"], lambda: told.append(True))
+    feed(log, 101)
+    assert read(log, cursor) == ["101"]
+    pasts = {
+        "a": Past(1, [record(2, epoch=NEW), record(5, epoch=NEW)]),
+        "b": Past(0, []),
+    }
+    told.clear()
+    log.restart(NEW, 5, pasts, history=4, age=10)
+    assert told == [True]
+    batch = log.read(cursor, ALL)
+    assert batch.gap is not None
+    assert batch.gap.json == {"since": f"{OLD}-101", "channels": ["a", "b"]}
+    assert batch.gap.id == f"{NEW}-0"
+    assert data_of(batch) == ["2", "5"]
+    assert read(log, cursor) == []
+    assert cursor.id == f"{NEW}-5"
+
+
+def test_all_who_read_together_are_told_of_another_life(log: Log) -> None:
+    log.load({"a": past()})
+    watcher = lambda: None  # noqa: E731
+    log.watch(["a"], watcher)
+    cursors = [log.cursor(["a"]) for _ in range(3)]
+    # At the same number as before: positions alone would not show it.
+    log.restart(NEW, 100, {"a": past()}, history=4, age=10)
+    for cursor in cursors:
+        assert log.read(cursor, ALL).gap
+    log.feed(record(101, epoch=NEW))
+    for cursor in cursors:
+        assert read(log, cursor) == ["101"]
+
+
+def test_who_comes_from_another_life_does_not_follow_who_is_at_home(log: Log) -> None:
+    log.load({"a": past()})
+    stranger = log.cursor(["a"])
+    log.restart(NEW, 100, {"a": past()}, history=4, age=10)
+    native = log.cursor(["a"])
+    log.feed(record(101, epoch=NEW))
+    assert read(log, native) == ["101"]
+    # At the same number, of the same channels.
+    assert log.read(stranger, ALL).gap
+
+
+def test_a_newcomer_of_another_life_that_asked_for_the_last_gets_all(log: Log) -> None:
+    log.load({"a": past(98, 99)})
+    cursor = log.cursor(["a"], last=1)
+    log.restart(NEW, 3, {"a": past(1, 2, 3)}, history=4, age=10)
+    batch = log.read(cursor, ALL)
+    assert batch.gap
+    assert data_of(batch) == ["1", "2", "3"]
+
+
+def test_a_channel_that_had_ended_goes_on_in_another_life(log: Log) -> None:
+    log.load({"a": Past(0, [record(99, data=None)])})
+    cursor = log.cursor(["a"])
+    assert log.is_finished(cursor)
+    log.restart(NEW, 3, {"a": past()}, history=4, age=10)
+    assert not log.is_finished(cursor)
+    batch = log.read(cursor, ALL)
+    assert batch.gap
+    assert not batch.ended
+
+
+def test_an_id_of_another_life_is_a_gap(log: Log) -> None:
+    log.restart(NEW, 200, {"a": past(150)}, history=4, age=10)
+    assert not log.knows(["a"], f"{OLD}-100")
+    batch = log.read(log.cursor(["a"], f"{OLD}-100"), ALL)
+    assert batch.gap is not None
+    assert batch.gap.json["since"] == f"{OLD}-100"
+    assert data_of(batch) == ["150"]
+
+
+def test_in_another_life_everything_is_to_be_loaded_anew(log: Log) -> None:
+    log.load({"a": past(99), "b": past()})
+    log.watch(["a"], lambda: None)
+    assert log.wanted() == ["a"]
+    log.restart(NEW, 3, {}, history=4, age=10)
+    assert log.missing(["a", "b"]) == ["a", "b"]
+    assert log.unfed() == ["a"]
+    log.load({"a": past(2)})
+    assert read(log, log.cursor(["a"], f"{NEW}-1")) == ["2"]
+
+
+def test_another_life_may_keep_more_or_less(log: Log) -> None:
+    log.restart(NEW, 10, {"a": past(6, 7, 8, 9)}, history=2, age=10)
+    assert data_of(log.read(log.cursor(["a"], f"{NEW}-5"), ALL)) == ["8", "9"]
+
+
+# Many
+
+
+def test_channels_that_nobody_wants_cost_no_memory(log: Log) -> None:
+    for n in range(2 * MAX_IDLE_CHANNELS):
+        log.feed(record(101 + n, f"channel {n}"))
+    assert log.held() == []
+    assert log.missing(["channel 1"]) == ["channel 1"]
+
+
+def test_channels_that_were_wanted_once_are_forgotten_in_time(log: Log) -> None:
+    for n in range(2 * MAX_IDLE_CHANNELS):
+        log.load({f"channel {n}": past()})
+    assert len(log.held()) == MAX_IDLE_CHANNELS
+    assert log.holds(f"channel {2 * MAX_IDLE_CHANNELS - 1}")
+
+
+def test_an_id_of_the_applications_is_known_where_its_event_is(log: Log) -> None:
+    event = Event("x", id="order 7", channel="a")
+    log.load({"a": Past(0, [Record(99, 0, "a", event)]), "b": past()})
+    assert log.knows(["b", "a"], "order 7")
+    assert not log.knows(["b"], "order 7")
+    assert log.knows(["b"], f"{OLD}-100")
+    assert not log.knows(["b"], f"{OLD}-101")
+
+
+def test_a_burst_waits_for_its_readers(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine may be busy, and the reader late.
+    monkeypatch.setattr("flask_sse_lite.log.FEEDER_BREATHS", 100_000)
+    log.load({"a": past()})
+    cursor = log.cursor(["a"])
+    news, seen = threading.Event(), list[str]()
+    log.watch(["a"], news.set)
+
+    def follow() -> None:
+        while len(seen) < 300:
+            assert news.wait(30)
+            news.clear()
+            seen.extend(read(log, cursor))
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    feed(log, *range(101, 401))
+    reader.join(30)
+    assert seen == [str(n) for n in range(101, 401)]
+
+
+def test_a_reader_that_reads_nothing_does_not_hold_the_others_up(log: Log) -> None:
+    log.load({"a": past()})
+    log.watch(["a"], lambda: None)
+    cursor = log.cursor(["a"])
+    feed(log, *range(101, 2101))
+    assert log.sequence == 2100
+    assert log.read(cursor, ALL).gap

@@ -1,0 +1,229 @@
+"""Several workers are one service: whoever listens, to whichever of them, sees what any
+publishes, once and in order, while workers are killed and replaced."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import h11
+import pytest
+
+from .servers import PATIENCE, Client, Server, serve, until
+
+WORKERS = 4
+
+#: gunicorn's workers. The first serves one request at a time.
+GUNICORNS = ["gunicorn sync", "gunicorn gthread", "gunicorn gevent"]
+
+#: A broker's URL for a test, by its name. ``{folder}`` is the test's own.
+URLS = {"sqlite": "sqlite:///{folder}/events.db"}
+
+#: Seconds after which a client comes back.
+COMES_BACK = 0.02
+
+#: Workers killed, or all of them replaced, in one test.
+ROUNDS = 4
+
+
+@contextmanager
+def workers(kind: str, broker: str, folder: Path) -> Iterator[Server]:
+    url = URLS[broker].format(folder=folder)
+    options = f"--workers {WORKERS} --graceful-timeout 5"
+    with serve(kind, options=options, SSE_URL=url) as server:
+        yield server
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(kind, broker) for broker in URLS for kind in GUNICORNS],
+    ids=lambda param: " ".join(param),
+)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    kind, broker = request.param
+    with workers(kind, broker, tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+@contextmanager
+def streams_of_all(server: Server, channel: str, since: str = "") -> Iterator[Any]:
+    """Streams of each of the workers."""
+    with ExitStack() as stack:
+        streams: list[Client] = []
+
+        def is_complete() -> bool:
+            stream = stack.enter_context(server.stream(channel, since=since))
+            assert stream.status == 200
+            streams.append(stream)
+            return len({stream.headers["x-process"] for stream in streams}) == WORKERS
+
+        until(is_complete)
+        yield streams
+
+
+class Faithful:
+    """A client that comes back, as a browser does, and what it saw."""
+
+    def __init__(self, server: Server, channel: str) -> None:
+        self.data: list[str] = []
+        self.gaps: list[str] = []
+        self.processes: list[str] = []
+        self._server = server
+        self._channel = channel
+        self._since = ""
+        self._is_stopping = False
+        self.has_begun = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    def join(self) -> None:
+        self._thread.join(2 * PATIENCE)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                with self._server.stream(self._channel, since=self._since) as stream:
+                    # A worker that stops says 503: another one is to be asked.
+                    assert stream.status in (200, 503)
+                    if stream.status == 200:
+                        self.processes.append(stream.headers["x-process"])
+                        self._follow(stream)
+            except (OSError, h11.RemoteProtocolError):
+                pass  # It was cut.
+            time.sleep(COMES_BACK)
+
+    def _follow(self, stream: Client) -> None:
+        for event in stream.events:
+            self._since = event.id or self._since
+            self.has_begun.set()
+            if event.type == "stream-gap":
+                self.gaps.append(event.data)
+            elif event.type is None:
+                self.data.append(event.data)
+                if event.data == "the end":
+                    self.stop()
+                    return
+
+
+def publish_while(server: Server, channel: str, is_on: Callable[[], bool]) -> list[str]:
+    """Publish one event after the other.
+
+    :returns: those that are known to have been published: of one whose worker was
+        killed meanwhile, nobody knows.
+    """
+    known = []
+    number = 0
+    while is_on():
+        number += 1
+        try:
+            server.publish({"data": str(number), "channel": channel})
+            known.append(str(number))
+        except (OSError, http.client.HTTPException):
+            pass
+    return known
+
+
+def disturb(server: Server, act: Callable[[int], None]) -> None:
+    """Publish and listen while something happens to the workers again and again, and
+    see that nobody misses anything."""
+    clients = [Faithful(server, "room") for _ in range(2 * WORKERS)]
+    known: list[str] = []
+    is_on = True
+    try:
+        for client in clients:
+            assert client.has_begun.wait(PATIENCE)
+        publisher = threading.Thread(
+            target=lambda: known.extend(publish_while(server, "room", lambda: is_on)),
+            daemon=True,
+        )
+        publisher.start()
+        for number in range(ROUNDS):
+            before = len(clients[0].data)
+            act(number)
+            until(lambda before=before: len(clients[0].data) > before + 10)  # type: ignore[misc]
+        is_on = False
+        publisher.join(PATIENCE)
+
+        def end() -> bool:
+            try:
+                return bool(server.publish({"data": "the end", "channel": "room"}))
+            except (OSError, http.client.HTTPException):
+                return False
+
+        until(end)
+        for client in clients:
+            client.join()
+    finally:
+        is_on = False
+        for client in clients:
+            client.stop()
+    expected = clients[0].data
+    for client in clients:
+        assert client.gaps == []
+        assert client.data == expected
+    numbers = [int(text) for text in expected[:-1]]
+    assert numbers == sorted(set(numbers))
+    assert set(known) <= set(expected)
+    # It was worth it: somebody was cut, and went on elsewhere.
+    assert any(len(set(client.processes)) > 1 for client in clients)
+
+
+def test_every_worker_s_clients_see_what_any_publishes(server: Server) -> None:
+    with server.channel() as room, streams_of_all(server, room) as streams:
+        ids = []
+        for number in range(30):
+            ids += server.publish({"data": str(number), "channel": room})
+        for stream in streams:
+            events = stream.take(30)
+            assert [event.data for event in events] == [str(n) for n in range(30)]
+            assert [event.id for event in events] == ids
+
+
+def test_a_client_resumes_at_any_worker(server: Server) -> None:
+    with server.channel() as room:
+        ids = server.publish(*({"data": str(n), "channel": room} for n in range(10)))
+        with streams_of_all(server, room, since=ids[4]) as streams:
+            for stream in streams:
+                assert [e.data for e in stream.take(5)] == ["5", "6", "7", "8", "9"]
+
+
+def test_a_channel_that_one_worker_closes_is_closed_at_all(server: Server) -> None:
+    with server.channel() as room, streams_of_all(server, room) as streams:
+        server.publish({"data": "last", "channel": room})
+        server.close(room)
+        for stream in streams:
+            last, end = stream.take(2)
+            assert (last.data, end.type) == ("last", "stream-end")
+            assert stream.read() == b""
+        for _ in range(4 * WORKERS):
+            with server.stream(room, since=end.id or "") as late:
+                assert late.status == 204
+
+
+def test_nobody_misses_anything_while_workers_are_killed(server: Server) -> None:
+    def kill(number: int) -> None:
+        os.kill(server.stats()["process"], signal.SIGKILL)
+
+    disturb(server, kill)
+
+
+def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> None:
+    def reload(number: int) -> None:
+        before = server.stats()["process"]
+        server.signal(signal.SIGHUP)
+        until(lambda: server.stats()["process"] != before)
+
+    disturb(server, reload)
