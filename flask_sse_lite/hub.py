@@ -26,6 +26,7 @@ from .connection import Connection, frame_chunk
 from .descriptors import room_for_streams
 from .event import HEARTBEAT
 from .log import Log
+from .paths import Paths
 from .poller import WRITABLE, close_descriptor, new_poller
 from .readers import Audience, Group, Iterated, Readers, Timed
 from .servers import gunicorn
@@ -74,6 +75,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.is_stopping = False
+        self.paths = Paths()
         self._is_abandoned = False
         self._lock = threading.Lock()
         self.is_running = False
@@ -88,7 +90,6 @@ class Hub:
         self._news: deque[Readers] = deque()
         self._poller = new_poller()
         self._is_awake = False
-        self._paths: Counter[tuple[str, str]] = Counter()
         # The loop's own.
         self._groups: dict[Key, Group] = {}
         self._connections: dict[int, Connection] = {}
@@ -225,37 +226,14 @@ class Hub:
         self._news.append(readers)
         self._wake()
 
-    def note_path(self, path: str, reason: str, *, warn: bool = False) -> None:
-        """Count a stream by the way it is delivered.
-
-        :param path: "handed off" or "iterated".
-        :param reason: by which server, or why.
-        :param warn: whether an operator could and should do something about it.
-        """
-        with self._lock:
-            is_first = (path, reason) not in self._paths
-            self._paths[path, reason] += 1
-        logger.debug("A stream is %s: %s", path, reason)
-        if warn and is_first:
-            logger.warning(
-                "Event streams cannot be handed off, and each holds a thread or a "
-                "greenlet of the server: %s",
-                reason,
-            )
-
     def stats(self) -> dict[str, Any]:
         """How many streams are open, and how streams were delivered since the process
         began."""
         with self._lock:
-            paths = self._paths.copy()
-        return {
-            "open": {
-                "handed off": len(self._connections) + len(self._newcomers),
-                "iterated": len(self._iterated),
-            },
-            "handed off": {r: n for (p, r), n in paths.items() if p == "handed off"},
-            "iterated": {r: n for (p, r), n in paths.items() if p == "iterated"},
-        }
+            handed_off = len(self._connections) + len(self._newcomers)
+            iterated = len(self._iterated)
+        is_open = {"handed off": handed_off, "iterated": iterated}
+        return {"open": is_open, **self.paths.counts()}
 
     def stop(self, timeout: float) -> None:
         """End all streams properly, so that their clients come back elsewhere, and

@@ -198,12 +198,12 @@ class Subscription:
         hub.adopt(connection, self)
         if self._settings.access_log:
             log_request(server.environ)
-        hub.note_path("handed off", server.name)
+        hub.paths.note_handed_off(server.name)
         return True
 
     def _note(self, refusal: Refusal) -> None:
-        hub = current_hub()
-        hub.note_path("iterated", refusal.reason, warn=refusal.is_remediable)
+        paths = current_hub().paths
+        paths.note_iterated(refusal.reason, is_remediable=refusal.is_remediable)
 
     def _iterate(self) -> None:
         """The connection stays with the server, to the end."""

@@ -40,6 +40,7 @@ LAYERS: dict[str, set[str]] = {
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
+    "paths": set(),
     "descriptors": set(),
     "poller": set(),
     "connection": {"cursor", "log", "settings", "poller"},
@@ -58,7 +59,7 @@ LAYERS: dict[str, set[str]] = {
     "readers": {"log", "connection"},
     "hub": {
         *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
-        *("servers", "settings"),
+        *("servers", "settings", "paths"),
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
