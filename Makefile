@@ -21,7 +21,7 @@ demo: $(VENV)/demo.stamp
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
 test: $(VENV)/test.stamp
-	@tests/system-packages chromium nginx nodejs npm redis-server
+	@tests/system-packages chromium nginx nodejs=node npm redis-server
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp

@@ -173,9 +173,11 @@ def last_event_id() -> str:
 
 
 def _heartbeat() -> float:
-    """The application's, or where it has no channels the default."""
+    """The application's, whether it has channels or not."""
     channels = current_app.extensions.get("sse")
-    settings: Settings = channels.settings if channels else Settings.read({})
+    settings: Settings = (
+        channels.settings if channels else Settings.read(current_app.config)
+    )
     return settings.heartbeat
 
 

@@ -119,6 +119,7 @@ class SharedBroker(Broker):
         self._looked_at = 0.0
         #: The newest position that was published here.
         self._published = ("", 0)
+        self._publishing = threading.Lock()
         #: Events published since others last got their turn.
         self._burst = 0
 
@@ -195,7 +196,11 @@ class SharedBroker(Broker):
 
     def _put_there(self, channel: str, event: Event | None) -> tuple[str, int]:
         self._check_open()
-        position = self._published = self._put(channel, event)
+        position = self._put(channel, event)
+        with self._publishing:
+            # Another thread may have published later, and come here before.
+            if position[0] != self._published[0] or position > self._published:
+                self._published = position
         if self._follower:
             self._burst += 1
             if self._burst * 2 > self._retention.history:

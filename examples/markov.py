@@ -1,0 +1,49 @@
+"""A language model small enough to ship: a Markov chain over one text, ``rivers.txt``.
+
+It says the same to the same prompt, every time.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+Pair = tuple[str, str]
+
+
+def speech(prompt: str, sentences: int = 4) -> Iterator[str]:
+    """What the chain says, a word at a time, each with the space before it.
+
+    :param prompt: it begins with a sentence that has to do with that, if it has one.
+    """
+    beginnings, followers = chain()
+    chance = random.Random(prompt)
+    asked = set(re.findall(r"\w{4,}", prompt.lower()))
+    fitting = [p for p in beginnings if asked & set("".join(p).lower().split())]
+    pair = chance.choice(fitting or beginnings)
+    yield pair[0].lstrip()
+    yield pair[1]
+    while sentences:
+        word = chance.choice(followers[pair])
+        yield word
+        pair = (pair[1], word)
+        sentences -= word.endswith(".")
+
+
+@cache
+def chain() -> tuple[list[Pair], dict[Pair, list[str]]]:
+    """The pairs of words that sentences begin with, and what follows each pair."""
+    text = Path(__file__).with_name("rivers.txt").read_text("utf-8")
+    words = [f" {word}" for word in text.split()]
+    # After the end comes the beginning.
+    triples = zip(words, words[1:] + words[:1], words[2:] + words[:2], strict=True)
+    beginnings: list[Pair] = []
+    followers: dict[Pair, list[str]] = {}
+    for before, first, second in triples:
+        followers.setdefault((before, first), []).append(second)
+        if before.endswith("."):
+            beginnings.append((first, second))
+    return beginnings, followers
