@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from select import select
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
@@ -159,6 +159,17 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    """An empty page, for a visitor of its own.
+
+    :param options: how the browser looks to it; see ``Browser.new_context``.
+    """
+    with browser.new_context(**options) as context:
+        context.set_default_timeout(PATIENCE * 1000)
+        yield context.new_page()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
@@ -193,9 +204,7 @@ def proxied(server: Server) -> Iterator[Proxy]:
 @contextmanager
 def page_of(browser: Browser, proxy: Proxy) -> Iterator[Page]:
     """A page that reaches its server through a proxy."""
-    with browser.new_context() as context:
-        context.set_default_timeout(PATIENCE * 1000)
-        page = context.new_page()
+    with blank_page(browser) as page:
         page.goto(f"{proxy.url}/page")
         yield page
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import NamedTuple
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from .servers import HOST, PATIENCE, ROOT, Server, serve, until
-from .test_browser import chromium
+from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
+from .test_browser import blank_page, chromium
 
 #: Seconds for which the page's button cuts the connection.
 CUT = 10
+
+#: Seconds from one token of an answer to the next: it does not end in a test that has
+#: no end in it.
+PACE = 0.2
 
 #: Pixels: the width of a small telephone.
 NARROW = 360
@@ -42,6 +48,13 @@ class Message(NamedTuple):
     author: str
     text: str
     marks: str
+
+
+class Token(NamedTuple):
+    """A token of an answer."""
+
+    text: str
+    id: str
 
 
 class Tab:
@@ -88,6 +101,40 @@ class Tab:
             bubble.get_attribute("class") or "",
         )
 
+    def ask(self, question: str) -> str:
+        """Ask, and see that it is asked.
+
+        :returns: the ticket for the answer.
+        """
+        self.page.fill("#ask-input", question)
+        self.page.press("#ask-input", "Enter")
+        expect(self.page.locator("#answer-question")).to_have_text(
+            question, timeout=WAIT
+        )
+        expect(self.page.locator("#ask-input")).to_have_value("", timeout=WAIT)
+        link = self.page.locator("#answer-link").get_attribute("href") or ""
+        return link.removeprefix("?answer=").removesuffix("#answer")
+
+    def wait_for_tokens(self, count: int) -> None:
+        token = self.page.locator("#answer-text span").nth(count - 1)
+        token.wait_for(state="attached")
+
+    def wait_for_answer(self, state: str, seconds: float = PATIENCE) -> None:
+        locator = self.page.locator("#answer-state")
+        expect(locator).to_have_text(state, timeout=seconds * 1000)
+
+    def tokens(self, kind: str = "") -> list[Token]:
+        """The answer's tokens that are here; of one kind, or all."""
+        spans = self.page.locator(f"#answer-text span{kind and f'.{kind}'}")
+        tokens = spans.evaluate_all(
+            "spans => spans.map(span => [span.textContent, span.dataset.id])"
+        )
+        return [Token(*token) for token in tokens]
+
+    def report(self) -> str:
+        """What the page says of the generator on the server."""
+        return self.page.locator("#answer-report").inner_text()
+
     def scrolls_sideways(self) -> bool:
         """Whether the page does, or one of its lists."""
         boxes = self.page.locator(":root, #chat-log, #events")
@@ -100,17 +147,44 @@ class Tab:
 OpenTab = Callable[..., Tab]
 
 
+@contextmanager
+def tab_at(browser: Browser, url: str, width: int = 1280) -> Iterator[Tab]:
+    """The page, for a visitor of its own, in a window of a width."""
+    with blank_page(browser, viewport={"width": width, "height": 800}) as page:
+        tab = Tab(page)
+        page.goto(url)
+        tab.wait_for_state("open")
+        yield tab
+
+
+def said(server: Server, ticket: str) -> list[Token]:
+    """What the server retains of an answer that is over."""
+    address = server.request("GET", f"/answers/{ticket}").headers["Location"]
+    with Client(server.port) as client:
+        client.request(address)
+        return [
+            Token(event.json["text"], event.id or "")
+            for event in client.events
+            if event.type == "token"
+        ]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
+def serve_showcase(
+    kind: str, *, pace: float = PACE, **config: Any
+) -> AbstractContextManager[Server]:
+    config |= {"ANSWER_PACE": pace}
+    return serve(kind, app="showcase:app", folder=ROOT / "examples", **config)
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with serve(
-        "gunicorn gevent", app="showcase:app", folder=ROOT / "examples"
-    ) as server:
+    with serve_showcase("gunicorn gevent") as server:
         yield server
 
 
@@ -122,20 +196,15 @@ def server(running: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
-    """Opens the page for a visitor of its own, in a window of a width. No visitor sees
-    an error, or is sent elsewhere."""
+    """Opens the page for a visitor of its own, as it is or with what shows an answer.
+    No visitor sees an error, or is sent elsewhere."""
     tabs = []
     with ExitStack() as stack:
 
-        def open(width: int = 1280) -> Tab:
-            context = stack.enter_context(
-                browser.new_context(viewport={"width": width, "height": 800})
-            )
-            context.set_default_timeout(WAIT)
-            tab = Tab(context.new_page())
+        def open(width: int = 1280, ticket: str = "") -> Tab:
+            url = f"{server.url}/{ticket and f'?answer={ticket}'}"
+            tab = stack.enter_context(tab_at(browser, url, width))
             tabs.append(tab)
-            tab.page.goto(server.url)
-            tab.wait_for_state("open")
             return tab
 
         yield open
@@ -255,4 +324,180 @@ def test_a_narrow_screen_does_not_scroll_sideways(open_tab: OpenTab) -> None:
     assert not tab.scrolls_sideways()
     tab.page.click("#cut")
     tab.page.locator("#replayed[data-ordered]").wait_for()
+    tab.ask("w" * 200)
+    tab.wait_for_tokens(10)
     assert not tab.scrolls_sideways()
+
+
+# Answers
+
+
+def test_an_answer_is_typed_out_whole_and_can_be_read_afterwards(
+    browser: Browser,
+) -> None:
+    with (
+        serve_showcase("gunicorn gevent", pace=0.02) as server,
+        tab_at(browser, server.url) as tab,
+    ):
+        ticket = tab.ask("What is a river?")
+        tab.wait_for_answer("complete")
+        whole = said(server, ticket)
+        assert tab.tokens() == whole
+        assert tab.report() == (
+            f"The generator came to its end on the server, after {len(whole)} tokens."
+        )
+        assert tab.page.locator("#tokens-made").inner_text() == str(len(whole))
+        assert tab.page.locator("#lose").is_disabled()
+        assert tab.page.locator("#stop").is_disabled()
+
+        url = f"{server.url}/?answer={ticket}"
+        with tab_at(browser, url) as later:
+            later.wait_for_answer("complete")
+            assert later.tokens() == whole
+            question = later.page.locator("#answer-question")
+            assert question.inner_text() == "What is a river?"
+            assert later.report() == tab.report()
+
+        ticket = tab.ask("And what is a stream?")
+        tab.wait_for_answer("complete")
+        assert tab.tokens() == said(server, ticket)
+        assert tab.complaints == []
+
+
+def test_an_answer_goes_on_where_it_was_cut_and_a_second_tab_shows_it_whole(
+    server: Server, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    ticket = tab.ask("What does a river say?")
+    tab.wait_for_tokens(5)
+    tab.page.click("#lose")
+    tab.wait_for_answer("cut")
+    before = tab.tokens()
+    other = open_tab(ticket=ticket)
+    other.wait_for_tokens(len(before) + 5)
+    assert other.tokens()[: len(before)] == before
+    assert tab.tokens() == before
+    tab.wait_for_answer("typing")
+    told = tab.page.locator("#answer-told.missed")
+    told.wait_for()
+    missed = tab.tokens("missed")
+    assert len(missed) >= 5
+    assert any(f"last_event_id={before[-1].id}" in url for url in tab.requests)
+    assert re.fullmatch(
+        rf"{len(missed)} tokens came back in [\d.]+ ms, in order\.", told.inner_text()
+    )
+    for _ in range(3):
+        tab.page.click("#lose")
+        tab.wait_for_answer("cut")
+        tab.page.click("#lose")
+        tab.wait_for_answer("typing")
+    tab.page.reload()
+    tab.wait_for_tokens(len(before) + len(missed))
+    tab.page.click("#lose")
+    tab.wait_for_answer("cut")
+    other.page.click("#stop")
+    for each in (tab, other):
+        each.wait_for_answer("stopped")
+    whole = said(server, ticket)
+    assert tab.tokens() == whole
+    assert other.tokens() == whole
+    assert not other.tokens("missed")
+
+
+def test_stop_closes_the_generator_and_every_tab_says_so(
+    server: Server, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    ticket = tab.ask("Where does a river end?")
+    other = open_tab(ticket=ticket)
+    other.wait_for_tokens(5)
+    tab.page.click("#lose")
+    tab.wait_for_answer("cut")
+    other.page.click("#stop")
+    for each in (other, tab):
+        each.wait_for_answer("stopped")
+    whole = said(server, ticket)
+    assert tab.tokens() == other.tokens() == whole
+    assert (
+        tab.report()
+        == other.report()
+        == (f"The generator was closed on the server, after {len(whole)} tokens.")
+    )
+
+
+@pytest.mark.parametrize("kind", ["gunicorn gthread", "gunicorn sync"])
+def test_answers_are_cut_and_stopped_where_there_are_threads(
+    browser: Browser, kind: str
+) -> None:
+    with (
+        serve_showcase(kind) as server,
+        tab_at(browser, server.url) as tab,
+    ):
+        ticket = tab.ask("What is a river?")
+        tab.wait_for_tokens(5)
+        tab.page.click("#lose")
+        tab.wait_for_answer("cut")
+        tab.wait_for_answer("typing")
+        tab.page.locator("#answer-told.missed").wait_for()
+        tab.page.click("#stop")
+        tab.wait_for_answer("stopped")
+        whole = said(server, ticket)
+        assert tab.tokens() == whole
+        # A thread may have been making one more.
+        made = int(tab.page.locator("#tokens-made").inner_text())
+        assert made - len(whole) in (0, 1)
+        assert f"was closed on the server, after {made} tokens." in tab.report()
+
+
+def test_who_has_no_ticket_can_neither_read_nor_stop_an_answer(
+    server: Server, open_tab: OpenTab
+) -> None:
+    tab = open_tab()
+    ticket = tab.ask("Who may stop a river?")
+    signed, _, signature = ticket.rpartition(".")
+    for guess in ("x", signed, f"{signed}.{signature[::-1]}", f"x{ticket}"):
+        for method in ("GET", "DELETE"):
+            assert server.request(method, f"/answers/{guess}").status == 404
+    there = len(tab.tokens())
+    tab.wait_for_tokens(there + 5)
+    tab.page.click("#stop")
+    tab.wait_for_answer("stopped")
+
+
+def test_a_server_that_stops_or_dies_in_mid_answer_leaves_no_page_waiting(
+    browser: Browser,
+) -> None:
+    with (
+        serve_showcase("gunicorn gevent", SSE_RETRY=200) as server,
+        tab_at(browser, server.url) as tab,
+    ):
+        tab.ask("What is a river?")
+        tab.wait_for_tokens(5)
+        server.stop()
+        tab.wait_for_answer("stopped")
+        here = len(tab.tokens())
+        assert tab.report() == (
+            f"The server was stopped in the middle of it. {here} tokens had come."
+        )
+        server.start()
+        tab.page.reload()
+        tab.wait_for_answer("gone")
+        assert "The server does not know this answer" in tab.report()
+
+        tab.ask("And now?")
+        tab.wait_for_tokens(5)
+        os.kill(worker_of(server), signal.SIGKILL)
+        tab.wait_for_answer("gone")
+        here = len(tab.tokens())
+        assert tab.report().endswith(f"{here} tokens had come.")
+        tab.ask("And then?")
+        tab.wait_for_tokens(5)
+
+
+def worker_of(server: Server) -> int:
+    """The process that publishes the figures."""
+    with Client(server.port) as client:
+        client.request("/events")
+        event = next(event for event in client.events if event.type == "figures")
+        pid: int = event.json["worker"]
+        return pid

@@ -1,12 +1,14 @@
-"""One page that shows a stream at work: live figures, a chat, the stream itself.
+"""One page that shows streams at work: live figures, a chat, answers that are typed
+out, and the stream itself.
 
 From the folder ``examples``, with either of::
 
     gunicorn -k gevent -w 1 -b 127.0.0.1:8000 showcase:app
     python -m flask --app showcase run
 
-Everything that moves on the page comes over one ``EventSource``, from the view
-:func:`events` below. The page needs nothing but ``psutil`` beside Flask.
+The figures and the chat come over one ``EventSource``, from the view :func:`events`
+below; each answer over one of its own, from :func:`answer`. The page needs nothing but
+``psutil`` beside Flask.
 
 Nothing that matters is kept in this process: the past of the chat is what its
 channel retains.
@@ -14,17 +16,19 @@ channel retains.
 
 from __future__ import annotations
 
+import secrets
 import time
 
-from flask import Flask, render_template, request
+from flask import Flask, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from flask_sse_lite import sse
 
-from . import figures
+from . import answers, figures
 
 NAME_LENGTH = 40
 TEXT_LENGTH = 500
+QUESTION_LENGTH = 200
 
 
 def create_app() -> Flask:
@@ -32,6 +36,10 @@ def create_app() -> Flask:
     app.config.from_mapping(
         # What somebody who joins the chat can still read: up to an hour of it.
         SSE_HISTORY_AGE=3600,
+        ANSWER_PACE=0.06,  # seconds from one token to the next
+        # It signs the tickets for answers: those of another life of ours are void.
+        # Several workers need one in common, from FLASK_SECRET_KEY.
+        SECRET_KEY=secrets.token_hex(),
         MAX_CONTENT_LENGTH=16 * 1024,
     )
     app.config.from_prefixed_env()  # FLASK_SSE_URL=... sets SSE_URL, and so on
@@ -44,6 +52,7 @@ def create_app() -> Flask:
             now=time.time(),
             name_length=NAME_LENGTH,
             text_length=TEXT_LENGTH,
+            question_length=QUESTION_LENGTH,
         )
 
     @app.get("/events")
@@ -58,9 +67,34 @@ def create_app() -> Flask:
         name = " ".join(request.form.get("name", "").split())
         text = request.form.get("text", "").strip()
         if complaint := objection(name, text):
-            return complaint, 400, {"Content-Type": "text/plain; charset=utf-8"}
+            return refusal(complaint)
         message = {"name": name, "text": text, "time": time.time()}
         sse.publish(message, type="chat", channel="chat")
+        return "", 204
+
+    @app.post("/answers")
+    def ask() -> ResponseReturnValue:
+        question = " ".join(request.form.get("question", "").split())
+        if not question:
+            return refusal("There is nothing in this question yet.")
+        if len(question) > QUESTION_LENGTH:
+            return refusal(
+                f"A question may have {QUESTION_LENGTH} characters; this has "
+                f"{len(question)}."
+            )
+        ticket = answers.begin(question)
+        return "", 201, {"Location": url_for("answer", ticket=ticket)}
+
+    @app.get("/answers/<ticket>")
+    def answer(ticket: str) -> ResponseReturnValue:
+        found = known(ticket)
+        if "Last-Event-ID" in request.headers or "last_event_id" in request.args:
+            return sse.stream(found.said, found.told)
+        return redirect(url_for("answer", ticket=ticket, last_event_id=found.since))
+
+    @app.delete("/answers/<ticket>")
+    def stop(ticket: str) -> ResponseReturnValue:
+        sse.close(known(ticket).said)
         return "", 204
 
     return app
@@ -77,6 +111,18 @@ def objection(name: str, text: str) -> str | None:
     if len(text) > TEXT_LENGTH:
         return f"A message may have {TEXT_LENGTH} characters; this has {len(text)}."
     return None
+
+
+def refusal(complaint: str) -> ResponseReturnValue:
+    return complaint, 400, {"Content-Type": "text/plain; charset=utf-8"}
+
+
+def known(ticket: str) -> answers.Answer:
+    """The answer that a ticket is for. Without one there is nothing to be seen."""
+    found = answers.find(ticket)
+    if found is None:
+        abort(404)
+    return found
 
 
 app = create_app()

@@ -1,5 +1,6 @@
 // The chat panel. What is sent goes out with a POST; what is shown came by the stream.
 
+import { sendByPost } from "./form.js";
 import { followEnd } from "./scroll.js";
 import { clock } from "./units.js";
 
@@ -15,10 +16,7 @@ export function showChat(stream) {
   const name = rememberedName(document.getElementById("chat-name"));
   const follow = followEnd(log);
 
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    send(form);
-  });
+  sendByPost(form);
   stream.addEventListener("event", ({ detail }) => {
     if (detail.type !== "chat") return;
     document.getElementById("chat-empty").hidden = true;
@@ -38,31 +36,6 @@ function rememberedName(input) {
   input.addEventListener("change", remember);
   remember();
   return input;
-}
-
-async function send(form) {
-  const text = form.elements.text;
-  const button = form.querySelector("button");
-  button.disabled = true;
-  const complaint = await post(form);
-  button.disabled = false;
-  document.getElementById("chat-error").textContent = complaint;
-  text.ariaInvalid = String(Boolean(complaint));
-  if (!complaint) text.value = "";
-  text.focus();
-}
-
-// Resolves to the empty text, or to a sentence that says what went wrong.
-async function post(form) {
-  try {
-    const body = new URLSearchParams(new FormData(form));
-    const response = await fetch(form.action, { method: "POST", body });
-    if (response.ok) return "";
-    if (response.status === 400) return await response.text();
-    return `The server did not take it (status ${response.status}).`;
-  } catch {
-    return "The server cannot be reached just now. Your message is still here.";
-  }
 }
 
 function bubble({ data, time, kind }, myName) {

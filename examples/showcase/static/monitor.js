@@ -31,7 +31,8 @@ export function showStream(stream) {
   });
   stream.addEventListener("event", ({ detail }) => list.add(detail));
   stream.addEventListener("resumed", ({ detail }) => {
-    if (detail.count) list.noteAfterMissed(`${summary(detail)}; now it is live again`);
+    if (!detail.count) return;
+    list.noteAfterMissed(`${summary(detail, "missed event")}; now it is live again`);
   });
 }
 
@@ -98,28 +99,28 @@ function explain(stream, words) {
   });
   stream.addEventListener("resumed", ({ detail }) => {
     words.className = detail.gap ? "gap" : "missed";
-    words.textContent = detail.gap ? gapSentence(detail) : `${summary(detail)}.`;
+    words.textContent = detail.gap ? gapSentence(detail) : `${summary(detail, "missed event")}.`;
     words.dataset.count = detail.count;
     words.dataset.ordered = detail.ordered;
   });
 }
 
-function summary({ count, ms, ordered }) {
+export function summary({ count, ms, ordered }, noun) {
   if (count === 0) return "Connected again; nothing was missed";
   const time = ms < 10 ? ms.toFixed(1) : Math.round(ms);
-  return `${events(count)} came back in ${time} ms${ordered ? ", in order" : ", but out of order"}`;
+  return `${counted(count, noun)} came back in ${time} ms${ordered ? ", in order" : ", but out of order"}`;
 }
 
 function gapSentence({ count }) {
   return (
     "A gap: the server no longer has everything that came after the last event seen here " +
     "(it was restarted, or the cut was too long), and says so with stream-gap. " +
-    (count ? `What it still had came back: ${events(count)}.` : "Nothing of it was left.")
+    (count ? `What it still had came back: ${counted(count, "missed event")}.` : "Nothing of it was left.")
   );
 }
 
-function events(count) {
-  return count === 1 ? "1 missed event" : `${count} missed events`;
+export function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 function eventList(list) {

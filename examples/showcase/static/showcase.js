@@ -1,15 +1,19 @@
-// Where the page is put together. One stream, and three panels that listen to it.
+// Where the page is put together. One stream, and three panels that listen to it; and one
+// whose answers come by streams of their own.
 
+import { showAnswers } from "./answers.js";
 import { showChat } from "./chat.js";
 import { showFigures } from "./figures.js";
 import { showStream } from "./monitor.js";
 import { Stream } from "./stream.js";
 
 const { events, now } = document.body.dataset;
-const stream = new Stream(events, ["figures", "chat"], Number(now) * 1000);
+const skew = Date.now() - Number(now) * 1000; // this clock minus the server's
+const stream = new Stream(events, ["figures", "chat"], skew);
 
 showFigures(stream);
 showChat(stream);
 showStream(stream);
+showAnswers(skew);
 
 stream.open();

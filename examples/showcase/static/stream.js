@@ -1,8 +1,9 @@
-// The page's one EventSource: its state, its last id, and its cuts. No DOM in here.
+// An EventSource: its state, its last id, and its cuts. No DOM in here.
 //
 // A Stream dispatches
 //
-//   "state"   { state, until }    connecting, open, cut (until a time) or reconnecting
+//   "state"   { state, until }    connecting, open, cut (until a time) or reconnecting;
+//             for good: ended, or gone (the server does not know what was asked for)
 //   "event"   { type, id, text, data, time, kind, after }
 //             time is when it was published, by this browser's clock (milliseconds);
 //             kind is "own" (a stream-… event of flask_sse_lite), "history" (older
@@ -10,7 +11,7 @@
 //             `after` so many milliseconds) or "live"
 //   "resumed" { count, ms, ordered, gap }    once what was missed has come back
 
-const OWN = ["stream-open", "stream-position", "stream-gap", "stream-end"];
+const OWN = ["stream-open", "stream-position", "stream-gap", "stream-error", "stream-end"];
 const REMEMBERED = 2000; // ids; more than the server retains of our channels
 const SETTLED = 300; // ms without another missed event: that was the last one
 const REFUSED = 5000; // ms; EventSource gives up on a 502, so we come back ourselves
@@ -28,21 +29,17 @@ export class Stream extends EventTarget {
   #resumed = null; // what came back since then
   #settling = 0;
 
-  constructor(url, types, serverTime) {
+  constructor(url, types, skew) {
     super();
     this.#url = url;
     this.#types = types;
-    this.#skew = Date.now() - serverTime;
+    this.#skew = skew;
   }
 
   open() {
     clearTimeout(this.#timer);
-    const url = new URL(this.#url, location.href);
-    // A new EventSource cannot send the header Last-Event-ID: hence the query. When
-    // the browser reconnects by itself it sends the header, which the server prefers.
-    if (this.#lastId) url.searchParams.set("last_event_id", this.#lastId);
     this.#asked = performance.now();
-    this.#source = new EventSource(url);
+    this.#source = new EventSource(this.#address());
     this.#source.addEventListener("open", () => this.#onOpen());
     this.#source.addEventListener("error", () => this.#onError());
     for (const type of [...OWN, ...this.#types]) {
@@ -51,10 +48,21 @@ export class Stream extends EventTarget {
     this.#enter(this.#lastId ? "reconnecting" : "connecting");
   }
 
-  cut(seconds) {
+  close() {
     clearTimeout(this.#timer);
-    this.#source.close();
+    this.#source?.close();
+    this.#source = null;
     this.#settle();
+  }
+
+  // There is nothing more to come: ended, or gone.
+  finish(state) {
+    this.close();
+    this.#enter(state);
+  }
+
+  cut(seconds) {
+    this.close();
     this.#timer = setTimeout(() => this.open(), seconds * 1000);
     this.#enter("cut", Date.now() + seconds * 1000);
   }
@@ -72,10 +80,25 @@ export class Stream extends EventTarget {
   #onError() {
     this.#settle();
     this.#asked = null;
-    if (this.#source.readyState === EventSource.CLOSED) {
-      this.#timer = setTimeout(() => this.open(), REFUSED);
-    }
+    if (this.#source.readyState === EventSource.CLOSED) this.#askWhy(this.#source);
     this.#enter(this.#lastId ? "reconnecting" : "connecting");
+  }
+
+  // EventSource does not tell with which status it was turned away.
+  async #askWhy(source) {
+    const { status } = await fetch(this.#address(), { method: "HEAD" }).catch(() => ({}));
+    if (source !== this.#source) return;
+    if (status === 204) this.#enter("ended");
+    else if (status === 404) this.#enter("gone");
+    else this.#timer = setTimeout(() => this.open(), REFUSED);
+  }
+
+  // A new EventSource cannot send the header Last-Event-ID: hence the query. When the
+  // browser reconnects by itself it sends the header, which the server prefers.
+  #address() {
+    const url = new URL(this.#url, location.href);
+    if (this.#lastId) url.searchParams.set("last_event_id", this.#lastId);
+    return url;
   }
 
   #onEvent({ type, data: text, lastEventId: id }) {
@@ -84,6 +107,7 @@ export class Stream extends EventTarget {
     if (type.startsWith("stream-")) {
       if (type === "stream-gap" && this.#resumed) this.#resumed.gap = data;
       this.#tell("event", { type, id, text, data, time: Date.now(), kind: "own" });
+      if (type === "stream-end") this.finish("ended");
     } else if (this.#isNew(id)) {
       const time = this.#localTime(data.time);
       this.#tell("event", { type, id, text, data, time, ...this.#classify(id, time) });

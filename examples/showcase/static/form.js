@@ -1,0 +1,35 @@
+// Sends a form of one field with a POST, and says beneath it what is wrong.
+
+// `sent(response)` is called when the server took it.
+export function sendByPost(form, sent = () => {}) {
+  const field = form.querySelector("input");
+  const button = form.querySelector("button");
+  const error = form.querySelector("[role=alert]");
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    const complaint = await post(form, sent);
+    button.disabled = false;
+    error.textContent = complaint;
+    field.ariaInvalid = String(Boolean(complaint));
+    if (!complaint) field.value = "";
+    field.focus();
+  });
+}
+
+// Resolves to the empty text, or to a sentence that says what went wrong.
+async function post(form, sent) {
+  let response;
+  try {
+    const body = new URLSearchParams(new FormData(form));
+    response = await fetch(form.action, { method: "POST", body });
+  } catch {
+    return "The server cannot be reached just now. What you wrote is still here.";
+  }
+  if (response.status === 400) return await response.text();
+  if (response.status === 503) return "The server has no room for it now. Try again later.";
+  if (!response.ok) return `The server did not take it (status ${response.status}).`;
+  sent(response);
+  return "";
+}
