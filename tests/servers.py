@@ -20,6 +20,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -476,6 +477,29 @@ class Server:
             yield name
         finally:
             self.close(name)
+
+    @contextmanager
+    def flask(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command of ``flask`` beside it, with its configuration; ended at the end of
+        the block, or when nothing comes of it."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", CHANNELS, *words],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        guard = threading.Timer(2 * PATIENCE, process.kill)
+        guard.start()
+        try:
+            yield process
+        finally:
+            guard.cancel()
+            guard.join()
+            process.kill()
+            process.communicate()
 
     def stats(self) -> dict[str, int]:
         """What the process that answers has in use."""
