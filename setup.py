@@ -42,6 +42,7 @@ TEST = [
     "playwright>=1.40",
     "pyOpenSSL>=24",
     "pytest>=8",
+    "pytest-xdist>=3.5",
     "pyuwsgi>=2.0.27",
     "sentry-sdk[flask]>=2.20",
     "SQLAlchemy>=2",

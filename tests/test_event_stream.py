@@ -205,7 +205,9 @@ def test_an_error_is_told_without_its_details_and_logged(
     assert str(logged.exc_info[1]) == "password=geheim"
 
 
-@pytest.mark.parametrize("item", [object(), b"\xff", "\udc80"], ids=repr)
+@pytest.mark.parametrize(
+    "item", [object(), b"\xff", "\udc80"], ids=["object", "bytes", "text"]
+)
 def test_an_item_that_cannot_be_sent_is_such_an_error(
     app: Flask, caplog: pytest.LogCaptureFixture, item: object
 ) -> None:
