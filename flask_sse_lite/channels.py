@@ -18,6 +18,7 @@ from .brokers import Broker, connect
 from .cursor import BEGINNING, RUN_PREFIX, Cursor, position_id
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .hub import current_hub
 from .items import Items
 from .log import Log, is_position, run_channel
 from .runs import Runs
@@ -89,6 +90,7 @@ class Channels:
             # Of two threads that come here at once, both go on with one of the two;
             # the other has reached for nothing yet.
             broker = connect(self.settings, self._folder)
+            broker.listeners = lambda: current_hub().counts(broker.log)
             return self._brokers.setdefault(pid, broker)
 
     @property
@@ -155,21 +157,25 @@ class Channels:
 
         :returns: None where there is no run in this channel, nor what one has left.
         """
-        self.broker.want((channel,), since)
-        log, run = self.log, self.runs.get(channel)
+        broker, log = self.broker, self.log
+        broker.want((channel,), since)
         if channel.startswith(RUN_PREFIX):
+            if not log.remembers(channel):
+                # It may have begun elsewhere a moment ago.
+                broker.want((channel,), fresh=True)
             if not log.remembers(channel):
                 return None
             if run_channel(since) not in (channel, None):
                 since = ""
-        elif run is None:
+        elif not log.is_running(channel):
             is_left = log.knows((channel,), since) and log.remembers(channel)
             if not (since and is_left):
                 return None
-        return self._reader(channel, run.start if run else BEGINNING, since)
+        return self._reader(channel, since)
 
-    def _reader(self, channel: str, start: int, since: str) -> Cursor:
-        first = position_id(self.log.epoch, start, channel)
+    def _reader(self, channel: str, since: str) -> Cursor:
+        start = self.log.run_start(channel)
+        first = position_id(self.log.epoch, start or BEGINNING, channel)
         return self.log.cursor((channel,), since or first)
 
     def begin_run(
@@ -186,7 +192,7 @@ class Channels:
         :returns: where a reader of it begins. (It may be over by now.)
         :raises TooManyRuns: when there is no room for another.
         """
-        run = self.runs.begin(
+        self.runs.begin(
             channel,
             self.broker,
             items,
@@ -195,7 +201,7 @@ class Channels:
             limit=self.settings.max_runs,
             context=context,
         )
-        return self._reader(channel, run.start, since)
+        return self._reader(channel, since)
 
     def stream(self, cursor: Cursor) -> Subscription:
         return Subscription(self.log, cursor, self.settings)
@@ -215,6 +221,11 @@ class Channels:
         """See ``SSE.close``."""
         (name,) = check_own(channel)
         self.broker.end(name)
+
+    def subscribers(self, channel: str) -> int:
+        """See ``SSE.subscribers``."""
+        check_channel(channel)
+        return self.broker.subscribers(channel)
 
     def close(self) -> None:
         """Let go of what this process's broker holds. What is published later fails,

@@ -140,10 +140,10 @@ def own_event(
     name: str, data: str = "", *, id: str | None = None, retry: int | None = None
 ) -> Event:
     """One of this extension's own events, whose types begin with ``stream-``."""
-    return _unchecked(data, RESERVED_TYPE_PREFIX + name, id, retry, None)
+    return good_event(data, RESERVED_TYPE_PREFIX + name, id, retry, None)
 
 
-def _unchecked(
+def good_event(
     data: str, type: str | None, id: str | None, retry: int | None, channel: str | None
 ) -> Event:
     """An event of values that are known to be good; of ours, its type may be."""
@@ -365,7 +365,7 @@ class Decoder:
         event = None
         self.last_event_id = self._id
         if self._data:
-            event = _unchecked(
+            event = good_event(
                 "\n".join(self._data),
                 self._type or None,
                 self.last_event_id or None,

@@ -118,6 +118,16 @@ class Hub:
         """How many streams of a channel there are."""
         return self._listeners[log, channel]
 
+    def counts(self, log: Log) -> dict[str, int]:
+        """How many streams there are of each of a log's channels that has any."""
+        with self._lock:
+            listeners = self._listeners.copy()
+        return {
+            channel: count
+            for (its_log, channel), count in listeners.items()
+            if its_log is log
+        }
+
     # For others to call
 
     def is_full(self, settings: Settings) -> bool:

@@ -74,20 +74,24 @@ def run_channel(id: str) -> str | None:
 
 class Record(NamedTuple):
     """What a store has at one position: an event as it was published, or (None) the
-    end of its channel; ``age`` is in seconds."""
+    end of its channel, or (where there is a budget) the beginning of a run there;
+    ``age`` is in seconds."""
 
     sequence: int
     age: float
     channel: str
     event: Event | None
+    budget: int = 0
 
 
 class Past(NamedTuple):
     """What a store retains of one channel, in order, and the highest position of what
-    it no longer does."""
+    it no longer does; of the last run there, its position and its budget."""
 
     dropped: int
     records: list[Record]
+    start: int = BEGINNING
+    budget: int = 0
 
 
 class _Step(NamedTuple):
@@ -111,6 +115,7 @@ class _Channel:
         "is_whole",
         "read_to",
         "size",
+        "start",
         "touched",
         "unread",
         "watchers",
@@ -128,8 +133,9 @@ class _Channel:
         self.watchers: dict[Tell, None] = {}
         #: Of a run's output, bytes that are kept; 0 for a channel of events.
         self.budget = 0
-        #: What is kept, in bytes; how far anyone has read; and since when it is all
-        #: there is. Of a run only.
+        #: Where it stands that the run begins; what is kept, in bytes; how far anyone
+        #: has read; and since when it is all there is. Of a run only.
+        self.start = BEGINNING
         self.size = 0
         self.read_to = BEGINNING
         self.ended_when: float | None = None
@@ -142,16 +148,33 @@ class _Channel:
             if entry.event is None:
                 self.ended_when = now
 
+    def empty(self) -> None:
+        self.entries = []
+        self.is_whole = False
+        self.budget, self.start, self.size = 0, BEGINNING, 0
+        self.read_to, self.ended_when = BEGINNING, None
+
     def fill(self, past: Past, until: int, now: float) -> None:
         """Take over what a store has, up to a position."""
+        self.empty()
         self.is_whole = True
         self.dropped = past.dropped
         self.unread = 0
         self.entries = [
             Entry(sequence, now - max(0.0, age), name, event)
-            for sequence, age, name, event in past.records
-            if sequence <= until
+            for sequence, age, name, event, budget in past.records
+            if sequence <= until and not budget
         ]
+        if past.budget and past.start <= until:
+            self.hold(past.budget, past.start)
+            for entry in self.after(past.start):
+                if entry.event is None:
+                    self.ended_when = entry.time
+
+    def hold(self, budget: int, start: int) -> None:
+        self.budget, self.start = budget, start
+        self.size = sum(entry.size for entry in self.entries)
+        self.ended_when = None
 
     def after(self, position: int) -> list[Entry]:
         """The entries behind a position; looked for from the new end, where most
@@ -249,20 +272,9 @@ class Log:
         :returns: the event as it stands there, with its id.
         """
         with self._lock:
-            id = position_id(self.epoch, self.sequence + 1, channel)
-            event = event.published(channel, id)
-            kept = self._append(channel, event)
+            event, kept = self._append_event(channel, event)
             watchers = tuple(kept.watchers)
-        for tell in watchers:
-            tell()
-        if watchers and kept.unread * 2 > self._history:
-            # A burst is about to outrun its readers, and what they have not read is
-            # evicted. Under gevent they can only run when we give way to them.
-            for _ in range(BREATHS):
-                time.sleep(BREATH)
-                if not kept.unread:
-                    return event
-            kept.unread = 0
+        self._tell(watchers, kept)
         return event
 
     def end(self, channel: str) -> None:
@@ -272,6 +284,46 @@ class Log:
             watchers = tuple(self._append(channel, None).watchers)
         for tell in watchers:
             tell()
+
+    def say(self, channel: str, start: int, event: Event) -> Event | None:
+        """As ``append``, for the run that began at a position, unless it is over."""
+        with self._lock:
+            if not self._goes_on(channel, start):
+                return None
+            event, kept = self._append_event(channel, event)
+            watchers = tuple(kept.watchers)
+        self._tell(watchers, kept)
+        return event
+
+    def end_run(self, channel: str, start: int) -> None:
+        """As ``end``, for the run that began at a position."""
+        with self._lock:
+            if not self._goes_on(channel, start):
+                return
+            watchers = tuple(self._append(channel, None).watchers)
+        for tell in watchers:
+            tell()
+
+    def _goes_on(self, channel: str, start: int) -> bool:
+        kept = self._channels.get(channel)
+        return kept is not None and kept.is_running and kept.start == start
+
+    def _append_event(self, name: str, event: Event) -> tuple[Event, _Channel]:
+        """The lock is held."""
+        event = event.published(name, position_id(self.epoch, self.sequence + 1, name))
+        return event, self._append(name, event)
+
+    def _tell(self, watchers: tuple[Tell, ...], kept: _Channel) -> None:
+        for tell in watchers:
+            tell()
+        if watchers and kept.unread * 2 > self._history:
+            # A burst is about to outrun its readers, and what they have not read is
+            # evicted. Under gevent they can only run when we give way to them.
+            for _ in range(BREATHS):
+                time.sleep(BREATH)
+                if not kept.unread:
+                    return
+            kept.unread = 0
 
     def _append(self, name: str, event: Event | None) -> _Channel:
         """The lock is held."""
@@ -340,8 +392,7 @@ class Log:
                 del self._channels[name]
             self._idle.clear()
             for channel in self._channels.values():
-                channel.entries = []
-                channel.is_whole = False
+                channel.empty()
             for name, past in pasts.items():
                 self._touch(name, now).fill(past, sequence, now)
                 self._evict([name])
@@ -418,7 +469,7 @@ class Log:
         """Put what stands at the store's next position where it belongs, and tell who
         watches its channel. Of a channel that is not loaded it is only known then that
         there was something."""
-        sequence, age, name, event = record
+        sequence, age, name, event, budget = record
         with self._lock:
             self._advance(sequence)
             channel = self._channels.get(name)
@@ -428,7 +479,11 @@ class Log:
             now = self._clock()
             if not channel.watchers:
                 self._touch(name, now)
-            self._keep(channel, Entry(sequence, now - max(0.0, age), name, event), now)
+            if budget:
+                channel.hold(budget, sequence)
+            else:
+                entry = Entry(sequence, now - max(0.0, age), name, event)
+                self._keep(channel, entry, now)
             watchers = tuple(channel.watchers)
         for tell in watchers:
             tell()
@@ -461,6 +516,7 @@ class Log:
                 return
             kept.dropped = dropped
             kept.entries = kept.after(dropped)
+            kept.size = sum(entry.size for entry in kept.entries) if kept.budget else 0
             self._step = None
             watchers = tuple(kept.watchers)
         for tell in watchers:
@@ -505,21 +561,41 @@ class Log:
 
     # Runs
 
-    def hold(self, channel: str, budget: int) -> None:
+    def hold(self, channel: str, budget: int) -> int | None:
         """Keep what a run says in a channel as a whole, from its first event until as
-        long after its end as other events are kept.
+        long after its end as other events are kept; unless one goes on there.
 
         :param budget: bytes of it; of more, the oldest are dropped.
+        :returns: where the log stands before its first event; None where one goes on.
         """
         with self._lock:
             is_new = channel not in self._channels
             kept = self._touch(channel, self._clock())
+            if kept.is_running:
+                return None
             if is_new and channel.startswith(RUN_PREFIX):
                 # Nobody had this name before.
                 kept.dropped = BEGINNING
-            kept.budget = budget
-            kept.size = sum(entry.size for entry in kept.entries)
-            kept.ended_when = None
+            kept.hold(budget, self.sequence)
+            return self.sequence
+
+    def run_start(self, channel: str) -> int | None:
+        """Where the log stood before the first event of the run that goes on in a
+        channel, or was the last there; None where nothing is known of one."""
+        with self._lock:
+            self._evict([channel])
+            kept = self._channels.get(channel)
+            return kept.start if kept and kept.budget else None
+
+    def is_running(self, channel: str) -> bool:
+        """Whether a run goes on in a channel."""
+        kept = self._channels.get(channel)
+        return kept is not None and kept.is_running
+
+    def dropped(self, channel: str) -> int:
+        """The highest position of what is no longer kept of a channel."""
+        kept = self._channels.get(channel)
+        return kept.dropped if kept else BEGINNING
 
     def unread(self, channel: str) -> int:
         """Bytes of a run that none of its readers has read."""
@@ -535,12 +611,14 @@ class Log:
             kept = self._channels.get(channel)
             return kept is not None and kept.ended_at(self.sequence)
 
-    def was_ended(self, channel: str) -> bool:
+    def was_ended(self, channel: str, start: int) -> bool:
         """Whether a run's channel was ended since the run began, whatever came behind
         that."""
         with self._lock:
             kept = self._channels.get(channel)
-            return kept is not None and kept.ended_when is not None
+            if kept is None or kept.start < start:
+                return False
+            return kept.start > start or kept.ended_when is not None
 
     def remembers(self, channel: str) -> bool:
         """Whether anything is known of a channel."""

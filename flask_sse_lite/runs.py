@@ -17,8 +17,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Context
 
-from .brokers import Broker
+from .brokers import Broker, Claim
 from .cursor import RUN_PREFIX
+from .errors import BrokerUnavailable
 from .event import Event, own_event
 from .hub import LONGEST_LOOK, current_hub
 from .items import Items
@@ -52,13 +53,11 @@ class TooManyRuns(Exception):
 class Run:
     """One generator at work, in a thread or greenlet of its own.
 
-    :param channel: where its output goes.
+    :param claim: where its output goes.
     :param broker: what carries it there.
     :param items: its output; iterated here and nowhere else.
     :param linger: seconds without listeners after which it is ended.
-    :param budget: bytes that are kept of its output.
     :param context: what its generator runs in.
-    :param at_end: called once, when it is over, and will not say anything more.
     :param at_exit: called once, when its thread has nothing more to do: a generator
         that waits for another server may hold it for long after the end.
     """
@@ -68,48 +67,44 @@ class Run:
 
     def __init__(
         self,
-        channel: str,
+        claim: Claim,
         broker: Broker,
         items: Items,
         *,
         linger: float,
-        budget: int,
         context: Callable[[], AbstractContextManager[object]],
-        at_end: Callable[[Run], None],
         at_exit: Callable[[Run], None],
     ) -> None:
-        self.channel = channel
+        self.channel = claim.channel
         self.log = broker.log
-        #: Where the log stood before its first event.
-        self.start = self.log.sequence
+        self._claim = claim
         self._broker = broker
         self._items = items
         self._events = items.events()
-        self._linger = linger
-        self._budget = budget
-        self._pace = min(PACE, budget // 4)
+        # Those who listen elsewhere are not known of at once.
+        self._linger = max(linger, broker.counting_takes)
+        self._budget = claim.budget
+        self._pace = min(PACE, claim.budget // 4)
         self._context = context
-        self._at_end = at_end
         self._at_exit = at_exit
         # Under gevent, a forked child has a copy of the greenlet.
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_over = False
-        # While this holds, its thread is about to publish an item.
-        self._is_speaking = False
-        # Its end was begun for want of listeners.
+        # It is being ended for want of listeners, if there are none elsewhere.
         self._is_ending = False
         # While this holds, its thread is in the generator's hands.
         self._is_stepping = False
         self._interrupt: Interrupt | None = None
-        self._heard_at = time.monotonic() + max(0.0, ARRIVAL - linger)
+        self._expects_until = time.monotonic() + ARRIVAL
+        self._heard_at = max(self._expects_until - linger, time.monotonic())
 
     def begin(self) -> None:
         """:raises RuntimeError: when there can be no thread for it."""
-        self.log.hold(self.channel, self._budget)
-        self.log.watch((self.channel,), self._look_for_end)
         try:
             current_hub().keep_time(self)
+            self.log.watch((self.channel,), self._look_for_end)
+            self._look_for_end()  # It may have come before it was watched for.
             threading.Thread(
                 # A thread may inherit the context of the request. This is not for it.
                 target=Context().run,
@@ -132,6 +127,7 @@ class Run:
         except Exception:
             logger.exception("A run's application context failed")
         finally:
+            self._items.close()  # It may never have been asked for anything.
             self._finish("error")
             self._at_exit(self)
 
@@ -154,34 +150,17 @@ class Run:
             self._finish(None)
 
     def _say(self, event: Event) -> int:
-        """Publish an event, unless the run is over: then another may have begun in its
-        channel.
+        """Publish an event, unless the run is over.
 
         :returns: its size.
         """
         if event.id is not None and self.channel.startswith(RUN_PREFIX):
             # By its id, a browser that comes back finds this run.
             event = Event(event.data, event.type, None, event.retry)
-        with self._lock:
-            if self._is_over or os.getpid() != self._pid:
-                return 0
-            self._is_speaking = True
-        try:
-            event = self._broker.publish(self.channel, event)
-        finally:
-            with self._lock:
-                self._is_speaking = False
-                is_over = self._is_over
-            if is_over:
-                self._have_last_word()
-        return len(event.encode())
-
-    def _have_last_word(self) -> None:
-        """The end came before an item that was on its way, and was to come last."""
-        try:
-            self._broker.end(self.channel)
-        finally:
-            self._at_end(self)
+        if self._is_over or os.getpid() != self._pid:
+            return 0
+        said = self._broker.say(self._claim, event)
+        return len(said.encode()) if said else 0
 
     def _next(self) -> Event | None:
         self._is_stepping = True
@@ -194,7 +173,7 @@ class Run:
         """Where output comes faster than clients take it, it would be dropped before
         they have read it."""
         since, before = time.monotonic(), self.log.unread(self.channel)
-        while before * 2 > self._budget and not self._is_over and self._has_listeners():
+        while before * 2 > self._budget and not self._is_over and self._is_followed():
             time.sleep(PAUSE)
             unread = self.log.unread(self.channel)
             if unread < before:
@@ -207,7 +186,12 @@ class Run:
             self._events.close()
         except Exception:
             logger.exception("A run's generator failed at its close")
-        self._items.close()  # It may never have been asked for anything.
+
+    def _is_followed(self) -> bool:
+        """Whether anyone listens, or is about to."""
+        if self._has_listeners():
+            self._expects_until = 0.0
+        return self._has_listeners() or time.monotonic() < self._expects_until
 
     # Anyone's
 
@@ -219,13 +203,25 @@ class Run:
         if self._has_listeners():
             self._heard_at = now
         elif now - self._heard_at >= self._linger and not self._is_ending:
-            # To say so may take its time, and the hub has none.
-            thread = threading.Thread(target=self._end_early, args=[None], daemon=True)
+            # To ask and to say so may take its time, and the hub has none.
+            thread = threading.Thread(target=self._end_unheard, daemon=True)
+            self._is_ending = True
             try:
                 thread.start()
-                self._is_ending = True
             except RuntimeError:
-                pass  # There are too many. So there is the next look.
+                self._is_ending = False  # There are too many. There is the next look.
+
+    def _end_unheard(self) -> None:
+        """End it, unless anybody listens to another process."""
+        try:
+            if self._broker.subscribers(self.channel):
+                self._heard_at = time.monotonic()
+                return
+        except BrokerUnavailable:
+            return  # There is the next look.
+        finally:
+            self._is_ending = False
+        self._end_early(None)
 
     def stop(self) -> None:
         """The server stops."""
@@ -233,7 +229,10 @@ class Run:
 
     def _look_for_end(self) -> None:
         """The log's call, for each event: was the channel closed?"""
-        if not self._is_over and self.log.was_ended(self.channel):
+        epoch, start = self._claim.began
+        if self._is_over or epoch != self.log.epoch:
+            return
+        if self.log.was_ended(self.channel, start):
             self._end_early(None)
 
     def _end_early(self, reason: str | None) -> None:
@@ -251,20 +250,17 @@ class Run:
             if self._is_over or os.getpid() != self._pid:
                 return False
             self._is_over = True
-            is_speaking = self._is_speaking
         current_hub().forget(self)
         self.log.unwatch((self.channel,), self._look_for_end)
         try:
-            if not self.log.has_ended(self.channel):
+            try:
                 if reason:
                     told = own_event("error", f'{{"reason": "{reason}"}}')
-                    self._broker.publish(self.channel, told)
-                self._broker.end(self.channel)
+                    self._broker.say(self._claim, told)
+            finally:
+                self._broker.end_run(self._claim)
         except Exception:
             logger.exception("The end of a run could not be told")
-        finally:
-            if not is_speaking:
-                self._at_end(self)
         return True
 
 
@@ -272,17 +268,12 @@ class Runs:
     """The runs of an application in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._running: dict[str, Run] = {}
-        #: Those that have a thread.
-        self._at_work: set[Run] = set()
+        #: Those that have a thread, or are to have one.
+        self._at_work: set[object] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._at_work)
-
-    def get(self, channel: str) -> Run | None:
-        """The run that feeds a channel, if it goes on."""
-        return self._running.get(channel)
 
     def begin(
         self,
@@ -294,43 +285,39 @@ class Runs:
         budget: int,
         limit: int | None,
         context: Callable[[], AbstractContextManager[object]],
-    ) -> Run:
+    ) -> None:
         """Start a run, unless one goes on in this channel: then its items are closed.
 
         :param limit: how many there may be at once; None for what suits the process.
-        :returns: the one that goes on.
         :raises TooManyRuns: when there are that many.
         """
         if limit is None and not is_patched_by_gevent():
             limit = MAX_RUNS_ON_THREADS
+        place = object()
         with self._lock:
-            other = self._running.get(channel)
-            if other is None:
-                if limit is not None and len(self._at_work) >= limit:
-                    raise TooManyRuns
-                run = self._running[channel] = Run(
-                    channel,
-                    broker,
-                    items,
-                    linger=linger,
-                    budget=budget,
-                    context=context,
-                    at_end=self._forget,
-                    at_exit=self._at_work.discard,
-                )
-                self._at_work.add(run)
-        if other:
-            items.close()
-            return other
+            if limit is not None and len(self._at_work) >= limit:
+                raise TooManyRuns
+            self._at_work.add(place)
+        try:
+            claim = broker.begin_run(channel, budget)
+            if claim is None:
+                items.close()
+                return
+            run = Run(
+                claim,
+                broker,
+                items,
+                linger=linger,
+                context=context,
+                at_exit=self._at_work.discard,
+            )
+            self._at_work.add(run)
+        finally:
+            self._at_work.discard(place)
         try:
             run.begin()
         except RuntimeError as error:
             raise TooManyRuns from error
-        return run
-
-    def _forget(self, run: Run) -> None:
-        if self._running.get(run.channel) is run:
-            del self._running[run.channel]
 
 
 def new_channel() -> str:

@@ -385,7 +385,7 @@ class Server:
         assert self._process.poll() is None, f"It ended by itself:\n{self.log()}"
         try:
             return self.request("GET", "/").status < 500
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             return False
 
     def stop(self) -> None:

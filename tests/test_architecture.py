@@ -30,12 +30,12 @@ LAYERS: dict[str, set[str]] = {
     "brokers.bells": set(),
     "brokers.native": set(),
     "brokers.sqlite": {
-        *("errors", "event", "log", "settings"),
+        *("errors", "event", "cursor", "log", "settings", "brokers"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
     },
     "brokers.scripts": set(),
     "brokers.redis": {
-        *("errors", "event", "cursor", "log", "settings"),
+        *("errors", "event", "cursor", "log", "settings", "brokers"),
         *("brokers.options", "brokers.scripts", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
@@ -68,10 +68,10 @@ LAYERS: dict[str, set[str]] = {
     "pulse": {"event", "poller", "servers", "servers.server", "hub"},
     "items": {"errors", "event"},
     "response": {"settings", "subscription", "pulse", "items"},
-    "runs": {"event", "cursor", "brokers", "items", "poller", "hub"},
+    "runs": {"errors", "event", "cursor", "brokers", "items", "poller", "hub"},
     "channels": {
         *("errors", "event", "cursor", "log", "settings", "brokers", "stream"),
-        *("subscription", "items", "runs"),
+        *("hub", "subscription", "items", "runs"),
     },
     "publisher": {"errors", "event", "settings", "channels"},
     "cli": {"errors", "event", "brokers.shared", "channels"},

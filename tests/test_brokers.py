@@ -12,8 +12,10 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flask_sse_lite import BrokerUnavailable, Event
-from flask_sse_lite.brokers import Broker, connect
-from flask_sse_lite.log import is_position
+from flask_sse_lite.brokers import Broker, Claim, connect
+from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.cursor import RUN_PREFIX, position_id
+from flask_sse_lite.event import own_event
+from flask_sse_lite.log import is_position, run_channel
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import PERSISTENT, RedisServer, redis_server
@@ -675,6 +680,276 @@ def test_forks_in_the_middle_of_publishing_disturb_nobody(shared: Store) -> None
     got = reader.take(len(published) + 10)
     assert [text for text in got if text[0] == "p"] == published
     assert [text for text in got if text[0] == "c"] == [f"c{n}" for n in range(10)]
+
+
+# Runs
+
+
+def say(broker: Broker, claim: Claim, *data: str) -> list[str]:
+    """:returns: the ids."""
+    said = [broker.say(claim, Event(text)) for text in data]
+    return [event.id or "" for event in said if event]
+
+
+def begun(broker: Broker, channel: str, budget: int = 1_000_000) -> Claim:
+    claim = broker.begin_run(channel, budget)
+    assert claim
+    return claim
+
+
+def reader_of_run(broker: Broker, channel: str) -> Reader:
+    """One that reads it from its beginning."""
+    broker.want((channel,), fresh=True)
+    start = broker.log.run_start(channel)
+    assert start is not None
+    first = position_id(broker.log.epoch, start, channel)
+    return Reader(broker, channel, since=first)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a process some seconds is done much sooner."""
+    monkeypatch.setattr(SharedBroker, "lease", 2.0)
+    monkeypatch.setattr(SharedBroker, "duty_interval", 0.2)
+    monkeypatch.setattr(SharedBroker, "count_life", 1.0)
+
+
+def test_a_channel_has_one_run_at_a_time(store: Store) -> None:
+    one, other = store.open(), store.open()
+    claim = begun(one, "a")
+    for broker in (one, other, store.open()):
+        assert broker.begin_run("a", 1000) is None
+        assert broker.log.is_running("a")
+    one.end_run(claim)
+    begun(other, "a")
+    assert one.begin_run("a", 1000) is None
+
+
+def test_of_many_that_begin_a_run_at_once_one_does(store: Store) -> None:
+    brokers = [store.open() for _ in range(4)]
+    with ThreadPoolExecutor(len(brokers)) as threads:
+        for number in range(20):
+            begin = [
+                threads.submit(broker.begin_run, f"run {number}", 1000)
+                for broker in brokers
+            ]
+            claims = [begun.result(PATIENCE) for begun in begin]
+            assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_run_is_read_anywhere_from_its_first_event(store: Store) -> None:
+    broker, other = store.open(), store.open()
+    publish(broker, "a", "before")
+    Reader(other, "a")
+    claim = begun(broker, "a")
+    for there in (broker, other, store.open()):
+        assert reader_of_run(there, "a").data == []
+    say(broker, claim, "1", "2")
+    for there in (broker, other, store.open()):
+        assert reader_of_run(there, "a").take(2) == ["1", "2"]
+    broker.end_run(claim)
+    for there in (broker, other, store.open()):
+        reader = reader_of_run(there, "a")
+        assert reader.take(2) == ["1", "2"]
+        assert reader.has_ended
+
+
+def test_the_ids_of_a_run_name_it_wherever_they_are_read(store: Store) -> None:
+    broker = store.open()
+    channel = f"{RUN_PREFIX}{'r' * 22}"
+    claim = begun(broker, channel)
+    ids = say(broker, claim, "1", "2")
+    for there in (broker, store.open()):
+        reader = reader_of_run(there, channel)
+        reader.until(lambda reader=reader: len(reader.events) == 2)  # type: ignore[misc]
+        assert [event.id for event in reader.events] == ids
+        assert run_channel(ids[0]) == channel
+
+
+def test_events_of_our_own_arrive_as_they_are(store: Store) -> None:
+    broker = store.open()
+    reader = Reader(store.open(), "a")
+    event = broker.say(begun(broker, "a"), own_event("error", "{}"))
+    late = reader_of_run(store.open(), "a")
+    for there in (reader, late):
+        there.until(lambda there=there: there.events)  # type: ignore[misc]
+        assert there.events == [event]
+        assert there.events[0].type == "stream-error"
+
+
+def test_a_run_that_is_over_says_nothing_more(store: Store) -> None:
+    broker, other = store.open(), store.open()
+    for is_ended_elsewhere in (False, True):
+        claim = begun(broker, "a")
+        if is_ended_elsewhere:
+            other.end("a")
+        else:
+            broker.end_run(claim)
+        since = broker.position()
+        assert say(broker, claim, "late") == []
+        broker.end_run(claim)
+        assert broker.position() == other.position() == since
+        next_one = begun(other, "a")
+        assert say(broker, claim, "later still") == []
+        broker.end_run(claim)
+        assert say(other, next_one, "next")
+        other.end_run(next_one)
+
+
+def test_an_end_anywhere_is_seen_by_the_run(store: Store) -> None:
+    broker, other = store.open(), store.open()
+    claim = begun(broker, "a")
+    news = threading.Event()
+    broker.log.watch(("a",), news.set)
+    assert not broker.log.was_ended("a", claim.began[1])
+    other.end("a")
+    until(lambda: broker.log.was_ended("a", claim.began[1]))
+    assert news.is_set()
+
+
+def test_a_run_is_kept_by_its_bytes_whatever_its_number_and_age(store: Store) -> None:
+    broker = store.open(SSE_HISTORY_AGE=0.3)
+    other = store.open(SSE_HISTORY_AGE=0.3)
+    claim = begun(broker, "a")
+    Reader(other, "a")
+    everything = [str(n) for n in range(100)]
+    say(broker, claim, *everything[:50])
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 1)
+    for _ in range(200):  # It is from time to time that something is dropped.
+        publish(broker, "b", "x")
+    say(broker, claim, *everything[50:])
+    for there in (broker, other, store.open(SSE_HISTORY_AGE=0.3)):
+        assert reader_of_run(there, "a").take(100) == everything
+    broker.end_run(claim)
+    for there in (broker, other, store.open(SSE_HISTORY_AGE=0.3)):
+        until(lambda there=there: not there.log.remembers("a"))  # type: ignore[misc]
+
+
+def test_of_a_run_no_more_bytes_are_kept_than_it_may_have(store: Store) -> None:
+    broker, other = store.open(), store.open()
+    Reader(other, "a")
+    claim = begun(broker, "a", 10_000)
+    ids = say(broker, claim, *(f"{n} {'x' * 1000}" for n in range(300)))
+    for there in (broker, other, store.open()):
+        there.want(("a",), ids[-1])
+        reader = reader_of_run(there, "a")
+        reader.until(lambda reader=reader: reader.gaps)  # type: ignore[misc]
+        assert 5 < len(reader.events) < 11
+        assert reader.events[-1].id == ids[-1]
+        first = reader.events[0].id or ""
+        assert reader.gaps[0].id == ids[ids.index(first) - 1]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_whose_process_is_gone_is_told_of_and_ended(shared: Store) -> None:
+    broker, other = shared.open(), shared.open()
+    reader = Reader(other, "a", "b")
+    say(broker, begun(broker, "a"), "1")
+    begun(broker, "b")
+    broker.close()
+    reader.until(lambda: reader.has_ended)
+    lost = [event for event in reader.events if event.type == "stream-error"]
+    assert [event.json for event in lost] == [{"reason": "lost"}] * 2
+    assert {event.channel for event in lost} == {"a", "b"}
+    begun(other, "a")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_begins_where_another_lost_its_process(shared: Store) -> None:
+    broker = shared.open()
+    begun(broker, "a")
+    broker.close()
+    # Nobody follows meanwhile, so nobody has found it.
+    gone = time.monotonic()
+    until(lambda: time.monotonic() > gone + SharedBroker.lease)
+    other = shared.open()
+    claim = begun(other, "a")
+    assert say(other, claim, "1")
+    assert reader_of_run(shared.open(), "a").take(1) == ["1"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_that_says_nothing_goes_on_while_its_process_lives(shared: Store) -> None:
+    broker, other = shared.open(), shared.open()
+    reader = Reader(other, "a")
+    claim = begun(broker, "a")
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 2 * SharedBroker.lease)
+    assert say(broker, claim, "1")
+    assert reader.take(1) == ["1"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_run_goes_on_where_its_store_lost_everything(shared: Store) -> None:
+    broker, other = shared.open(), shared.open()
+    reader = Reader(other, "a")
+    Reader(broker, "a")
+    claim = begun(broker, "a")
+    say(broker, claim, "1")
+    reader.until(lambda: reader.data == ["1"])
+    for text in ("it speaks", "it was silent"):
+        lost = claim.began
+        shared.lose_everything()
+        if text == "it was silent":
+            until(lambda lost=lost: claim.began[0] != lost[0])  # type: ignore[misc]
+            assert begins_nowhere(other, "a")
+        until(lambda text=text: said(broker, claim, text))  # type: ignore[misc]
+        reader.until(lambda text=text: reader.data[-1:] == [text])  # type: ignore[misc]
+        assert reader.gaps
+        assert claim.began[0] != lost[0]
+        assert not broker.log.was_ended("a", claim.began[1])
+    broker.end_run(claim)
+    until(lambda: broker.log.was_ended("a", claim.began[1]))
+
+
+def said(broker: Broker, claim: Claim, text: str) -> list[str]:
+    """What a run says, as soon as there is a store again."""
+    try:
+        return say(broker, claim, text)
+    except BrokerUnavailable:
+        return []
+
+
+def begins_nowhere(broker: Broker, channel: str) -> bool:
+    try:
+        return broker.begin_run(channel, 1000) is None
+    except BrokerUnavailable:
+        return True
+
+
+# Counts
+
+
+@pytest.mark.usefixtures("hasty")
+def test_streams_are_counted_over_all_processes(store: Store) -> None:
+    counts = [{"a": 2, "é☃😀": 5}, {"a": 3, 'it\'s "b"': 1}]
+    brokers = [store.open() for _ in counts]
+    if not store.is_shared:
+        brokers, counts = brokers[:1], counts[:1]
+    for broker, count in zip(brokers, counts, strict=True):
+        broker.listeners = lambda count=count: count  # type: ignore[misc]
+        Reader(broker, "a")  # Who has none does not follow.
+    for channel in {*counts[0], *counts[-1], "nobody's"}:
+        wanted = sum(count.get(channel, 0) for count in counts)
+        for broker in brokers:
+            until(lambda b=broker, c=channel, w=wanted: b.subscribers(c) == w)  # type: ignore[misc]
+    counts[0].clear()
+    wanted = sum(count.get("a", 0) for count in counts)
+    for broker in brokers:
+        until(lambda broker=broker: broker.subscribers("a") == wanted)  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_who_is_gone_is_not_counted_any_more(shared: Store) -> None:
+    broker, other, third = shared.open(), shared.open(), shared.open()
+    broker.listeners = lambda: {"a": 7}
+    Reader(broker, "a")
+    for there in (other, third):
+        until(lambda there=there: there.subscribers("a") == 7)  # type: ignore[misc]
+    broker.close()
+    for there in (other, third):
+        until(lambda there=there: there.subscribers("a") == 0)  # type: ignore[misc]
 
 
 # By property

@@ -7,8 +7,9 @@ nothing of Flask, nor of who listens: it fills a log, and readers read that.
 from __future__ import annotations
 
 import re
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 
 from ..errors import InvalidValue
@@ -24,6 +25,24 @@ BROKERS = {
     "rediss": "redis",
     "unix": "redis",
 }
+
+
+class Claim:
+    """The right of one run to feed a channel, until it is over.
+
+    ``began`` is the epoch and the position where it began: where the log stood before
+    its first event. A store that lost what it had gets the run anew, at another.
+    """
+
+    __slots__ = ("began", "budget", "channel", "token")
+
+    def __init__(
+        self, channel: str, budget: int, began: tuple[str, int] = ("", 0)
+    ) -> None:
+        self.channel = channel
+        self.budget = budget
+        self.began = began
+        self.token = secrets.token_hex(8)
 
 
 class Broker(ABC):
@@ -43,6 +62,12 @@ class Broker(ABC):
     #: Whether what one process publishes arrives in all of them.
     is_shared: bool
 
+    #: How many streams of each channel this process serves. To be set by who knows.
+    listeners: Callable[[], Mapping[str, int]] = staticmethod(dict)
+
+    #: Seconds until ``subscribers`` knows of all who came, or left, up to now.
+    counting_takes: float = 0.0
+
     @abstractmethod
     def publish(self, channel: str, event: Event) -> Event:
         """Put an event at the next position of all, and see to it that it comes into
@@ -61,14 +86,46 @@ class Broker(ABC):
         published before this is called."""
 
     @abstractmethod
-    def want(self, channels: Collection[str], since: str = "") -> None:
+    def want(
+        self, channels: Collection[str], since: str = "", *, fresh: bool = False
+    ) -> None:
         """Have the log hold what is retained of some channels, and from here on what
         is published to them: to be called before a cursor is taken. This is not to
         cost the store anything where others listen to them already.
 
         :param since: the id that the cursor will resume from. Where it is known to the
             store it is known to the log when this returns.
+        :param fresh: whether the log is to have all that was published before this.
         """
+
+    @abstractmethod
+    def begin_run(self, channel: str, budget: int) -> Claim | None:
+        """Have a run feed a channel from here on, unless one does, in whatever process.
+        That opens the channel, and what the run says is kept, whatever its age, until
+        as long after its end as other events are kept. A run ends with its channel,
+        whoever ends that; and where its process is gone for some seconds, its readers
+        get a ``stream-error`` that says so, and the end.
+
+        :param budget: bytes that are kept of it.
+        :returns: the run's claim, with what it says in this process's log from here on;
+            None where another goes on: then its beginning is known to the log.
+        """
+
+    @abstractmethod
+    def say(self, claim: Claim, event: Event) -> Event | None:
+        """As ``publish``, for a run.
+
+        :returns: None where the run is over. Nothing was published, then.
+        """
+
+    @abstractmethod
+    def end_run(self, claim: Claim) -> None:
+        """As ``end``, for a run, unless it is over. It is not heard of any more, even
+        where this fails."""
+
+    @abstractmethod
+    def subscribers(self, channel: str) -> int:
+        """How many streams of a channel there are, in all processes together."""
 
     @abstractmethod
     def close(self) -> None:

@@ -8,7 +8,7 @@ from ..errors import InvalidValue
 from ..event import Event
 from ..log import Log
 from ..settings import Settings
-from . import Broker
+from . import Broker, Claim
 
 
 class MemoryBroker(Broker):
@@ -28,8 +28,25 @@ class MemoryBroker(Broker):
     def position(self) -> str:
         return self.log.position()
 
-    def want(self, channels: Collection[str], since: str = "") -> None:
+    def want(
+        self, channels: Collection[str], since: str = "", *, fresh: bool = False
+    ) -> None:
         """The log holds all there is."""
+
+    def begin_run(self, channel: str, budget: int) -> Claim | None:
+        start = self.log.hold(channel, budget)
+        if start is None:
+            return None
+        return Claim(channel, budget, (self.log.epoch, start))
+
+    def say(self, claim: Claim, event: Event) -> Event | None:
+        return self.log.say(claim.channel, claim.began[1], event)
+
+    def end_run(self, claim: Claim) -> None:
+        self.log.end_run(claim.channel, claim.began[1])
+
+    def subscribers(self, channel: str) -> int:
+        return self.listeners().get(channel, 0)
 
     def close(self) -> None:
         """There is nothing to let go of."""

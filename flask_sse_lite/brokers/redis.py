@@ -14,21 +14,28 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 from ..cursor import position_id
 from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event
+from ..event import Event, good_event
 from ..log import BREATH, Past, Record
 from ..settings import Settings
-from . import scripts
+from . import Claim, scripts
 from .options import read_options
-from .shared import News, Retention, SharedBroker, State, Summary
+from .shared import (
+    LOST,
+    News,
+    Retention,
+    SharedBroker,
+    State,
+    Summary,
+)
 
 try:
     from redis.connection import Connection, parse_url
@@ -63,6 +70,8 @@ NOT_OURS = (
     *("health_check_interval", "max_connections", "retry_on_timeout"),
     *("socket_timeout", "socket_connect_timeout"),
 )
+
+T = TypeVar("T")
 
 
 class _Link:
@@ -126,11 +135,12 @@ class _Link:
 
 class _Answer(NamedTuple):
     """What a store says of itself, and of each channel that was asked for: its last
-    position, and entries as Redis has them. ``now`` is its time in milliseconds."""
+    position, entries as Redis has them, and the position and the budget of its last
+    run. ``now`` is its time in milliseconds."""
 
     state: State
     now: int
-    channels: dict[str, tuple[int, list[Any]]]
+    channels: dict[str, tuple[int, list[Any], int, int]]
 
 
 class RedisBroker(SharedBroker):
@@ -177,11 +187,30 @@ class RedisBroker(SharedBroker):
     # The store
 
     def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
-        keys = (*self._keys, self._stream(channel))
-        own = (channel, _packed(event), self._topic)
+        position = self._add(channel, _packed(event))
+        assert position
+        return position
+
+    def _add(
+        self,
+        channel: str,
+        body: bytes,
+        how: str = "",
+        token: str = "",
+        dropped: int = 0,
+    ) -> tuple[str, int] | None:
+        """Put an entry, if the script sees to it: see there."""
+        keys = (
+            *self._keys,
+            self._stream(channel),
+            self._run_key(channel),
+            self._key("leases"),
+        )
+        lease = int(self.lease * 1000)
+        own = (channel, body, self._topic, how, token, dropped, lease, _LOST)
         with self._link() as link:
-            epoch, sequence = self._run(link, scripts.put, keys, own, self._known())
-        return epoch.decode(), int(sequence)
+            epoch, *found = self._run(link, scripts.put, keys, own, self._known())
+        return (epoch.decode(), int(found[0])) if found else None
 
     def _known(self) -> tuple[str, int]:
         """The newest position that this process knows of."""
@@ -199,10 +228,10 @@ class RedisBroker(SharedBroker):
         answers = [self._get(names, 0, self._known()) for names in pieces]
         pasts = {}
         for answer in answers:
-            for name, (newest, entries) in answer.channels.items():
+            for name, (newest, entries, *run) in answer.channels.items():
                 dropped = _before(entries[0]) if entries else newest
                 records = list(self._records(name, entries, answer))
-                pasts[name] = Past(dropped, records)
+                pasts[name] = Past(dropped, records, *run)
         return answers[0].state, pasts
 
     def _news(self, after: int) -> News:
@@ -216,7 +245,7 @@ class RedisBroker(SharedBroker):
             answer = self._get(names, after, known)
             if answer.state.epoch != epoch:
                 return News(answer.state.epoch, until, [], {}, False)
-            for name, (newest, entries) in answer.channels.items():
+            for name, (newest, entries, *_) in answer.channels.items():
                 dropped = min(until, _before(entries[0]) if entries else newest)
                 if dropped > after:
                     lost[name] = dropped
@@ -244,7 +273,11 @@ class RedisBroker(SharedBroker):
     def _get(
         self, channels: Sequence[str], after: int, known: tuple[str, int] = ("", 0)
     ) -> _Answer:
-        keys = (*self._keys, *map(self._stream, channels))
+        keys = (
+            *self._keys,
+            *map(self._stream, channels),
+            *map(self._run_key, channels),
+        )
         with self._link() as link:
             answer = self._run(link, scripts.get, keys, (after, *channels), known)
         epoch, sequence, history, age, holes, now, found = answer
@@ -256,8 +289,10 @@ class RedisBroker(SharedBroker):
             State(epoch.decode(), int(sequence), Retention(int(history), float(age))),
             int(now),
             {
-                name: (int(newest), entries)
-                for name, (newest, entries) in zip(channels, found, strict=True)
+                name: (int(newest), entries, int(start), int(budget))
+                for name, (newest, entries, start, budget) in zip(
+                    channels, found, strict=True
+                )
             },
         )
 
@@ -285,6 +320,12 @@ class RedisBroker(SharedBroker):
     def _stream(self, channel: str) -> str:
         return f"{self._prefix}:channel:{channel}"
 
+    def _run_key(self, channel: str) -> str:
+        return f"{self._prefix}:run:{channel}"
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
     def _records(
         self, channel: str, entries: list[Any], answer: _Answer
     ) -> Iterator[Record]:
@@ -292,6 +333,59 @@ class RedisBroker(SharedBroker):
             sequence = int(id.partition(b"-")[0])
             age = (answer.now - int(fields[3])) / 1000
             yield _record(answer.state.epoch, sequence, age, channel, fields[5])
+
+    # Its runs
+
+    def _begin(self, claim: Claim) -> tuple[str, int] | None:
+        body = str(claim.budget).encode()
+        return self._add(claim.channel, body, "begin", claim.token)
+
+    def _say(
+        self, claim: Claim, event: Event | None, dropped: int
+    ) -> tuple[str, int] | None:
+        body = _packed(event)
+        return self._add(claim.channel, body, "say", claim.token, dropped)
+
+    def _extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
+        epoch, known = "", set()
+        for some in _pieces(claims):
+            keys = [*self._keys, self._key("leases")]
+            own: list[Any] = [int(self.lease * 1000)]
+            for claim in some:
+                keys += [self._run_key(claim.channel), self._stream(claim.channel)]
+                own += [claim.channel, claim.token]
+            with self._link() as link:
+                found = self._run(link, scripts.extend, keys, own, self._known())
+            epoch = found[0].decode()
+            known |= {c.token for c, k in zip(some, found[1], strict=True) if k}
+        return epoch, known
+
+    def _end_lost(self) -> None:
+        keys = (*self._keys, self._key("leases"))
+        with self._link() as link:
+            found = self._run(link, scripts.lost, keys, (), self._known())
+        for name in found:
+            self._add(name.decode(), b"", "lost")
+
+    # Its counts
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        keys = (*self._keys, self._key("processes"), self._counts_key(self._process))
+        own = (int(self.count_life * 1000), self._process, *chain(*counts.items()))
+        with self._link() as link:
+            self._run(link, scripts.count, keys, own, self._known())
+
+    def _counted(self, channel: str) -> int:
+        count = 0
+        with self._link() as link:
+            for process in link.call("ZRANGE", self._key("processes"), 0, -1):
+                if process.decode() != self._process:
+                    key = self._counts_key(process.decode())
+                    count += int(link.call("HGET", key, channel) or 0)
+        return count
+
+    def _counts_key(self, process: str) -> str:
+        return self._key(f"counts:{process}")
 
     # The follower's ears
 
@@ -339,6 +433,7 @@ class RedisBroker(SharedBroker):
             is_to_look = self._feed(messages) or is_to_look
             if has_more:
                 time.sleep(BREATH)
+                self._do_duties()
         self._heard_at = time.monotonic()
         self._pinged_at = None
         return is_to_look
@@ -446,7 +541,7 @@ class RedisBroker(SharedBroker):
             raise BrokerUnavailable(f"{self.name} fails: {error}") from error
 
 
-def _pieces(names: Collection[str]) -> Iterator[list[str]]:
+def _pieces(names: Collection[T]) -> Iterator[list[T]]:
     listed = list(names)
     for start in range(0, len(listed), CHANNELS_AT_ONCE):
         yield listed[start : start + CHANNELS_AT_ONCE]
@@ -468,9 +563,15 @@ def _packed(event: Event | None) -> bytes:
 def _record(epoch: str, sequence: int, age: float, channel: str, body: bytes) -> Record:
     if not body:
         return Record(sequence, age, channel, None)
-    data, type, id, retry = json.loads(body)
+    fields = json.loads(body)
+    if isinstance(fields, int):
+        return Record(sequence, age, channel, None, budget=fields)
+    data, type, id, retry = fields
     id = position_id(epoch, sequence, channel) if id is None else id
-    return Record(sequence, age, channel, Event(data, type, id, retry, channel=channel))
+    return Record(sequence, age, channel, good_event(data, type, id, retry, channel))
+
+
+_LOST = _packed(LOST)
 
 
 def connect(settings: Settings, folder: str | None) -> RedisBroker:

@@ -1,9 +1,11 @@
-"""What the Redis broker has Redis do: three scripts, each done as one step.
+"""What the Redis broker has Redis do: a few scripts, each done as one step.
 
 Here lives how events stand in Redis. Under one prefix there are ``store``, a hash with
 what there is to say of the whole; ``channels``, a sorted set with the last position of
 each channel; and of each channel a stream, ``channel:<name>``. The streams go by
-themselves when they are too old; the hash stays.
+themselves when they are too old; the hash stays. Of a channel that a run feeds, or fed
+a while ago, there is a hash, ``run:<name>``; and of all that go on, in the sorted set
+``leases``, when they are taken for dead.
 
 No position is used twice in one epoch, nor by two lives of a server: one that was
 started again, or took over from another, may have lost what it had acknowledged. So the
@@ -68,6 +70,14 @@ end
 history, age = tonumber(history), tonumber(age) * 1000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local step = math.max(100, math.floor(age / 8))
+local life = math.floor(age) + 2 * step
+local function newest_of(channel, stream, run)
+    local newest = redis.call('ZSCORE', index, channel)
+    if newest or redis.call('EXISTS', run) == 0 then return newest end
+    local entry = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    return entry and string.match(entry[1], '%d+')
+end
 """
 
 # An entry has its time, and the position of what stood before it in its channel, or of
@@ -75,11 +85,26 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 #
 # ``samples`` are moments, each with the position that was the newest then: they say
 # which positions are too old. What is too old or too much goes when it is cheap; until
-# then, logs leave it out.
+# then, logs leave it out. What is of a run goes when its process says that it may.
+#
+# ``how`` is nothing; or "say" for a run, "begin" for a new one, or "lost" where there
+# may be one whose process is dead.
 _PUT = """
-local stream, channel, body, topic = KEYS[3], ARGV[8], ARGV[9], ARGV[10]
-local step = math.max(100, math.floor(age / 8))
-local life = math.floor(age) + 2 * step
+local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]
+local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
+local how, token, dropped = ARGV[11], ARGV[12], tonumber(ARGV[13])
+local lease, lost = tonumber(ARGV[14]), ARGV[15]
+local runner = redis.call('HMGET', run, 'token', 'ended')
+local is_held, goes_on = runner[1], runner[1] and not runner[2]
+if how == 'say' and not (goes_on and runner[1] == token) then return {epoch} end
+local is_lost = false
+if goes_on and (how == 'begin' or how == 'lost') then
+    is_lost = tonumber(redis.call('ZSCORE', leases, channel) or 0) <= now
+end
+if how == 'begin' and (goes_on and not is_lost or runner[1] == token) then
+    return {epoch}
+end
+if how == 'lost' and not is_lost then return {epoch} end
 local sampled, aged = tonumber(found[9] or 0), tonumber(found[11] or 0)
 local is_moment = now >= sampled + step or now < sampled
 if is_moment then
@@ -98,7 +123,7 @@ if is_moment then
     redis.call('HSET', store, 'sampled', whole(now), 'aged', whole(aged), 'forgotten',
         whole(forgotten), 'samples', kept .. whole(now) .. ' ' .. whole(last) .. ';')
 end
-local before = redis.call('ZSCORE', index, channel)
+local before = newest_of(channel, stream, run)
 if not before then
     if last > forgotten and redis.call('EXISTS', index) == 0 then
         forgotten = last
@@ -106,38 +131,81 @@ if not before then
     end
     before = whole(forgotten)
 end
-local id = whole(sequence + 1)
-local function add()
-    return redis.pcall('XADD', stream, 'MAXLEN', '~', whole(history), id .. '-0',
-        'p', before, 't', whole(now), 'b', body)
+local function put(body)
+    local id = whole(sequence + 1)
+    local function add()
+        if is_held then
+            return redis.pcall('XADD', stream, id .. '-0',
+                'p', before, 't', whole(now), 'b', body)
+        end
+        return redis.pcall('XADD', stream, 'MAXLEN', '~', whole(history), id .. '-0',
+            'p', before, 't', whole(now), 'b', body)
+    end
+    local added = add()
+    if type(added) == 'table' and added.err and string.find(added.err, 'smaller') then
+        redis.call('DEL', stream)
+        added = add()
+    end
+    if type(added) == 'table' and added.err then return added end
+    sequence, before = sequence + 1, id
+    redis.call('HSET', store, 'sequence', id, 'last', id)
+    redis.call('ZADD', index, id, channel)
+    local position = epoch .. ' ' .. id
+    redis.call('PUBLISH', topic, position .. '\\n' .. channel .. '\\n' .. body)
+    if body == '' and goes_on then
+        goes_on = false
+        redis.call('HSET', run, 'ended', whole(now))
+        redis.call('PEXPIRE', run, whole(life))
+        redis.call('ZREM', leases, channel)
+    end
+    return {epoch, id}
 end
-local added = add()
-if type(added) == 'table' and added.err and string.find(added.err, 'smaller') then
-    redis.call('DEL', stream)
-    added = add()
+local answer
+if is_lost then
+    put(lost)
+    answer = put('')
 end
-if type(added) == 'table' and added.err then return added end
-redis.call('HSET', store, 'sequence', id, 'last', id)
-redis.call('ZADD', index, id, channel)
-if aged > 0 then redis.call('XTRIM', stream, 'MINID', '~', whole(aged + 1)) end
+if how == 'begin' then is_held = true end
+if how ~= 'lost' then answer = put(body) end
+if answer.err then return answer end
+if how == 'begin' then
+    redis.call('DEL', run)
+    redis.call('HSET', run, 'token', token, 'start', answer[2], 'budget', body)
+    redis.call('ZADD', leases, whole(now + lease), channel)
+    goes_on = true
+end
+if is_held then
+    if dropped > 0 then
+        redis.call('XTRIM', stream, 'MINID', '~', whole(dropped + 1))
+    end
+elseif aged > 0 then
+    redis.call('XTRIM', stream, 'MINID', '~', whole(aged + 1))
+end
+if goes_on then
+    life = math.max(life, 4 * lease)
+    redis.call('PEXPIRE', run, whole(life))
+end
 redis.call('PEXPIRE', stream, whole(life))
 if is_moment then redis.call('PEXPIRE', index, whole(2 * life)) end
-redis.call('PUBLISH', topic, epoch .. ' ' .. id .. '\\n' .. channel .. '\\n' .. body)
-return {epoch, id}
+return answer
 """
 
 # What stands behind a position in some channels, and the last position of each that
-# something stood at.
+# something stood at; and of the last run there, where it began and its budget.
 _GET = """
 if last > forgotten and redis.call('EXISTS', index) == 0 then forgotten = last end
 local after, channels = tonumber(ARGV[8]), {}
-for number = 3, #KEYS do
-    local newest = redis.call('ZSCORE', index, ARGV[number + 6])
+local count = (#KEYS - 2) / 2
+for number = 3, count + 2 do
+    local run = KEYS[number + count]
+    local newest = newest_of(ARGV[number + 6], KEYS[number], run)
     local entries = {}
     if not newest or tonumber(newest) > after then
         entries = redis.call('XRANGE', KEYS[number], '(' .. ARGV[8] .. '-0', '+')
     end
-    channels[number - 2] = {newest or whole(forgotten), entries}
+    local began = redis.call('HMGET', run, 'start', 'budget')
+    channels[number - 2] = {newest or whole(forgotten), entries, began[1] or '0',
+        began[2] or '0'}
 end
 return {epoch, whole(sequence), history, tostring(age / 1000), holes, whole(now),
     channels}
@@ -159,6 +227,44 @@ end
 return {history, tostring(age / 1000), channels}
 """
 
+# Have runs go on. ARGV: for how long; and of each its channel and its token. The keys
+# of each are its hash and its stream. Which of them are known is returned.
+_EXTEND = """
+local leases, lease, known = KEYS[3], tonumber(ARGV[8]), {}
+life = math.max(life, 4 * lease)
+for number = 1, (#KEYS - 3) / 2 do
+    local run, stream = KEYS[2 * number + 2], KEYS[2 * number + 3]
+    local channel, token = ARGV[2 * number + 7], ARGV[2 * number + 8]
+    local found = redis.call('HMGET', run, 'token', 'ended')
+    known[number] = found[1] == token and 1 or 0
+    if found[1] == token and not found[2] then
+        redis.call('ZADD', leases, whole(now + lease), channel)
+        redis.call('PEXPIRE', run, whole(life))
+        redis.call('PEXPIRE', stream, whole(life))
+    end
+end
+return {epoch, known}
+"""
+
+# Which runs may have lost their process.
+_LOST = """
+return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now), 'LIMIT', 0, 64)
+"""
+
+# Note how many streams of which channels a process serves. ARGV: for how long that
+# holds, the process, and of each channel its name and the number.
+_COUNT = """
+local processes, counts, valid = KEYS[3], KEYS[4], tonumber(ARGV[8])
+redis.call('DEL', counts)
+for number = 10, #ARGV, 1000 do
+    redis.call('HSET', counts, unpack(ARGV, number, math.min(number + 999, #ARGV)))
+end
+redis.call('PEXPIRE', counts, whole(valid))
+redis.call('ZREMRANGEBYSCORE', processes, '-inf', whole(now))
+redis.call('ZADD', processes, whole(now + valid), ARGV[9])
+redis.call('PEXPIRE', processes, whole(valid))
+"""
+
 
 class Script:
     """A script, and the name that Redis knows it by."""
@@ -171,3 +277,6 @@ class Script:
 put = Script(_BEGIN + _PUT)
 get = Script(_BEGIN + _GET)
 survey = Script(_BEGIN + _SURVEY)
+extend = Script(_BEGIN + _EXTEND)
+lost = Script(_BEGIN + _LOST)
+count = Script(_BEGIN + _COUNT)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import secrets
 import threading
 import time
 import weakref
@@ -22,9 +23,9 @@ from typing import NamedTuple
 
 from ..cursor import position_id
 from ..errors import BrokerUnavailable
-from ..event import Event
+from ..event import Event, own_event
 from ..log import BREATH, Log, Past, Record
-from . import Broker
+from . import Broker, Claim
 
 #: Seconds without news after which the store is asked all the same: a publisher may
 #: have died between publishing and telling.
@@ -34,6 +35,9 @@ LOOK_INTERVAL = 1.0
 #: pause, each spread so that processes do not come all at once.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+
+#: What the readers of a run are told whose process died.
+LOST = own_event("error", '{"reason": "lost"}')
 
 #: Seconds that a fork waits for the others who use a store.
 FORK_PATIENCE = 1.0
@@ -99,6 +103,15 @@ class SharedBroker(Broker):
     """
 
     is_shared = True
+    #: Seconds that a run's process may keep silent before it is taken for dead.
+    lease = 5.0
+
+    #: Seconds between two looks after runs, and two tellings of how many are served
+    #: here; and those for which the telling holds, if there is no other.
+    duty_interval = 1.5
+    count_life = 6.0
+
+    counting_takes = 2 * duty_interval
 
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
@@ -122,6 +135,14 @@ class SharedBroker(Broker):
         self._publishing = threading.Lock()
         #: Events published since others last got their turn.
         self._burst = 0
+        #: What the store knows this process by; and its runs.
+        self._process = secrets.token_hex(8)
+        self._claims: set[Claim] = set()
+        self._is_counted = False
+        self._duties_at = 0.0
+        #: Until then no process is taken for dead: it may have been the store's absence
+        #: that kept it silent.
+        self._patient_until = 0.0
 
     # The store
 
@@ -154,6 +175,49 @@ class SharedBroker(Broker):
     def _renew(self, epoch: str) -> None:
         """Have the store begin another life, unless it has another epoch than this one:
         it has forgotten events of it."""
+
+    # Its runs. A claim holds for a lease's time from its beginning, and from each time
+    # that it is extended.
+
+    @abstractmethod
+    def _begin(self, claim: Claim) -> tuple[str, int] | None:
+        """Put the beginning of a run at the next position, unless one goes on in its
+        channel, or the claim was known before. Where one has lost its process, it is
+        ended first.
+
+        :returns: epoch and sequence number.
+        """
+
+    @abstractmethod
+    def _say(
+        self, claim: Claim, event: Event | None, dropped: int
+    ) -> tuple[str, int] | None:
+        """As ``_put``, unless the run is over, or not known.
+
+        :param dropped: the highest position that need not be kept of its channel.
+        """
+
+    @abstractmethod
+    def _extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
+        """Have runs go on.
+
+        :returns: the epoch, and the tokens of those that are known, even if over.
+        """
+
+    @abstractmethod
+    def _end_lost(self) -> None:
+        """Put ``LOST`` and the end into the channels of runs whose lease is over."""
+
+    # Its counts
+
+    @abstractmethod
+    def _count(self, counts: Mapping[str, int]) -> None:
+        """Note for ``count_life`` how many streams of which channels this process
+        serves, instead of what was noted of it before."""
+
+    @abstractmethod
+    def _counted(self, channel: str) -> int:
+        """How many streams of a channel the others serve."""
 
     # The follower's ears
 
@@ -197,6 +261,10 @@ class SharedBroker(Broker):
     def _put_there(self, channel: str, event: Event | None) -> tuple[str, int]:
         self._check_open()
         position = self._put(channel, event)
+        self._note_published(position)
+        return position
+
+    def _note_published(self, position: tuple[str, int]) -> None:
         with self._publishing:
             # Another thread may have published later, and come here before.
             if position[0] != self._published[0] or position > self._published:
@@ -208,7 +276,6 @@ class SharedBroker(Broker):
                 # way to it.
                 self._burst = 0
                 time.sleep(BREATH)
-        return position
 
     def position(self) -> str:
         self._check_open()
@@ -220,7 +287,9 @@ class SharedBroker(Broker):
         self._check_open()
         return sorted(self._summaries())
 
-    def want(self, channels: Collection[str], since: str = "") -> None:
+    def want(
+        self, channels: Collection[str], since: str = "", *, fresh: bool = False
+    ) -> None:
         self._check_open()
         asked_at = time.monotonic()
         if not self._is_attached:
@@ -230,7 +299,7 @@ class SharedBroker(Broker):
             with self._changing():
                 if missing := self.log.missing(missing):
                     self._fetch(missing)
-        if self._is_behind(channels, since):
+        if fresh or self._is_behind(channels, since):
             while not self._look(asked_at):
                 pass
 
@@ -241,6 +310,55 @@ class SharedBroker(Broker):
             # A newcomer is not to be given what was published here before it came.
             return True
         return bool(since) and not self.log.knows(channels, since)
+
+    def begin_run(self, channel: str, budget: int) -> Claim | None:
+        self.want((channel,))
+        claim = Claim(channel, budget)
+        has_begun = self._have_begun(claim)
+        try:
+            self.want((channel,), fresh=True)
+        except BaseException:
+            with suppress(BrokerUnavailable):
+                self.end_run(claim)
+            raise
+        return claim if has_begun else None
+
+    def _have_begun(self, claim: Claim) -> bool:
+        if began := self._begin(claim):
+            claim.began = began
+            self._note_published(began)
+            self._claims.add(claim)
+        return began is not None
+
+    def say(self, claim: Claim, event: Event) -> Event | None:
+        position = self._say_there(claim, event)
+        if position is None:
+            self._claims.discard(claim)
+            return None
+        self._note_published(position)
+        return event.published(claim.channel, position_id(*position, claim.channel))
+
+    def end_run(self, claim: Claim) -> None:
+        # First of all: if the store is away, the lease is to come to its end.
+        self._claims.discard(claim)
+        if position := self._say_there(claim, None):
+            self._note_published(position)
+
+    def _say_there(self, claim: Claim, event: Event | None) -> tuple[str, int] | None:
+        self._check_open()
+        dropped = self.log.dropped(claim.channel)
+        position = self._say(claim, event, dropped)
+        if position is None and self._state().epoch != claim.began[0]:
+            # It may have forgotten the run.
+            self._have_begun(claim)
+            position = self._say(claim, event, 0)
+        if event is None:
+            self._claims.discard(claim)
+        return position
+
+    def subscribers(self, channel: str) -> int:
+        self._check_open()
+        return self.listeners().get(channel, 0) + self._counted(channel)
 
     def close(self) -> None:
         self._closing.set()
@@ -365,11 +483,12 @@ class SharedBroker(Broker):
                 self._listen()
                 while not closing.is_set():
                     while not self._look():
-                        pass
+                        self._do_duties()
                     self._note_back()
                     pause = FIRST_PAUSE
+                    self._do_duties()
                     while not (self._wait(LOOK_INTERVAL) or closing.is_set()):
-                        pass
+                        self._do_duties()
                     _stop_in_child(pid)
             except Exception as error:
                 _stop_in_child(pid)
@@ -379,6 +498,34 @@ class SharedBroker(Broker):
                 closing.wait(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
+
+    def _do_duties(self) -> None:
+        """Look after runs, and tell how many are served here, if it is time. For the
+        follower, as often as possible: whoever does not is taken for dead."""
+        now = time.monotonic()
+        if now < self._duties_at:
+            return
+        self._duties_at = now + self.duty_interval * random.uniform(0.8, 1)
+        # A store that can only be read is good enough for following.
+        with suppress(BrokerUnavailable):
+            if self._claims:
+                self._keep_claims()
+            if now >= self._patient_until:
+                self._end_lost()
+        with suppress(BrokerUnavailable):
+            counts = self.listeners()
+            if counts or self._is_counted:
+                self._count(counts)
+                self._is_counted = bool(counts)
+
+    def _keep_claims(self) -> None:
+        claims = list(self._claims)
+        epoch, known = self._extend(claims)
+        for claim in claims:
+            if claim.token in known:
+                claim.began = (epoch, claim.began[1])
+            elif claim.began[0] != epoch and claim in self._claims:
+                self._have_begun(claim)
 
     def _note_away(self, error: Exception) -> None:
         was_away, self._is_away = self._is_away, True
@@ -392,6 +539,7 @@ class SharedBroker(Broker):
     def _note_back(self) -> None:
         if self._is_away:
             self._is_away = False
+            self._patient_until = time.monotonic() + self.lease
             logger.info("%s is back", self.name)
 
 

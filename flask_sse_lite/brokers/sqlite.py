@@ -9,25 +9,36 @@ greenlets of a gevent worker go on.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from ..cursor import BEGINNING, position_id
 from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event
+from ..event import Event, good_event
 from ..log import Past, Record
 from ..settings import Settings
+from . import Claim
 from .bells import Bells
 from .native import wait_natively
 from .options import read_options
-from .shared import FORK_PATIENCE, News, Retention, SharedBroker, State, Summary
+from .shared import (
+    FORK_PATIENCE,
+    LOST,
+    News,
+    Retention,
+    SharedBroker,
+    State,
+    Summary,
+)
 
 #: Seconds between two tries to write while others do, at first and at most; each is
 #: somewhere between nothing and that.
@@ -46,6 +57,9 @@ PUBLISHES_PER_PRUNE = 32
 #: Events dropped in one go at most, for each of the two reasons: some 2 ms of work. As
 #: many more than are published meanwhile as it takes to catch up.
 PRUNED_AT_ONCE = 256
+
+#: What stands as an entry's type where a run begins; its budget stands as ``retry``.
+BEGINS = "begin"
 
 #: Seconds that events are kept however many there are, so that a process which is busy
 #: for a moment misses none.
@@ -99,6 +113,8 @@ class SqliteBroker(SharedBroker):
         self._kept = Retention(1, 1)
         #: That which forks now, and holds the lock for it.
         self._forking_thread = 0
+        #: Up to where what is too old was looked for.
+        self._swept = 0
 
     # The store
 
@@ -107,18 +123,30 @@ class SqliteBroker(SharedBroker):
 
         def insert(connection: sqlite3.Connection) -> tuple[str, int]:
             self._check_in_place()
-            cursor = connection.execute(self._tables.insert, row)
+            if event:
+                cursor = connection.execute(self._tables.insert, row)
+            else:
+                with _transaction(connection, "IMMEDIATE"):
+                    connection.execute(self._tables.end_run, (row[0], channel))
+                    cursor = connection.execute(self._tables.insert, row)
             # It was there for all to see if it still is.
             self._check_in_place()
             return self._epoch, cursor.lastrowid or 0
 
         position = self._do(insert, checks_first=False)
+        self._note_put(channel, BEGINNING)
+        return position
+
+    def _note_put(self, channel: str, dropped: int) -> None:
+        """Tell the others, and from time to time do what there is to do.
+
+        :param dropped: up to there, nothing of the channel need be kept.
+        """
         self._bells.ring()
         if random.random() * PUBLISHES_PER_PRUNE < 1:
-            self._tidy(lambda connection: self._drop(connection, channel))
+            self._tidy(lambda connection: self._drop(connection, channel, dropped))
         if random.random() * PUBLISHES_PER_CHECKPOINT < 1:
             self._tidy(_checkpoint)
-        return position
 
     def _state(self) -> State:
         return self._do(self._read_state)
@@ -141,14 +169,18 @@ class SqliteBroker(SharedBroker):
 
     def _past(self, connection: sqlite3.Connection, channel: str) -> Past:
         history, now = self._kept.history, time.time()
-        rows = connection.execute(self._tables.past, (channel, history + 1)).fetchall()
-        if len(rows) > history:
+        held = (channel, now - self._kept.age)
+        run = connection.execute(self._tables.run, held).fetchone()
+        limit = -1 if run else history + 1
+        rows = connection.execute(self._tables.past, (channel, limit)).fetchall()
+        if len(rows) > history and not run:
             dropped = rows.pop()[0]
         else:
             dropped = self._mark(connection, channel)
             if rows:
                 dropped = min(dropped, rows[-1][0] - 1)
-        return Past(dropped, [self._record(row, now) for row in reversed(rows)])
+        records = [self._record(row, now) for row in reversed(rows)]
+        return Past(dropped, records, *(run or ()))
 
     def _mark(self, connection: sqlite3.Connection, channel: str) -> int:
         """The highest position of what was dropped of a channel."""
@@ -157,11 +189,12 @@ class SqliteBroker(SharedBroker):
 
     def _record(self, row: Any, now: float) -> Record:
         sequence, at, channel, data, type, id, retry = row
-        if data is None:
-            return Record(sequence, now - at, channel, None)
-        id = f"{self._epoch}-{sequence}" if id is None else id
         retry = None if retry is None else int(retry)
-        event = Event(data, type, id, retry, channel=channel)
+        if data is None:
+            budget = retry if type == BEGINS and retry else 0
+            return Record(sequence, now - at, channel, None, budget)
+        id = position_id(self._epoch, sequence, channel) if id is None else id
+        event = good_event(data, type, id, retry, channel)
         return Record(sequence, now - at, channel, event)
 
     def _news(self, after: int) -> News:
@@ -208,6 +241,114 @@ class SqliteBroker(SharedBroker):
         new = secrets.token_hex(8)
         self._do(lambda c: c.execute(self._tables.renew, (new, epoch)))
 
+    # Its runs. Whether a lease is over is told by a clock that nobody sets, and that
+    # begins anew with the machine.
+
+    def _begin(self, claim: Claim) -> tuple[str, int] | None:
+        tables, channel = self._tables, claim.channel
+        begins = (time.time(), channel, None, BEGINS, None, str(claim.budget))
+
+        def begin(connection: sqlite3.Connection) -> tuple[str, int] | None:
+            now = time.monotonic()
+            with _transaction(connection, "IMMEDIATE"):
+                self._read_state(connection)
+                self._end_all_lost(connection, now)
+                known = (channel, claim.token)
+                if connection.execute(tables.goes_on, known).fetchone():
+                    return None
+                start = connection.execute(tables.insert, begins).lastrowid or 0
+                connection.execute(
+                    tables.begin_run,
+                    (channel, start, claim.budget, claim.token, now + self.lease),
+                )
+            self._check_in_place()
+            return self._epoch, start
+
+        began = self._do(begin)
+        self._bells.ring()
+        return began
+
+    def _say(
+        self, claim: Claim, event: Event | None, dropped: int
+    ) -> tuple[str, int] | None:
+        tables, now = self._tables, time.time()
+        row = (now, claim.channel, *_columns(event), claim.channel, claim.token)
+
+        def say(connection: sqlite3.Connection) -> tuple[str, int] | None:
+            self._check_in_place()
+            if event:
+                cursor = connection.execute(tables.say, row)
+            else:
+                with _transaction(connection, "IMMEDIATE"):
+                    cursor = connection.execute(tables.say, row)
+                    if cursor.rowcount:
+                        connection.execute(tables.end_run, (now, claim.channel))
+            self._check_in_place()
+            return (self._epoch, cursor.lastrowid or 0) if cursor.rowcount else None
+
+        position = self._do(say, checks_first=False)
+        if position:
+            self._note_put(claim.channel, dropped)
+        return position
+
+    def _extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
+        def extend(connection: sqlite3.Connection) -> tuple[str, set[str]]:
+            until, known = time.monotonic() + self.lease, set()
+            with _transaction(connection, "IMMEDIATE"):
+                self._read_state(connection)
+                for claim in claims:
+                    row = (until, claim.channel, claim.token)
+                    if connection.execute(self._tables.extend, row).rowcount:
+                        known.add(claim.token)
+            return self._epoch, known
+
+        return self._do(extend)
+
+    def _end_lost(self) -> None:
+        def end(connection: sqlite3.Connection) -> bool:
+            now = time.monotonic()
+            row = (now, now + 2 * self.lease)
+            if not connection.execute(self._tables.lost, row).fetchone():
+                return False
+            with _transaction(connection, "IMMEDIATE"):
+                self._end_all_lost(connection, now)
+            return True
+
+        if self._do(end):
+            self._bells.ring()
+
+    def _end_all_lost(self, connection: sqlite3.Connection, now: float) -> None:
+        # What is far ahead is of the machine's life before.
+        row = (now, now + 2 * self.lease)
+        for (channel,) in connection.execute(self._tables.lost, row).fetchall():
+            at = time.time()
+            for event in (LOST, None):
+                row = (at, channel, *_columns(event))
+                connection.execute(self._tables.insert, row)
+            connection.execute(self._tables.end_run, (at, channel))
+
+    # Its counts
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        def count(connection: sqlite3.Connection) -> None:
+            now, tables = time.monotonic(), self._tables
+            row = (self._process, json.dumps(counts), now + self.count_life)
+            with _transaction(connection, "IMMEDIATE"):
+                connection.execute(tables.count, row)
+                connection.execute(
+                    tables.delete_counts, (now, now + 2 * self.count_life)
+                )
+
+        self._do(count)
+
+    def _counted(self, channel: str) -> int:
+        def read(connection: sqlite3.Connection) -> list[Any]:
+            now = time.monotonic()
+            row = (self._process, now, now + 2 * self.count_life)
+            return connection.execute(self._tables.counts, row).fetchall()
+
+        return sum(json.loads(counts).get(channel, 0) for (counts,) in self._do(read))
+
     # Keeping it small
 
     def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> None:
@@ -215,16 +356,29 @@ class SqliteBroker(SharedBroker):
         with suppress(BrokerUnavailable):
             self._do(step, is_urgent=False)
 
-    def _drop(self, connection: sqlite3.Connection, channel: str) -> None:
-        """Drop some of what need not be kept."""
+    def _drop(self, connection: sqlite3.Connection, channel: str, until: int) -> None:
+        """Drop some of what need not be kept.
+
+        :param until: up to there, nothing of the channel need be.
+        """
         tables, now = self._tables, time.time()
         with _transaction(connection, "IMMEDIATE"):
             self._read_state(connection)
             history, age = self._kept
-            doomed = connection.execute(
-                tables.too_many, (channel, channel, history, now - min(SLACK, age))
-            ).fetchall()
-            doomed += connection.execute(tables.too_old, (now - age,)).fetchall()
+            connection.execute(tables.delete_runs, (now - age,))
+            if until:
+                doomed = connection.execute(tables.up_to, (channel, until)).fetchall()
+            elif connection.execute(tables.run, (channel, now - age)).fetchone():
+                doomed = []
+            else:
+                doomed = connection.execute(
+                    tables.too_many, (channel, channel, history, now - min(SLACK, age))
+                ).fetchall()
+            oldest = connection.execute(tables.oldest, (self._swept,)).fetchall()
+            old = [row for row in oldest if row[2] < now - age]
+            # What is of a run stays, and is not to hide what lies behind it.
+            self._swept = old[-1][0] if old and old == oldest else 0
+            doomed += [(sequence, name) for sequence, name, _, held in old if not held]
             dropped: dict[str, int] = {}
             for sequence, name in doomed:
                 dropped[name] = max(sequence, dropped.get(name, 0))
@@ -395,9 +549,9 @@ class _Statements:
     of it is left."""
 
     def __init__(self, prefix: str) -> None:
-        events, channels, store, index = (
+        events, channels, store, runs, counts, index = (
             _quoted(f"{prefix}_{name}")
-            for name in ("events", "channels", "store", "by_channel")
+            for name in ("events", "channels", "store", "runs", "counts", "by_channel")
         )
         row = "sequence, time, channel, data, type, id, retry"
         self.schema = (
@@ -409,6 +563,11 @@ class _Statements:
             f"CREATE INDEX IF NOT EXISTS {index} ON {events} (channel, sequence)",
             f"CREATE TABLE IF NOT EXISTS {channels} (name TEXT PRIMARY KEY, "
             "dropped INTEGER NOT NULL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {runs} (channel TEXT PRIMARY KEY, "
+            "start INTEGER NOT NULL, budget INTEGER NOT NULL, token TEXT NOT NULL, "
+            "lease REAL NOT NULL, ended REAL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {counts} (process TEXT PRIMARY KEY, "
+            "counts TEXT NOT NULL, lease REAL NOT NULL) WITHOUT ROWID",
         )
         self.begin = (
             f"INSERT INTO {store} SELECT ?, ?, ?, 0 "
@@ -421,10 +580,34 @@ class _Statements:
         )
         self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
         self.keep = f"UPDATE {store} SET history = ?, age = ?"
-        self.insert = (
-            f"INSERT INTO {events} (time, channel, data, type, id, retry) "
-            "VALUES (?, ?, ?, ?, ?, ?)"
+        insert = f"INSERT INTO {events} (time, channel, data, type, id, retry) "
+        self.insert = f"{insert} VALUES (?, ?, ?, ?, ?, ?)"
+        self.say = (
+            f"{insert} SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT * FROM {runs} "
+            "WHERE channel = ? AND token = ? AND ended IS NULL)"
         )
+        self.begin_run = f"INSERT OR REPLACE INTO {runs} VALUES (?, ?, ?, ?, ?, NULL)"
+        self.end_run = (
+            f"UPDATE {runs} SET ended = ? WHERE channel = ? AND ended IS NULL"
+        )
+        self.goes_on = (
+            f"SELECT 1 FROM {runs} WHERE channel = ? AND (ended IS NULL OR token = ?)"
+        )
+        self.extend = f"UPDATE {runs} SET lease = ? WHERE channel = ? AND token = ?"
+        self.lost = (
+            f"SELECT channel FROM {runs} WHERE ended IS NULL "
+            "AND lease NOT BETWEEN ? AND ?"
+        )
+        self.run = (
+            f"SELECT start, budget FROM {runs} WHERE channel = ? "
+            "AND coalesce(ended >= ?, 1)"
+        )
+        self.delete_runs = f"DELETE FROM {runs} WHERE ended < ?"
+        self.count = f"INSERT OR REPLACE INTO {counts} VALUES (?, ?, ?)"
+        self.counts = (
+            f"SELECT counts FROM {counts} WHERE process != ? AND lease BETWEEN ? AND ?"
+        )
+        self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
         self.news = (
             f"SELECT {row} FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
         )
@@ -438,7 +621,8 @@ class _Statements:
         )
         # The last two are those of the row that has the highest sequence.
         self.summaries = (
-            "SELECT channel, count(data), max(sequence), time, data IS NULL "
+            "SELECT channel, count(data), max(sequence), time, "
+            "data IS NULL AND type IS NULL "
             f"FROM {events} WHERE time >= ? GROUP BY channel"
         )
         self.too_many = (
@@ -447,9 +631,14 @@ class _Statements:
             f"FROM {events} WHERE channel = ? ORDER BY sequence DESC LIMIT 1 OFFSET ?) "
             f"ORDER BY sequence LIMIT {PRUNED_AT_ONCE}) WHERE time < ?"
         )
-        self.too_old = (
-            f"SELECT sequence, channel FROM (SELECT sequence, channel, time "
-            f"FROM {events} ORDER BY sequence LIMIT {PRUNED_AT_ONCE}) WHERE time < ?"
+        self.oldest = (
+            f"SELECT sequence, channel, time, EXISTS (SELECT * FROM {runs} "
+            f"WHERE channel = {events}.channel AND sequence >= start) "
+            f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
+        )
+        self.up_to = (
+            f"SELECT sequence, channel FROM {events} WHERE channel = ? "
+            f"AND sequence <= ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
         )
         self.delete = f"DELETE FROM {events} WHERE sequence = ?"
         self.is_kept = f"SELECT 1 FROM {events} WHERE channel = ? LIMIT 1"

@@ -34,10 +34,13 @@ from .channels import app
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-FOLDER = Path(app.config["FOLDER"])
+FOLDER = Path(app.config.get("FOLDER", os.environ["HOME"]))
 
 #: Items between two notes of a generator that makes many.
 NOTED = 100
+
+#: What happened to all generators of this process, in order.
+happened: list[str] = []
 
 app.secret_key = "a secret"
 
@@ -76,8 +79,14 @@ def note_teardown(error: BaseException | None) -> None:
 
 
 def note(name: str, what: str) -> None:
+    happened.append(what)
     with (FOLDER / name).open("a") as file:
         file.write(f"{what}\n")
+
+
+def gate(name: str) -> Path:
+    """What a generator waits for."""
+    return FOLDER / f"{name}.open"
 
 
 def answer(name: str, steps: str) -> Iterator[Any]:
@@ -100,15 +109,14 @@ def every_kind(name: str) -> Iterator[Any]:
 
 
 def wait(name: str) -> Iterator[Any]:
-    """Wait for a file."""
-    gate = FOLDER / f"{name}.open"
-    while not gate.exists():
+    while not gate(name).exists():
         time.sleep(0.01)
     yield from ()
 
 
 def wait_for_event(name: str) -> Iterator[Any]:
-    yield from threading.Event().wait() or ()  # type: ignore[misc]
+    threading.Event().wait()
+    yield
 
 
 def wait_for_socket(name: str) -> Iterator[Any]:
@@ -239,7 +247,7 @@ class Answer:
 
 
 def asked() -> Iterable[Any]:
-    name, steps = request.values["name"], request.values["steps"]
+    name, steps = request.values.get("name", "nobody"), request.values["steps"]
     note(name, f"asked by {request.method}")
     session["user"] = "somebody"
     return Answer(name, steps) if "iterable" in request.values else answer(name, steps)
@@ -257,6 +265,28 @@ def run() -> ResponseReturnValue:
         channel=request.values.get("channel"),
         linger=float(request.values.get("linger", "30")),
     )
+
+
+@app.post("/open")
+def open_gate() -> ResponseReturnValue:
+    gate(request.args["gate"]).touch()
+    return "", 204
+
+
+@app.get("/happened")
+def what_happened() -> ResponseReturnValue:
+    return happened
+
+
+@app.get("/notes")
+def notes() -> ResponseReturnValue:
+    """What happened to generators of a name, in whatever process."""
+    return (FOLDER / request.args["name"]).read_text().splitlines()
+
+
+@app.get("/subscribers")
+def subscribers() -> ResponseReturnValue:
+    return str(sse.subscribers(request.args["channel"]))
 
 
 @app.get("/fork")
@@ -277,14 +307,14 @@ def left() -> ResponseReturnValue:
     hub = current_hub()
     channels = app.extensions["sse"]
     kept = channels.log._channels.values()
-    contexts = [t for t in gc.get_objects() if isinstance(t, (AppContext, RequestContext))]
+    contexts = (AppContext, RequestContext)
     return {
         "timed": len(hub._timed),
         "listeners": len(hub._listeners),
         "watchers": sum(len(channel.watchers) for channel in kept),
         "runs": len(channels.runs),
         "streams": len(hub),
-        "contexts": len(contexts) - 2,
+        "contexts": sum(type(thing) in contexts for thing in gc.get_objects()) - 2,
     }
 
 
@@ -302,7 +332,11 @@ class Gzip:
             fields = [*headers, ("Content-Encoding", "gzip")]
             return start_response(status, fields, *args)
 
-        body = self._app(environ, start)  # type: ignore[arg-type]
+        if environ["PATH_INFO"] != "/ask":
+            return self._app(environ, start_response)
+        return self._compressed(self._app(environ, start))
+
+    def _compressed(self, body: Iterable[bytes]) -> Iterator[bytes]:
         try:
             yield from map(gzip.compress, body)
         finally:
@@ -326,7 +360,7 @@ class Hide:
 
 
 if app.config.get("COMPRESS"):
-    app.config["COMPRESS_MIN_SIZE"] = 0
+    app.config["COMPRESS_ALGORITHM_STREAMING"] = ["gzip"]
     app.config["COMPRESS_MIMETYPES"] = ["text/event-stream"]
     Compress(app)
 if app.config.get("GZIP"):
