@@ -600,7 +600,9 @@ def current_hub() -> Hub:
 
 def _stop_at_exit() -> None:
     """For servers that are no gunicorn, and for what gunicorn's have left."""
-    if hub := _hubs.get(os.getpid()):
+    hub = _hubs.get(os.getpid())
+    # One without streams is falsy, and may still be about to end the last.
+    if hub is not None:
         hub.stop(timeout=EXIT_GRACE)
 
 

@@ -117,6 +117,9 @@ def _subprocess() -> int:
 def _live() -> NoReturn:
     """What a child does. Under gevent it has a copy of all of its parent's greenlets,
     which go on while it sleeps."""
+    if worker := getattr(signal.getsignal(signal.SIGTERM), "__self__", None):
+        # A copy of gunicorn's greenlet would find its arbiter gone, and exit.
+        worker.ppid = os.getppid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _take_no_clients()
     time.sleep(LIFE)
