@@ -97,10 +97,7 @@ class EventStream(Response):
             if self._frames and self.response is self._frames:
                 return self._begin(self._frames, environ, start_response)
         # What others put in its place (flask-compress, say) goes its usual way.
-        body = super().__call__(environ, start_response)
-        if environ["REQUEST_METHOD"] == "HEAD":
-            self.close()  # Nobody else would: werkzeug gives the server nothing to.
-        return body
+        return super().__call__(environ, start_response)
 
     def close(self) -> None:
         """The server's last call. Harmless when repeated."""

@@ -87,7 +87,6 @@ class Run:
         self._pace = min(PACE, claim.budget // 4)
         self._context = context
         self._at_exit = at_exit
-        # Under gevent, a forked child has a copy of the greenlet.
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_over = False
@@ -157,7 +156,7 @@ class Run:
         if event.id is not None and self.channel.startswith(RUN_PREFIX):
             # By its id, a browser that comes back finds this run.
             event = Event(event.data, event.type, None, event.retry)
-        if self._is_over or os.getpid() != self._pid:
+        if self._is_over:
             return 0
         said = self._broker.say(self._claim, event)
         return len(said.encode()) if said else 0
@@ -165,9 +164,17 @@ class Run:
     def _next(self) -> Event | None:
         self._is_stepping = True
         try:
+            self._stay_at_home()
             return None if self._is_over else next(self._events, None)
         finally:
             self._is_stepping = False
+            self._stay_at_home()
+
+    def _stay_at_home(self) -> None:
+        """Under gevent, a forked child has a copy of the greenlet. That stands still:
+        all that it could read, say and close is its parent's."""
+        while os.getpid() != self._pid:
+            time.sleep(LONGEST_LOOK)
 
     def _wait_for_readers(self) -> None:
         """Where output comes faster than clients take it, it would be dropped before
@@ -247,7 +254,7 @@ class Run:
         :returns: whether they had not been told.
         """
         with self._lock:
-            if self._is_over or os.getpid() != self._pid:
+            if self._is_over:
                 return False
             self._is_over = True
         current_hub().forget(self)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, current_app, g, request
+from flask import Flask, Response, abort, current_app, g, request
 from flask.testing import FlaskClient
 
-from flask_sse_lite import Event, EventStream, InvalidType
+from flask_sse_lite import Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.testing import read_events
 
 
@@ -18,6 +19,12 @@ from flask_sse_lite.testing import read_events
 class Point:
     x: int
     y: int
+
+
+@pytest.fixture(autouse=True)
+def impatient(app: Flask) -> None:
+    """The hub looks around so often that each test finds it gone at once."""
+    app.config["SSE_HEARTBEAT"] = 0.1
 
 
 def serve(app: Flask, make: Callable[[], Iterable[Any]]) -> FlaskClient:
@@ -178,7 +185,201 @@ def test_an_iterable_is_closed_when_it_has_ended(app: Flask) -> None:
     assert closed
 
 
+def test_a_final_item_comes_last(app: Flask) -> None:
+    app.add_url_rule("/ask", "ask", lambda: EventStream(["a"], final="[DONE]"))
+    events = read_events(app.test_client().get("/ask"))
+    assert [event.data for event in events] == ["a", "[DONE]", ""]
+
+
+def test_the_type_is_that_of_items_that_are_no_event(app: Flask) -> None:
+    items = ["a", {"b": 1}, Event("c"), Event("d", "note")]
+    app.add_url_rule("/ask", "ask", lambda: EventStream(items, type="token"))
+    events = read_events(app.test_client().get("/ask"))
+    assert [event.type for event in events] == [
+        *("token", "token", None, "note", "stream-end")
+    ]
+
+
+@pytest.mark.parametrize("type", ["stream-mine", "two\nlines"])
+def test_a_type_that_cannot_be_is_refused_at_once(app: Flask, type: str) -> None:
+    with app.test_request_context(), pytest.raises(InvalidValue):
+        EventStream(["a"], type=type)
+
+
+# Without events of our own
+
+
+def bare_view(items: Iterable[Any], **options: Any) -> Callable[[], EventStream]:
+    return lambda: EventStream(items, own_events=False, **options)
+
+
+def bare_body(app: Flask, items: Iterable[Any], **options: Any) -> bytes:
+    app.add_url_rule("/ask", "ask", bare_view(items, **options))
+    body: bytes = app.test_client().get("/ask").data
+    return body
+
+
+def test_without_our_own_events_the_items_are_all_there_is(app: Flask) -> None:
+    items = ["a", {"b": 1}, Event("c", "note", id="7", retry=5)]
+    assert bare_body(app, items, final="[DONE]") == (
+        b'data: a\n\ndata: {"b": 1}\n\nevent: note\ndata: c\n\ndata: [DONE]\n\n'
+    )
+
+
+def test_without_our_own_events_nobody_is_sent_off_for_an_id(app: Flask) -> None:
+    app.add_url_rule("/ask", "ask", bare_view(["a"]))
+    response = app.test_client().get("/ask", headers={"Last-Event-ID": "stream-end"})
+    assert (response.status_code, response.data) == (200, b"data: a\n\n")
+
+
+def failing(*items: Any) -> Iterator[Any]:
+    yield from items
+    raise RuntimeError("password=geheim")
+
+
+def test_without_our_own_events_an_error_is_the_end(app: Flask) -> None:
+    assert bare_body(app, failing("a"), final="[DONE]") == b"data: a\n\n"
+
+
+def test_without_our_own_events_an_error_is_what_the_application_makes_of_it(
+    app: Flask,
+) -> None:
+    body = bare_body(
+        app,
+        failing("a"),
+        type="token",
+        on_error=lambda error: {"error": type(error).__name__},
+    )
+    assert body == (
+        b'event: token\ndata: a\n\nevent: token\ndata: {"error": "RuntimeError"}\n\n'
+    )
+
+
+def test_nothing_at_all_is_an_empty_stream(app: Flask) -> None:
+    assert bare_body(app, []) == b""
+
+
 # Errors
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("sorry", {"reason": "error", "message": "sorry"}),
+        ({"code": 5}, {"reason": "error", "message": {"code": 5}}),
+        (None, {"reason": "error"}),
+    ],
+)
+def test_the_application_may_say_what_is_told_of_an_error(
+    app: Flask, told: Any, expected: Any
+) -> None:
+    errors = []
+
+    def explain(error: Exception) -> Any:
+        errors.append((str(error), request.path))
+        return told
+
+    view = partial(EventStream, on_error=explain)
+    app.add_url_rule("/ask", "ask", lambda: view(failing("a")))
+    _, error, end = read_events(app.test_client().get("/ask"))
+    assert (error.type, error.json, end.type) == (
+        *("stream-error", expected, "stream-end"),
+    )
+    assert errors == [("password=geheim", "/ask")]
+
+
+def test_the_application_may_send_an_event_of_its_own_for_an_error(app: Flask) -> None:
+    view = partial(EventStream, on_error=lambda error: Event("sorry", "failure"))
+    app.add_url_rule("/ask", "ask", lambda: view(failing("a")))
+    _, error, end = read_events(app.test_client().get("/ask"))
+    assert (error.type, error.data, end.type) == ("failure", "sorry", "stream-end")
+
+
+@pytest.mark.parametrize("fails", ["raises", "returns what cannot be sent"])
+def test_a_function_for_errors_that_fails_costs_its_message_alone(
+    app: Flask, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    def explain(error: Exception) -> Any:
+        if fails == "raises":
+            raise LookupError("passwort=secret")
+        return object()
+
+    view = partial(EventStream, on_error=explain)
+    app.add_url_rule("/ask", "ask", lambda: view(failing("a")))
+    _, error, end = read_events(app.test_client().get("/ask"))
+    assert (error.json, end.type) == ({"reason": "error"}, "stream-end")
+    assert [record.getMessage() for record in caplog.records] == [
+        "An event stream's iterable failed",
+        "What a client is told of an error failed too",
+    ]
+
+
+def test_an_error_before_the_first_item_has_its_status_and_its_handler(
+    app: Flask,
+) -> None:
+    seen = []
+
+    def answer() -> Iterator[str]:
+        abort(404 if "missing" in request.args else 403)
+        yield "never"
+
+    @app.errorhandler(403)
+    def forbid(error: Exception) -> tuple[str, int]:
+        return f"{request.path} is not for you", 403
+
+    @app.after_request
+    def see(response: Response) -> Response:
+        seen.append(response.status_code)
+        response.headers["X-Seen"] = "yes"
+        return response
+
+    client = serve(app, answer)
+    response = client.get("/ask")
+    assert (response.status_code, response.text) == (403, "/ask is not for you")
+    assert response.headers["X-Seen"] == "yes"
+    assert client.get("/ask?missing").status_code == 404
+    # The stream that was to be, and what became of it.
+    assert seen == [200, 403, 200, 404]
+
+
+@pytest.mark.parametrize("key", ["TESTING", "DEBUG", "PROPAGATE_EXCEPTIONS"])
+def test_where_errors_are_let_through_so_is_one_before_the_first_item(
+    app: Flask, key: str
+) -> None:
+    app.config |= {"TESTING": False, key: True}
+    with pytest.raises(RuntimeError, match="geheim"):
+        serve(app, failing).get("/ask")
+
+
+def test_elsewhere_it_is_a_500_that_is_logged_once(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.config["TESTING"] = False
+    torn_down: list[Any] = []
+    app.teardown_request(torn_down.append)
+    response = serve(app, failing).get("/ask")
+    assert response.status_code == 500
+    assert b"geheim" not in response.data
+    (record,) = caplog.records
+    assert str(record.exc_info and record.exc_info[1]) == "password=geheim"
+    assert len(torn_down) == 1
+
+
+def test_what_is_called_on_close_is_called_once_however_it_ends(app: Flask) -> None:
+    closed = []
+
+    def view(how: str) -> EventStream:
+        items = {"whole": ["a"], "failing": failing("a"), "at once": failing()}[how]
+        response = EventStream(items)
+        response.call_on_close(lambda: closed.append(how))
+        return response
+
+    app.config["TESTING"] = False
+    app.add_url_rule("/ask/<how>", view_func=view)
+    for how in ("whole", "failing", "at once"):
+        app.test_client().get(f"/ask/{how}").close()
+    app.test_client().head("/ask/whole").close()
+    assert closed == ["whole", "failing", "at once", "whole"]
 
 
 def test_an_error_is_told_without_its_details_and_logged(

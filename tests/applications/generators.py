@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import gzip
 import logging
-import multiprocessing
 import os
 import socket
 import threading
@@ -291,13 +290,14 @@ def subscribers() -> ResponseReturnValue:
 
 @app.get("/fork")
 def fork() -> ResponseReturnValue:
-    """Have a forked child live for a while beside the runs."""
-    child = multiprocessing.get_context("fork").Process(
-        target=time.sleep, args=[0.5], daemon=True
-    )
-    child.start()
-    child.join()
-    return str(child.exitcode)
+    """Have a forked child open a gate, and live for a while beside the runs."""
+    child = os.fork()
+    if not child:
+        gate(request.args["gate"]).touch()
+        time.sleep(0.3)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return str(os.waitstatus_to_exitcode(status))
 
 
 @app.get("/left")

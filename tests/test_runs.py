@@ -1,0 +1,1120 @@
+"""Runs: generators that outlive the connection that asked for them. By themselves, and
+then on servers: cut, stopped, killed, and in crowds."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import random
+import re
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import h11
+import pytest
+from flask import Flask, abort, current_app, has_request_context, request
+from flask.testing import FlaskClient
+from sqlalchemy import QueuePool, create_engine, text
+from sqlalchemy.orm import scoped_session, sessionmaker
+from werkzeug.test import TestResponse
+
+from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
+from flask_sse_lite.event import Decoder
+from flask_sse_lite.hub import current_hub
+from flask_sse_lite.runs import MAX_RUNS_ON_THREADS
+from flask_sse_lite.testing import read_events
+
+from .crowd import Crowd
+from .servers import PATIENCE, Client, descriptor_limit, until
+from .test_generators import (
+    SERVERS,
+    Generators,
+    assert_nothing_is_left,
+    await_silence,
+    generators,
+    stalled,
+)
+
+#: gunicorn's workers.
+WORKERS = ["gunicorn gevent", "gunicorn gthread", "gunicorn sync"]
+
+#: Longer than any test waits: no sign of life comes to anybody's help.
+NEVER = 4 * PATIENCE
+
+ACCEPT = {"Accept": "text/event-stream"}
+
+
+class Answer:
+    """An iterable of which is known what became of it."""
+
+    def __init__(self, *items: Any, gate: threading.Event | None = None) -> None:
+        self.items = items
+        self.gate = gate
+        self.steps = 0
+        self.is_closed = False
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.items:
+            self.steps += 1
+            yield item
+            if self.gate:
+                assert self.gate.wait(PATIENCE)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What generators wait for, and at the end no longer."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def serve(app: Flask, sse: SSE, *answers: Iterable[Any], **options: Any) -> FlaskClient:
+    """A client of an application whose /run has one of these answers after the
+    other."""
+    left = iter(answers)
+
+    def view() -> Any:
+        given = request.args.to_dict()
+        return sse.run(
+            next(left, Answer("one too many")), channel=given.get("channel"), **options
+        )
+
+    app.add_url_rule("/run", view_func=view, methods=["GET", "POST"])
+    return app.test_client()
+
+
+def texts(response: TestResponse, **options: Any) -> list[str]:
+    return [event.data for event in read_events(response, **options)]
+
+
+def status(client: FlaskClient, location: str) -> int:
+    with client.get(location) as response:
+        return response.status_code
+
+
+def runs(app: Flask) -> int:
+    return len(app.extensions["sse"].runs)
+
+
+def assert_all_gone(app: Flask) -> None:
+    """No run, nor any trace of one in the hub and the log."""
+    until(lambda: runs(app) == 0)
+    hub, log = current_hub(), app.extensions["sse"].log
+    until(lambda: not (hub._timed or hub._listeners))
+    assert not any(channel.watchers for channel in log._channels.values())
+
+
+# What is said of it in one place
+
+
+def test_items_are_events_with_ids_and_the_end_has_one_too(
+    app: Flask, sse: SSE
+) -> None:
+    items = ["text", {"a": 1}, b"bytes", [1], Event("event", "greeting", retry=50)]
+    response = serve(app, sse, items).get("/run")
+    *events, end = read_events(response)
+    assert [event.data for event in events] == [
+        *("text", '{"a": 1}', "bytes", "[1]", "event")
+    ]
+    assert (events[4].type, events[4].retry) == ("greeting", 50)
+    assert (end.type, end.data) == ("stream-end", "")
+    assert len({event.id for event in [*events, end]}) == 6
+    assert_all_gone(app)
+
+
+def test_the_type_is_that_of_items_that_are_no_event(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, ["a", Event("b", "note")], type="token")
+    assert [event.type for event in read_events(client.get("/run"))] == [
+        *("token", "note", "stream-end")
+    ]
+
+
+def test_it_runs_in_the_application_s_context_and_in_no_request(
+    app: Flask, sse: SSE
+) -> None:
+    def answer() -> Iterator[Any]:
+        yield [current_app.name, has_request_context()]
+
+    told, _ = read_events(serve(app, sse, answer()).get("/run"))
+    assert told.json == ["application", False]
+
+
+def test_the_application_s_context_is_torn_down_at_its_end(
+    app: Flask, sse: SSE
+) -> None:
+    happened = []
+    app.teardown_appcontext(lambda error: happened.append("teardown"))
+
+    def answer() -> Iterator[str]:
+        try:
+            yield "answer"
+        finally:
+            happened.append(f"closed in {current_app.name}")
+
+    client = serve(app, sse, answer())
+    read_events(client.get("/run"))
+    until(lambda: len(happened) == 3)
+    # The request's came when that was answered.
+    assert sorted(happened) == ["closed in application", "teardown", "teardown"]
+    assert happened[-1] == "teardown"
+
+
+# Coming back
+
+
+def test_whoever_comes_back_goes_on_and_nothing_is_stepped_twice(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    first, second = Answer("a", "b", gate=gate), Answer("other")
+    client = serve(app, sse, first, second)
+    (seen,) = read_events(client.get("/run"), count=1)
+    gate.set()
+    rest = read_events(client.get("/run", headers={"Last-Event-ID": seen.id or ""}))
+    assert [event.data for event in rest] == ["b", ""]
+    assert (second.steps, second.is_closed) == (0, True)
+    assert (first.steps, first.is_closed) == (2, True)
+    assert_all_gone(app)
+
+
+def test_whoever_was_cut_before_the_first_item_does_so_too(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    first, second = Answer("a", gate=gate), Answer("other")
+    client = serve(app, sse, first, second)
+    (opening,) = read_events(client.get("/run"), count=1, bookkeeping=True)
+    assert opening.type == "stream-open"
+    back = client.get(f"/run?last_event_id={opening.id}")
+    assert texts(back, count=1) == ["a"]
+    assert (second.steps, second.is_closed) == (0, True)
+
+
+def test_whoever_saw_the_end_gets_204(app: Flask, sse: SSE) -> None:
+    again = Answer("other")
+    client = serve(app, sse, ["a"], again)
+    *_, end = read_events(client.get("/run"))
+    back = client.get("/run", headers={"Last-Event-ID": end.id or ""})
+    assert (back.status_code, back.data) == (204, b"")
+    assert (again.steps, again.is_closed) == (0, True)
+
+
+def test_ids_of_the_application_s_own_do_not_keep_it_from_being_found(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    again = Answer("other")
+    items = Answer(Event("a", id="7"), Event("b", id="8"), gate=gate)
+    client = serve(app, sse, items, again)
+    (seen,) = read_events(client.get("/run"), count=1)
+    gate.set()
+    back = client.get("/run", headers={"Last-Event-ID": seen.id or ""})
+    assert texts(back) == ["b", ""]
+    assert again.steps == 0
+
+
+def test_the_location_serves_the_whole_to_whoever_has_it(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    client = serve(app, sse, Answer("a", "b", gate=gate))
+    response = client.post("/run")
+    location = response.headers["Location"]
+    assert re.fullmatch("/stream/run/[A-Za-z0-9_-]{22}", location)
+    (seen,) = read_events(response, count=1)
+    assert texts(client.get(location), count=1) == ["a"]
+    gate.set()
+    assert texts(client.get(location, headers={"Last-Event-ID": seen.id or ""})) == [
+        *("b", "")
+    ]
+    # And when it is over.
+    *_, end = read_events(client.get(location))
+    assert texts(client.get(location)) == ["a", "b", ""]
+    back = client.get(location, headers={"Last-Event-ID": end.id or ""})
+    assert back.status_code == 204
+
+
+def test_an_id_of_another_run_says_nothing_at_a_location(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, ["a"], ["b"])
+    (other, _) = read_events(client.get("/run"))
+    response = client.get("/run")
+    location = response.headers["Location"]
+    read_events(response)
+    back = client.get(location, headers={"Last-Event-ID": other.id or ""})
+    assert texts(back) == ["b", ""]
+
+
+def test_an_unknown_id_at_a_location_is_told_of_a_gap(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, ["a"])
+    location = (response := client.get("/run")).headers["Location"]
+    read_events(response)
+    gap, *rest = read_events(client.get(location, headers={"Last-Event-ID": "what"}))
+    assert gap.type == "stream-gap"
+    assert [event.data for event in rest] == ["a", ""]
+
+
+def test_an_unknown_run_is_404(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, answer := Answer("a"))
+    name = "x" * 22
+    assert client.get(f"/stream/run/{name}").status_code == 404
+    id = f"{'0' * 16}-5-{name}"
+    assert client.get(f"/run?last_event_id={id}").status_code == 404
+    assert (answer.steps, answer.is_closed) == (0, True)
+    assert client.get("/stream/run/short").status_code == 404
+
+
+def test_its_channel_is_closed_to_the_blueprint_s_view(app: Flask, sse: SSE) -> None:
+    app.config["SSE_PUBLIC_CHANNELS"] = ["*"]
+    client = serve(app, sse, ["a"])
+    response = client.get("/run")
+    name = response.headers["Location"].rpartition("/")[2]
+    read_events(response)
+    assert client.get(f"/stream?channel=$run.{name}").status_code == 403
+
+
+def test_of_a_long_one_the_beginning_is_dropped_and_that_is_told(
+    app: Flask, sse: SSE
+) -> None:
+    app.config["SSE_RUN_BYTES"] = 10_000
+    client = serve(app, sse, [f"{n} {'x' * 100}" for n in range(1000)])
+    response = client.get("/run")
+    location = response.headers["Location"]
+    # Whoever follows misses nothing, however fast it is.
+    whole = [data.split()[0] for data in texts(response)[:-1]]
+    assert whole == [str(n) for n in range(1000)]
+    gap, *late, end = read_events(client.get(location))
+    assert (gap.type, end.type) == ("stream-gap", "stream-end")
+    kept = [int(event.data.split()[0]) for event in late]
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert 9000 < sum(len(event.encode()) for event in late) <= 10_000
+
+
+def test_it_is_kept_for_as_long_as_any_event(app: Flask, sse: SSE) -> None:
+    app.config["SSE_HISTORY_AGE"] = 0.3
+    client = serve(app, sse, ["a"], again := Answer("other"))
+    response = client.get("/run")
+    location = response.headers["Location"]
+    *_, end = read_events(response)
+    until(lambda: status(client, location) == 404)
+    back = client.get("/run", headers={"Last-Event-ID": end.id or ""})
+    assert back.status_code == 404
+    assert again.steps == 0
+
+
+def test_a_slow_one_is_kept_whole_however_old_its_beginning_is(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    app.config |= {"SSE_HISTORY_AGE": 0.05, "SSE_HISTORY": 1}
+    client = serve(app, sse, ["b"], Answer("a", "b", "c", gate=gate))
+    old = (response := client.get("/run")).headers["Location"]
+    read_events(response)
+    location = (response := client.get("/run")).headers["Location"]
+    assert texts(response, count=1) == ["a"]
+    until(lambda: status(client, old) == 404)
+    assert texts(client.get(location), count=1) == ["a"]
+    gate.set()
+    assert texts(client.get(location)) == ["a", "b", "c", ""]
+
+
+# In a channel of the application's
+
+
+def test_in_a_channel_that_runs_nothing_else_begins(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    app.config["SSE_PUBLIC_CHANNELS"] = ["job.*"]
+    first, second = Answer("a", "b", gate=gate), Answer("other")
+    client = serve(app, sse, first, second)
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["a"]
+    attached = client.get("/run?channel=job.7")
+    assert attached.headers["Location"] == "/stream?channel=job.7"
+    assert texts(attached, count=1) == ["a"]
+    assert (second.steps, second.is_closed) == (0, True)
+    assert runs(app) == 1
+
+
+def test_what_is_over_begins_anew_for_whoever_has_not_seen_it(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    """Also where it says nothing for a while: the end of the one before is not its
+    own."""
+    silent = Answer("b")
+
+    def slow() -> Iterator[str]:
+        assert gate.wait(PATIENCE)
+        yield from silent
+
+    client = serve(app, sse, ["a"], slow(), Answer("never"))
+    assert texts(client.get("/run?channel=job.7")) == ["a", ""]
+    response = client.get("/run?channel=job.7")
+    assert response.status_code == 200
+    attached = client.get("/run?channel=job.7")
+    assert attached.status_code == 200
+    gate.set()
+    assert texts(response) == ["b", ""]
+    assert texts(attached) == ["b", ""]
+
+
+def test_one_that_says_nothing_ends_behind_another_too(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, ["a"], [])
+    texts(client.get("/run?channel=job.7"))
+    assert texts(client.get("/run?channel=job.7")) == [""]
+    assert_all_gone(app)
+
+
+def test_whoever_comes_back_after_the_end_of_a_channel_s_run_begins_no_other(
+    app: Flask, sse: SSE
+) -> None:
+    again = [Answer("other"), Answer("other")]
+    client = serve(app, sse, ["a", "b"], *again)
+    seen, _, end = read_events(client.get("/run?channel=job.7"))
+    back = client.get("/run?channel=job.7", headers={"Last-Event-ID": seen.id or ""})
+    assert texts(back) == ["b", ""]
+    back = client.get("/run?channel=job.7", headers={"Last-Event-ID": end.id or ""})
+    assert back.status_code == 204
+    assert [(answer.steps, answer.is_closed) for answer in again] == [(0, True)] * 2
+
+
+def test_whoever_comes_back_when_it_is_forgotten_is_told_and_not_left_waiting(
+    app: Flask, sse: SSE
+) -> None:
+    app.config["SSE_HISTORY_AGE"] = 0.1
+    client = serve(app, sse, ["a", "b"], ["c"])
+    location = "/run?channel=job.7"
+    seen, _, _ = read_events(client.get(location))
+    until(lambda: not app.extensions["sse"].log.remembers("job.7"))
+    back = client.get(location, headers={"Last-Event-ID": seen.id or ""})
+    gap, *rest = read_events(back)
+    assert gap.type == "stream-gap"
+    assert [event.data for event in rest] == ["c", ""]
+
+
+def test_a_run_that_is_over_at_once_is_streamed_all_the_same(
+    app: Flask, sse: SSE
+) -> None:
+    client = serve(app, sse, *([str(n)] for n in range(50)))
+    for n in range(50):
+        response = client.get(f"/run?channel=job.{n}")
+        assert response.status_code == 200
+        assert texts(response) == [str(n), ""]
+
+
+def test_two_starts_at_once_are_one(app: Flask, sse: SSE) -> None:
+    answers: list[Answer] = []
+    gates = [threading.Event() for _ in range(100)]
+    lock = threading.Lock()
+
+    def view(n: int) -> Any:
+        with lock:
+            answers.append(answer := Answer(str(n), gate=gates[n]))
+        both.wait(PATIENCE)
+        return sse.run(answer, channel=f"job.{n}")
+
+    app.add_url_rule("/start/<int:n>", view_func=view)
+    both = threading.Barrier(2)
+
+    def click(n: int) -> list[str]:
+        return texts(app.test_client().get(f"/start/{n}"), count=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        for n, gate in enumerate(gates):
+            clicks = [pool.submit(click, n) for _ in range(2)]
+            assert [future.result() for future in clicks] == [[str(n)]] * 2
+            gate.set()
+            until(lambda: all(answer.is_closed for answer in answers))
+            assert sorted(answer.steps for answer in answers) == [0, 1]
+            answers.clear()
+    assert_all_gone(app)
+
+
+# Ends
+
+
+def test_to_close_the_channel_stops_it(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    client = serve(app, sse, answer := Answer("a", "b", gate=gate))
+    response = client.get("/run?channel=job.7")
+    with app.app_context():
+        until(lambda: answer.steps)
+        sse.close("job.7")
+    assert texts(response) == ["a", ""]
+    gate.set()
+    until(lambda: answer.is_closed)
+    assert answer.steps <= 2
+    assert_all_gone(app)
+
+
+def test_to_close_the_channel_stops_one_that_never_pauses(app: Flask, sse: SSE) -> None:
+    """However the two come together, the end is the last word."""
+
+    def endless() -> Iterator[str]:
+        while True:
+            yield "more"
+
+    client = serve(app, sse, *(endless() for _ in range(50)), linger=1000)
+    log = app.extensions["sse"].log
+    for n in range(50):
+        client.get(f"/run?channel=job.{n}").close()
+        until(lambda n=n: log.remembers(f"job.{n}"))  # type: ignore[misc]
+        with app.app_context():
+            sse.close(f"job.{n}")
+        assert_all_gone(app)
+        assert log.has_ended(f"job.{n}")
+
+
+def test_what_is_said_as_the_channel_is_closed_does_not_open_it_again(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    client = serve(app, sse, answer := Answer("a", "b", gate=gate))
+    log = app.extensions["sse"].log
+
+    def speak_late() -> None:
+        """What a run's thread may do between the end and the run's being told."""
+        if log.has_ended("job.7"):
+            log.append("job.7", Event("late"))
+
+    log.watch(["job.7"], speak_late)
+    response = client.get("/run?channel=job.7")
+    with app.app_context():
+        until(lambda: answer.steps)
+        sse.close("job.7")
+    log.unwatch(["job.7"], speak_late)
+    assert texts(response) == ["a", ""]
+    gate.set()
+    assert_all_gone(app)
+    assert answer.is_closed
+
+
+def test_what_still_waits_says_nothing_into_its_successor(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    later = threading.Event()
+    old = Answer("old 1", "old 2", "old 3", gate=gate)
+    client = serve(app, sse, old, Answer("new 1", "new 2", gate=later))
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["old 1"]
+    with app.app_context():
+        sse.close("job.7")
+    response = client.get("/run?channel=job.7")
+    log = app.extensions["sse"].log
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["new 1"]
+    gate.set()
+    until(lambda: old.is_closed)
+    until(lambda: runs(app) == 1)
+    assert not log.has_ended("job.7")
+    later.set()
+    assert texts(response) == ["new 1", "new 2", ""]
+
+
+def test_one_that_nobody_listens_to_is_closed(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.runs.ARRIVAL", 0.1)
+    happened = []
+
+    def answer() -> Iterator[str]:
+        try:
+            while not gate.wait(0.01):
+                yield "more"
+        finally:
+            happened.append("closed")
+
+    client = serve(app, sse, answer(), linger=0.1)
+    response = client.get("/run")
+    location = response.headers["Location"]
+    with client.get(location):
+        texts(response, count=1)
+        texts(client.get(location), count=50)
+    until(lambda: happened)
+    assert_all_gone(app)
+    assert texts(client.get(location))[-1] == ""
+
+
+def test_the_first_reader_has_time_to_come(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    client = serve(app, sse, Answer("a", "b", gate=gate), linger=0)
+    hub = current_hub()
+    response = client.get("/run?channel=job.7")
+    for _ in range(3):
+        looked_at = hub._looked_at
+        until(lambda before=looked_at: hub._looked_at > before)  # type: ignore[misc]
+    assert runs(app) == 1
+    assert texts(response, count=1) == ["a"]
+
+
+def test_an_error_is_told_without_its_details_and_logged(
+    app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer() -> Iterator[str]:
+        yield "a"
+        raise RuntimeError("password=geheim")
+
+    response = serve(app, sse, answer()).get("/run")
+    location = response.headers["Location"]
+    for stream in (response, app.test_client().get(location)):
+        answered, error, end = read_events(stream)
+        assert (answered.data, error.type) == ("a", "stream-error")
+        assert error.json == {"reason": "error"}
+        assert end.type == "stream-end"
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert str(record.exc_info and record.exc_info[1]) == "password=geheim"
+    assert_all_gone(app)
+
+
+def test_an_error_at_the_start_is_told_like_any_other(app: Flask, sse: SSE) -> None:
+    def answer() -> Iterator[str]:
+        abort(404)
+        yield "never"
+
+    client = serve(app, sse, answer(), on_error=lambda error: {"sorry": str(error)[:3]})
+    error, end = read_events(client.get("/run"))
+    assert error.json == {"reason": "error", "message": {"sorry": "404"}}
+    assert end.type == "stream-end"
+
+
+def test_an_error_at_the_close_is_logged_and_harms_nobody(
+    app: Flask,
+    sse: SSE,
+    caplog: pytest.LogCaptureFixture,
+    gate: threading.Event,
+) -> None:
+    def answer() -> Iterator[str]:
+        try:
+            yield "a"
+            gate.wait(PATIENCE)
+            yield "b"
+            yield "c"
+        finally:
+            raise RuntimeError("at the close")
+
+    client = serve(app, sse, answer(), ["next"])
+    response = client.get("/run?channel=job.7")
+    assert texts(response, count=1) == ["a"]
+    with app.app_context():
+        sse.close("job.7")
+    gate.set()
+    assert_all_gone(app)
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "An event stream's iterable failed at its close"
+    ]
+    assert texts(client.get("/run?channel=job.7")) == ["next", ""]
+
+
+class Timeout(BaseException):
+    """As gevent's: no ``Exception``."""
+
+
+def test_whatever_ends_it_is_told(
+    app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer() -> Iterator[str]:
+        yield "a"
+        raise Timeout
+
+    _, error, end = read_events(serve(app, sse, answer()).get("/run"))
+    assert error.json == {"reason": "error"}
+    assert end.type == "stream-end"
+    assert_all_gone(app)
+
+
+def test_a_context_that_cannot_be_entered_ends_it(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(app, sse, answer := Answer("a"))
+
+    def fail(*args: Any) -> None:
+        if threading.current_thread().name.startswith("flask_sse_lite.run"):
+            raise RuntimeError("no context")
+
+    monkeypatch.setattr("flask.ctx.AppContext.__enter__", fail)
+    error, _ = read_events(client.get("/run"))
+    assert error.json == {"reason": "error"}
+    assert answer.is_closed
+    assert_all_gone(app)
+
+
+def test_a_generator_that_takes_no_notice_of_being_closed_is_over_all_the_same(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    def answer() -> Iterator[str]:
+        while True:
+            try:
+                yield "more"
+                gate.wait(PATIENCE)
+            except GeneratorExit:
+                yield "still more"
+                return
+
+    client = serve(app, sse, answer())
+    response = client.get("/run?channel=job.7")
+    assert texts(response, count=1) == ["more"]
+    with app.app_context():
+        sse.close("job.7")
+    gate.set()
+    assert_all_gone(app)
+    assert app.extensions["sse"].log.has_ended("job.7")
+
+
+# Limits and mistakes
+
+
+def test_there_is_a_limit_and_who_comes_next_is_told_when_to_come_back(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    app.config["SSE_MAX_RUNS"] = 2
+    refused = [Answer("refused"), Answer("refused")]
+    answers = [Answer("a", gate=gate), Answer("a", gate=gate), *refused]
+    client = serve(app, sse, *answers, Answer("fits"))
+    for _ in range(2):
+        assert texts(client.get("/run"), count=1) == ["a"]
+    answer = client.get("/run")
+    assert answer.status_code == 503
+    assert 24 <= int(answer.headers["Retry-After"]) <= 36
+    answer = client.get("/run", headers=ACCEPT)
+    assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+    assert re.fullmatch(rb"retry: \d{5}\n\n", answer.data)
+    assert [(answer.steps, answer.is_closed) for answer in refused] == [(0, True)] * 2
+    gate.set()
+    assert_all_gone(app)
+    assert texts(client.get("/run")) == ["fits", ""]
+
+
+def test_one_that_is_over_counts_as_long_as_it_holds_its_thread(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    app.config["SSE_MAX_RUNS"] = 1
+    client = serve(app, sse, Answer("a", gate=gate), Answer("b"), Answer("c"))
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["a"]
+    with app.app_context():
+        sse.close("job.7")
+    assert client.get("/run?channel=job.7").status_code == 503
+    gate.set()
+    assert_all_gone(app)
+    assert texts(client.get("/run?channel=job.7")) == ["c", ""]
+
+
+def test_where_no_thread_can_be_had_it_is_as_if_there_were_too_many(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(app, sse, answer := Answer("a"), ["b"])
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("flask_sse_lite.run"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert client.get("/run?channel=job.7").status_code == 503
+    assert (answer.steps, answer.is_closed) == (0, True)
+    assert_all_gone(app)
+    assert texts(client.get("/run?channel=job.7")) == ["b", ""]
+
+
+def test_a_full_server_begins_none(app: Flask, sse: SSE) -> None:
+    app.config["SSE_MAX_CONNECTIONS"] = 1
+    client = serve(app, sse, answer := Answer("a"))
+    with client.get("/stream") as other:
+        next(other.iter_encoded())
+        assert client.get("/run").status_code == 503
+    assert (answer.steps, answer.is_closed) == (0, True)
+
+
+def test_head_begins_none(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, answer := Answer("a"))
+    response = client.head("/run")
+    assert (response.status_code, response.data) == (200, b"")
+    assert response.mimetype == "text/event-stream"
+    assert (answer.steps, answer.is_closed) == (0, True)
+    assert runs(app) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"linger": -1}, InvalidValue),
+        ({"linger": "30"}, InvalidValue),
+        ({"linger": float("nan")}, InvalidValue),
+        ({"channel": "$run.mine"}, InvalidValue),
+        ({"channel": ""}, InvalidValue),
+        ({"channel": ["a"]}, InvalidType),
+        ({"type": "stream-mine"}, InvalidValue),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_before_anything_begins(
+    app: Flask, sse: SSE, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with app.test_request_context(), pytest.raises(error):
+        sse.run(["a"], **options)
+
+
+@pytest.mark.parametrize("bad", ["text", b"bytes", {"a": 1}, None, 5], ids=repr)
+def test_what_is_no_iterable_of_items_is_refused(
+    app: Flask, sse: SSE, bad: Any
+) -> None:
+    with app.test_request_context(), pytest.raises(InvalidType):
+        sse.run(bad)
+
+
+def test_without_the_blueprint_s_routes_there_is_no_location(sse: SSE) -> None:
+    app = Flask("application")
+    app.config["TESTING"] = True
+    sse.init_app(app)
+    response = serve(app, sse, ["a"]).get("/run")
+    assert "Location" not in response.headers
+    assert texts(response) == ["a", ""]
+
+
+# Databases
+
+
+def test_neither_kind_of_stream_holds_the_request_s_session(
+    app: Flask, sse: SSE, tmp_path: Path, gate: threading.Event
+) -> None:
+    """As the documentation has it, with a pool of one connection."""
+    engine = create_engine(
+        f"sqlite:///{tmp_path}/database",
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=1,
+    )
+    session = scoped_session(sessionmaker(engine))
+    app.teardown_appcontext(lambda error: session.remove())
+
+    def query() -> int:
+        answer: int = session.execute(text("SELECT 42")).scalar_one()
+        return answer
+
+    def answer() -> Iterator[str]:
+        yield str(query())
+        session.remove()
+        assert gate.wait(PATIENCE)
+        yield str(query())
+
+    def streamed() -> Iterator[str]:
+        question = query()
+        session.close()
+        yield str(question)
+        assert gate.wait(PATIENCE)
+
+    @app.get("/ask/<what>")
+    def view(what: str) -> Any:
+        query()
+        return EventStream(streamed()) if what == "stream" else sse.run(answer())
+
+    def open_one(what: str) -> TestResponse:
+        response = app.test_client().get(f"/ask/{what}")
+        assert b"42" in b"".join(decoded_until(response, "42"))
+        return response
+
+    with ExitStack() as stack:
+        for what in ("run", "run", "stream"):
+            stack.enter_context(open_one(what))
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        gate.set()
+    assert_all_gone(app)
+    session.remove()
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    engine.dispose()
+
+
+def decoded_until(response: TestResponse, data: str) -> Iterator[bytes]:
+    """What a response sends, up to an event."""
+    decoder = Decoder()
+    for piece in response.iter_encoded():
+        yield piece
+        if any(event.data == data for event in decoder.feed(piece)):
+            return
+
+
+# On servers
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Generators]:
+    with generators(request.param, tmp_path_factory.mktemp("runs")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def worker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Generators]:
+    with generators(request.param, tmp_path_factory.mktemp("runs")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def cooperative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generators]:
+    with generators("gunicorn gevent", tmp_path_factory.mktemp("runs")) as served:
+        yield served
+
+
+def test_a_run_is_streamed_and_resumed(served: Generators) -> None:
+    name = served.new()
+    steps = f"one,wait:{name}.a,context"
+    with served.ask(name, steps, "/run") as client:
+        location = client.headers["location"]
+        (seen,) = client.take(1)
+        client.reset()
+    served.open(f"{name}.a")
+    with Client(served.server.port) as client:
+        query = urlencode({"name": name, "steps": steps})
+        client.request(f"/run?{query}", headers={"Last-Event-ID": seen.id or ""})
+        told, end = client.take(2)
+        assert told.data == "tests.applications.channels, no request"
+        assert end.type == "stream-end"
+    with Client(served.server.port) as client:
+        client.request(location, headers={"Last-Event-ID": end.id or ""})
+        assert client.status == 204
+    assert served.happened(name).count("begin") == 1
+    assert_nothing_is_left(served)
+
+
+def test_a_client_that_posted_goes_on_at_the_location(served: Generators) -> None:
+    name = served.new()
+    with Client(served.server.port) as client:
+        query = urlencode({"name": name, "steps": f"one,wait:{name}.a,two"})
+        client.request(f"/run?{query}", "POST", {"Content-Length": "0"})
+        location = client.headers["location"]
+        (seen,) = client.take(1)
+    served.open(f"{name}.a")
+    for since, expected in ((seen.id or "", ["two", ""]), ("", ["one", "two", ""])):
+        with Client(served.server.port) as client:
+            client.request(location, headers={"Last-Event-ID": since} if since else {})
+            assert [event.data for event in client.take(3)] == expected
+    assert served.happened(name).count("begin") == 1
+
+
+def test_wherever_and_however_often_it_is_cut_each_item_comes_once(
+    worker: Generators,
+) -> None:
+    random_ = random.Random(20_260_101)
+    for _ in range(20):
+        name, cuts = worker.new(), 0
+        query = urlencode({"name": name, "steps": "many:300,wait:" + name})
+        seen: list[str] = []
+        since = ""
+        while len(seen) < 300:
+            with Client(worker.server.port) as client:
+                headers = {"Last-Event-ID": since} if since else {}
+                client.request(f"/run?{query}", headers=headers)
+                # A client has what came whole.
+                decoder = Decoder()
+                left = random_.randrange(1, 12_000)
+                # The name of the run is in the first event, and before that is known
+                # there is nothing to go on with.
+                while len(seen) < 300 and (
+                    left > 0 or not (since or decoder.last_event_id)
+                ):
+                    piece = client.read(max(1, min(left, random_.randrange(1, 900))))
+                    assert piece
+                    left -= len(piece)
+                    events = decoder.feed(piece)
+                    seen += [e.data for e in events if e.type is None]
+                since = decoder.last_event_id or since
+                getattr(client, random_.choice(["leave", "reset"]))()
+                cuts += 1
+        assert seen == [str(n) for n in range(300)], cuts
+        assert worker.happened(name).count("begin") == 1
+        worker.open(name)
+        worker.await_(name, "closed")
+    assert_nothing_is_left(worker)
+
+
+def test_nobody_who_follows_misses_anything_however_fast_it_is(
+    worker: Generators,
+) -> None:
+    """Of far more than is kept, by a client that takes its time."""
+    name = worker.new()
+    with Client(worker.server.port, receive_buffer=8192) as client:
+        query = urlencode({"name": name, "steps": "crowd", "channel": name})
+        client.request(f"/run?{query}")
+        assert client.headers["location"] == f"/stream?channel={name}"
+        client.take(1)
+        # It waits for the client, though there is much left of what is kept.
+        made = stalled(worker, name)
+        assert made < 20_000
+        for n, event in enumerate(client.take(10_000), 1):
+            assert event.data.startswith(f"{n} ")
+        worker.server.close(name)
+        assert any(event.type == "stream-end" for event in client.events)
+    worker.await_(name, "closed")
+    assert_nothing_is_left(worker)
+
+
+@pytest.mark.parametrize("what", ["event", "socket", "sleep"])
+def test_under_gevent_to_close_it_interrupts_it(
+    cooperative: Generators, what: str
+) -> None:
+    name = cooperative.new()
+    with cooperative.ask(name, f"one,{what}", "/run", channel=name) as client:
+        client.take(1)
+        cooperative.server.close(name)
+        assert [event.type for event in client.take(2)] == ["stream-end"]
+    cooperative.await_(name, "closed")
+    assert_nothing_is_left(cooperative)
+
+
+@pytest.mark.parametrize("what", ["event", "socket", "sleep", "tick"])
+def test_under_gevent_one_that_nobody_listens_to_is_interrupted(
+    cooperative: Generators, what: str
+) -> None:
+    name = cooperative.new()
+    with cooperative.ask(name, f"one,{what}", "/run", linger=0.5) as client:
+        client.take(1)
+        await_silence(cooperative)  # The hub has seen the reader by then.
+    cooperative.await_(name, "closed")
+    assert_nothing_is_left(cooperative)
+
+
+def test_under_gevent_it_may_take_its_time_to_clean_up(cooperative: Generators) -> None:
+    name = cooperative.new()
+    with cooperative.ask(name, "clean up", "/run", channel=name) as client:
+        client.take(1)
+        cooperative.server.close(name)
+        cooperative.server.close(name)
+        assert [event.type for event in client.take(1)] == ["stream-end"]
+    assert "closed" not in cooperative.happened(name)
+    cooperative.open(f"{name}.cleaned")
+    cooperative.await_(name, "closed")
+    assert cooperative.happened(name)[-2:] == ["cleaned up", "closed"]
+    assert_nothing_is_left(cooperative)
+
+
+def test_many_starts_of_one_channel_at_once_are_one(worker: Generators) -> None:
+    for _ in range(20):
+        name = worker.new()
+        asked = {"path": "/run", "name": name, "steps": f"wait:{name},one"}
+        with Crowd(worker.server.port) as crowd:
+            members = crowd.join_all(8, name, **asked)
+            worker.open(name)
+            crowd.await_ends(members)
+        for member in members:
+            assert [event.data for event in member.events][:1] == ["one"]
+        assert worker.happened(name).count("begin") == 1
+    assert_nothing_is_left(worker)
+
+
+def test_a_thousand_that_wait_hold_a_greenlet_each_and_nobody_up(
+    cooperative: Generators,
+) -> None:
+    server = cooperative.server
+    assert_nothing_is_left(cooperative)
+    before = server.stats()
+    name = cooperative.new()
+    asked = {"path": "/run", "name": name, "steps": f"wait:{name},one"}
+    with descriptor_limit(None), Crowd(server.port) as crowd:
+        members = crowd.join_all(1000, **asked)
+        until(lambda: cooperative.happened(name).count("begin") == 1000)
+        during = server.stats()
+        assert server.request("GET", "/ping").status == 200
+        assert 1000 <= during["greenlets"] - before["greenlets"] < 1050
+        assert during["threads"] == before["threads"]
+        cooperative.open(name)
+        crowd.await_ends(members)
+        for member in members:
+            assert [event.data for event in member.events][:1] == ["one"]
+    assert_nothing_is_left(cooperative)
+    until(lambda: server.stats()["greenlets"] <= before["greenlets"])
+    until(lambda: server.stats()["descriptors"] <= before["descriptors"])
+
+
+def test_on_threads_there_is_a_bound(tmp_path: Path) -> None:
+    with generators("gunicorn sync", tmp_path, SSE_HEARTBEAT=NEVER) as served:
+        name = served.new()
+        steps = f"wait:{name},one"
+        query = urlencode({"name": name, "steps": steps})
+        with Crowd(served.server.port) as crowd:
+            members = crowd.join_all(
+                MAX_RUNS_ON_THREADS, path="/run", name=name, steps=steps
+            )
+            with Client(served.server.port) as client:
+                client.request(f"/run?{query}")
+                assert client.status == 503
+                assert int(client.headers["retry-after"]) > 0
+            with Client(served.server.port) as client:
+                client.request(f"/run?{query}", headers=ACCEPT)
+                assert (client.status, client.read()[:7]) == (200, b"retry: ")
+            served.open(name)
+            crowd.await_ends(members)
+        assert_nothing_is_left(served)
+
+
+# Servers that stop
+
+
+@pytest.mark.parametrize("kind", [*WORKERS, "gunicorn gevent_pywsgi"])
+def test_a_server_that_stops_says_so_and_ends_its_runs(
+    tmp_path: Path, kind: str
+) -> None:
+    with generators(kind, tmp_path, SSE_HEARTBEAT=NEVER) as served:
+        name = served.new()
+        with served.ask(name, f"one,wait:{name}", "/run") as client:
+            client.take(1)
+            served.server.signal(signal.SIGTERM)
+            error, end = client.take(2)
+            assert (error.type, error.json) == ("stream-error", {"reason": "shutdown"})
+            assert end.type == "stream-end"
+            assert list(client.events) == []
+        served.open(name)
+        served.server.wait()
+        if "gevent" in kind:
+            assert served.happened(name)[-1] == "closed"
+
+
+@pytest.mark.parametrize("kind", WORKERS)
+def test_a_run_whose_worker_was_killed_is_not_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    with generators(kind, tmp_path) as served:
+        name = served.new()
+        query = urlencode({"name": name, "steps": f"one,wait:{name}"})
+        with Client(served.server.port) as client:
+            client.request(f"/run?{query}")
+            location = client.headers["location"]
+            (seen,) = client.take(1)
+            killed = served.server.stats()["process"]
+            os.kill(killed, signal.SIGKILL)
+            with pytest.raises((h11.RemoteProtocolError, ConnectionError)):
+                client.take(1)
+        until(lambda: is_served_by_another(served, killed))
+        for target in (location, f"/run?{query}"):
+            with Client(served.server.port) as client:
+                client.request(target, headers={"Last-Event-ID": seen.id or ""})
+                assert client.status == 404
+        assert served.happened(name).count("begin") == 1
+
+
+def is_served_by_another(served: Generators, process: int) -> bool:
+    try:
+        return served.server.stats()["process"] != process
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+@pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
+def test_a_fork_beside_runs_changes_nothing(tmp_path: Path, kind: str) -> None:
+    with generators(kind, tmp_path) as served:
+        name = served.new()
+        with served.ask(name, f"one,wait:{name},two", "/run") as client:
+            client.take(1)
+            # The child opens the gate, and lives for a while. Under gevent it has
+            # copies of the greenlets.
+            assert served.server.request("GET", f"/fork?gate={name}").body == b"0"
+            assert [event.data for event in client.take(2)] == ["two", ""]
+        served.await_(name, "closed")
+        assert served.happened(name).count("closed") == 1
+        assert_nothing_is_left(served)
