@@ -531,7 +531,11 @@ class Server:
             parameters.append(("last_event_id", query))
         client = Client(self.port, receive_buffer, tls=self.tls)
         headers = {"Last-Event-ID": since} if since else {}
-        client.request(f"/stream?{urlencode(parameters)}", headers=headers)
+        try:
+            client.request(f"/stream?{urlencode(parameters)}", headers=headers)
+        except BaseException:
+            client.leave()  # Its server may have died in between.
+            raise
         return client
 
 
@@ -549,7 +553,11 @@ class Client:
         self.socket.settimeout(PATIENCE)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.connect((HOST, port))
+        try:
+            self.socket.connect((HOST, port))
+        except BaseException:
+            self.socket.close()
+            raise
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname=HOST)
         self._http = h11.Connection(h11.CLIENT)

@@ -435,6 +435,17 @@ def test_under_gevent_it_may_take_its_time_to_clean_up(cooperative: Generators) 
     assert cooperative.happened(name)[2:] == ["cleaned up", "closed", "teardown"]
 
 
+def test_under_gevent_teardown_may_take_its_time_too(cooperative: Generators) -> None:
+    name = cooperative.new()
+    with cooperative.ask(name, "one", slowly="yes") as client:
+        assert [event.type for event in client.take(2)] == [None, "stream-end"]
+    await_silence(cooperative)
+    assert cooperative.happened(name)[-1] == "closed"
+    cooperative.open(f"{name}.torn down")
+    cooperative.await_(name, "teardown")
+    assert_nothing_is_left(cooperative)
+
+
 @pytest.mark.parametrize("steps", ["swallow", "linger", "fail at close"])
 def test_a_generator_that_will_not_be_closed_harms_nobody(
     served: Generators, steps: str

@@ -328,6 +328,8 @@ def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(number: signal.Signals) 
         Crowd(server.port) as crowd,
     ):
         members = crowd.join_all(MANY, "room")
+        # It has them all, also those whose first bytes have only just been sent.
+        until(lambda: server.stats()["handed_off"] == MANY)
         server.publish({"data": "last", "channel": "room"})
         worker = worker_of(server)
         server.signal(number)

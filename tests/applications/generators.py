@@ -74,6 +74,9 @@ def teapot(error: Teapot) -> ResponseReturnValue:
 @app.teardown_request
 def note_teardown(error: BaseException | None) -> None:
     if name := request.values.get("name"):
+        if "slowly" in request.values:
+            for _ in wait(f"{name}.torn down"):
+                pass
         note(name, "teardown")
 
 
@@ -306,6 +309,7 @@ def left() -> ResponseReturnValue:
     gc.collect()
     hub = current_hub()
     channels = app.extensions["sse"]
+    channels.log.unwatch((), str)  # Who left while it was busy leaves with the next.
     kept = channels.log._channels.values()
     contexts = (AppContext, RequestContext)
     return {
