@@ -147,10 +147,10 @@ class Channels:
         :param replay: events of each channel that a newcomer gets; None for the
             configuration's number.
         """
-        names = tuple(channels)
+        names, broker = tuple(channels), self.broker
         last = self.settings.replay if replay is None else replay
-        self.broker.want(names, since)
-        return self.log.cursor(names, since, last)
+        broker.want(names, since)
+        return broker.log.cursor(names, since, last)
 
     def attend(self, channel: str, since: str) -> Cursor | None:
         """Where a reader of a run begins: behind an id, or at its first event.

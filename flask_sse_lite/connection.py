@@ -8,14 +8,12 @@ decides.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .cursor import UNNAMED, Cursor
 from .log import Log
-from .poller import Poller, close_descriptor
+from .poller import Poller
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -149,14 +147,5 @@ class Connection:
     def close(self, poller: Poller, *, properly: bool) -> None:
         """End the stream. ``properly`` adds the last chunk, unless a frame is only
         partly sent: that would make a truncated stream look whole."""
-        # Of whatever family: said here, so that the system is not asked for it.
-        sock = poller.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self.descriptor)
-        if properly and self.chunked and not self.frame:
-            # Together with the end of file: a proxy that sees the chunk first may
-            # send its next request into a connection that is about to close.
-            with suppress(OSError):
-                sock.send(_LAST_CHUNK, socket.MSG_MORE | socket.MSG_DONTWAIT)
-        # Not close alone: a forked child may hold the connection too.
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_WR)
-        close_descriptor(sock.detach())
+        is_framed = properly and self.chunked and not self.frame
+        poller.finish(self.descriptor, _LAST_CHUNK if is_framed else b"")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from .descriptors import first_descriptor
-from .poller import close_descriptor, forget_in_gevent, plain_sockets
+from .poller import close_descriptor, forget_in_gevent, is_plain
 from .servers.server import Refusal, Server
 
 if sys.platform != "win32":
@@ -96,7 +96,7 @@ def _plain_descriptor(sock: Any) -> int:
     """
     if isinstance(sock, int) and sock >= 0:
         return sock
-    if type(sock) not in plain_sockets():
+    if not is_plain(sock):
         raise Refusal(f"the connection is no plain socket: {type(sock).__name__}")
     descriptor: int = sock.fileno()
     if descriptor < 0:

@@ -18,7 +18,7 @@ from .connection import Connection
 from .cursor import Cursor
 from .event import HEARTBEAT
 from .handoff import take_connection
-from .hub import DUE_SHARE, current_hub
+from .hub import DUE_SHARE, Hub, current_hub
 from .log import Log
 from .servers import find_server
 from .servers.server import Refusal, Server
@@ -50,6 +50,7 @@ class Subscription:
         "_asleep",
         "_cursor",
         "_expires",
+        "_hub",
         "_is_active",
         "_is_caught_up",
         "_is_due",
@@ -74,6 +75,8 @@ class Subscription:
         self._cursor = cursor
         self._settings = settings
         self._server: Server | None = None
+        #: Who is to be told when it leaves.
+        self._hub: Hub | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
         self._is_open = self._is_started = False
@@ -160,7 +163,8 @@ class Subscription:
             raise StopIteration
         if not self._is_open:
             self._is_open = True
-            if not current_hub().arrive(self, self._settings):
+            self._hub = current_hub()
+            if not self._hub.arrive(self, self._settings):
                 self._is_over = self._is_iterated = True
                 return come_back(spread_retry(RETRY_WHEN_FULL))
             data = opening(self.log, self._cursor, self._settings)
@@ -180,8 +184,8 @@ class Subscription:
 
         :returns: False when it stays with the server, whose iterating goes on.
         """
-        self._server = None
-        hub = current_hub()
+        self._server, hub = None, self._hub
+        assert hub
         try:
             trusted = self._settings.handoff is True
             descriptor, chunked = take_connection(
@@ -196,6 +200,7 @@ class Subscription:
         )
         self._is_over = True
         hub.adopt(connection, self)
+        self._hub = None
         if self._settings.access_log:
             log_request(server.environ)
         hub.paths.note_handed_off(server.name)
@@ -214,7 +219,8 @@ class Subscription:
         self._named = self._cursor.position
         if self._settings.max_age is not None:
             self._expires = now + self._settings.max_age
-        current_hub().add(self)
+        assert self._hub
+        self._hub.add(self)
 
     def _keep_alive(self) -> bytes:
         self._is_due = False
@@ -262,14 +268,15 @@ class Subscription:
         self.wake()
 
     def _leave(self) -> None:
-        if self._is_iterated:
-            current_hub().discard(self)
+        if self._hub and self._is_iterated:
+            self._hub.discard(self)
 
     def close(self) -> None:
         """The server's last call, or any thread's. Harmless when repeated."""
         self._finish()
         self._leave()
-        current_hub().dismiss(self)
+        if self._hub:
+            self._hub.dismiss(self)
         on_close, self.on_close = self.on_close, None
         if on_close:
             on_close()
