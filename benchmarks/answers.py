@@ -26,7 +26,7 @@ from server import Server, server
 
 ANSWERS = 100  # at once
 TOKENS = 1_000  # of each answer
-PAUSE = 0.01  # seconds before each token
+PACED, UNPACED = 0.01, 0.0  # seconds before each token
 STAGGER = 0.005  # seconds from one question to the next
 STALL = 30.0  # seconds without a byte: something is lost
 RECEIVE = 1 << 16
@@ -43,14 +43,15 @@ class Speaker:
     environment: Environment | None = None
 
 
-def _gevent(name: str, path: str, notes: str) -> Speaker:
-    command = gunicorn("tokens_ours:app", "--worker-class=gevent")
-    return Speaker(Contender(name, command, notes), path)
+def _gevent(name: str, app: str, path: str, notes: str) -> Speaker:
+    command = gunicorn(app, "--worker-class=gevent")
+    return Speaker(Contender(name, command, f"{notes}, gunicorn gevent"), path)
 
 
 _ALL = (
-    _gevent("ours-stream", "/tokens", "EventStream, gunicorn gevent"),
-    _gevent("ours-run", "/run", "sse.run, gunicorn gevent"),
+    _gevent("bare-wsgi", "tokens_bare:app", "/tokens", "a generator of bytes"),
+    _gevent("ours-stream", "tokens_ours:app", "/tokens", "EventStream"),
+    _gevent("ours-run", "tokens_ours:app", "/run", "sse.run"),
     Speaker(
         Contender(
             "sse-starlette", uvicorn("tokens_sse_starlette:app", SSE_STARLETTE), ""
@@ -70,9 +71,9 @@ SPEAKERS = {speaker.contender.name: speaker for speaker in _ALL}
 class Listener:
     """One answer's client: which tokens came, and how late the first one was."""
 
-    def __init__(self, port: int, path: str, tokens: int) -> None:
+    def __init__(self, port: int, path: str, tokens: int, pause: float) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
-        target = f"{path}?count={tokens}&pause={PAUSE}"
+        target = f"{path}?count={tokens}&pause={pause}"
         request = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         self.socket.sendall(request.encode())
         self.first_ms = 0.0
@@ -103,7 +104,9 @@ class Listener:
         return self._next == self._tokens
 
 
-def listen(port: int, path: str, answers: int, tokens: int) -> list[float]:
+def listen(
+    port: int, path: str, answers: int, tokens: int, pause: float
+) -> list[float]:
     """Take some answers at once.
 
     :returns: milliseconds from the making of each one's first token to its arrival.
@@ -119,7 +122,7 @@ def listen(port: int, path: str, answers: int, tokens: int) -> list[float]:
                 if wait <= 0:
                     # Not all at once: how long a request waits for others is not asked.
                     due += STAGGER
-                    listener = Listener(port, path, tokens)
+                    listener = Listener(port, path, tokens, pause)
                     listeners.append(listener)
                     stack.enter_context(listener.socket)
                     selector.register(listener.socket, selectors.EVENT_READ, listener)
@@ -135,17 +138,26 @@ def listen(port: int, path: str, answers: int, tokens: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Spoken:
-    """A round: the server's CPU per token, and how late first tokens were."""
+    """The server's CPU per token, with a pause before each and without, and how late
+    first tokens were."""
 
-    cpu_us: float
+    paced_us: float
+    unpaced_us: float
     first_ms: float
 
 
 def speak(running: Server, speaker: Speaker, answers: int) -> Spoken:
-    before = running.usage().cpu_seconds
-    late = listen(running.port, speaker.path, answers, TOKENS)
-    used = running.usage().cpu_seconds - before
-    return Spoken(used / (answers * TOKENS) * 1e6, median(late))
+    """A round."""
+
+    def cpu_us(pause: float) -> tuple[float, float]:
+        before = running.usage().cpu_seconds
+        late = listen(running.port, speaker.path, answers, TOKENS, pause)
+        used = running.usage().cpu_seconds - before
+        return used / (answers * TOKENS) * 1e6, median(late)
+
+    unpaced_us, _ = cpu_us(UNPACED)
+    paced_us, first_ms = cpu_us(PACED)
+    return Spoken(paced_us, unpaced_us, first_ms)
 
 
 def measure(speaker: Speaker, answers: int, rounds: int) -> Spoken:
@@ -156,10 +168,12 @@ def measure(speaker: Speaker, answers: int, rounds: int) -> Spoken:
     port = free_port()
     commands = speaker.contender.command_lines(port=port, connections=answers)
     with server(commands, port, core) as running:
-        listen(port, speaker.path, answers, 10)
+        listen(port, speaker.path, answers, 10, PACED)
         done = [speak(running, speaker, answers) for _ in range(rounds)]
     return Spoken(
-        median(one.cpu_us for one in done), median(one.first_ms for one in done)
+        median(one.paced_us for one in done),
+        median(one.unpaced_us for one in done),
+        median(one.first_ms for one in done),
     )
 
 
@@ -173,12 +187,15 @@ def main() -> int:
     def take(name: str) -> None:
         speaker = SPEAKERS[name]
         spoken = measure(speaker, chosen.subscribers, chosen.rounds)
-        figures = (f"{spoken.cpu_us:.1f}", f"{spoken.first_ms:.2f}")
-        rows.append([name, *figures, speaker.contender.notes])
+        figures = (spoken.paced_us, spoken.unpaced_us)
+        late = f"{spoken.first_ms:.2f}"
+        texts = [f"{figure:.1f}" for figure in figures]
+        rows.append([name, *texts, late, speaker.contender.notes])
 
     failures = attempt("measuring", chosen.only, take)
     title = f"{chosen.subscribers} answers of {TOKENS:,} tokens at once"
-    print(table(title, ["server", "CPU µs a token", "first token ms", "notes"], rows))
+    columns = ["server", "µs every 10 ms", "µs at once", "first token ms", "notes"]
+    print(table(title, columns, rows))
     return 1 if failures else 0
 
 

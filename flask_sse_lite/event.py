@@ -151,6 +151,15 @@ def good_event(
     return event._set(data, type, id, retry, channel, _encode_body(data, type))
 
 
+def encode_text(data: str, type: str | None) -> bytes:
+    """What an event of this data encodes to, without the event.
+
+    :param type: one that is known to be good.
+    :raises InvalidValue: as ``Event``.
+    """
+    return _encode_frame(_encode_body(_checked_data(data), type), None, None)
+
+
 def to_text(data: Any, dumps: Callable[[Any], str]) -> str:
     """What an event of this data says: text as it is, bytes as UTF-8, anything else
     as JSON.

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import current_app
 
 from .errors import InvalidType
-from .event import Event, own_event, to_text
+from .event import Event, encode_text, own_event, to_text
 
 #: The id of the end of an application's iterable. Who brings it has seen everything.
 END_ID = "stream-end"
 
 _END = own_event("end", id=END_ID)
+
+T = TypeVar("T")
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -42,7 +43,7 @@ class Items:
                 f"{iterable.__class__.__name__!r}"
             )
         if type is not None:
-            Event("", type)  # Or it would be refused when it is too late.
+            type = Event("", type).type  # Or it would be refused when it is too late.
         self._iterable = iterable
         self._type = type
         self._final = final
@@ -57,25 +58,29 @@ class Items:
     def frames(self) -> Iterator[bytes]:
         """The items as the frames of a response, and its end. To be iterated in an
         application context."""
-        with closing(self.events()) as events:
-            for event in events:
-                yield event.encode()
+        yield from self._walk(self._frame)
         if self._own_events:
             yield _END.encode()
 
     def events(self) -> Generator[Event, None, None]:
         """The items, and what is told of an error. In an application context too."""
+        return self._walk(self._event)
+
+    def _walk(
+        self, make: Callable[[Any, Callable[[Any], str]], T]
+    ) -> Generator[T, None, None]:
         dumps = current_app.json.dumps
         try:
             for item in self._iterable:
-                yield self._event(item, dumps)
+                yield make(item, dumps)
                 self.may_raise = False
             if self._final is not None:
-                yield self._event(self._final, dumps)
+                yield make(self._final, dumps)
         except Exception as error:
             if self.may_raise:
                 raise
-            yield from self._told(error)
+            for event in self._told(error):
+                yield make(event, dumps)
         finally:
             self.close()
 
@@ -118,3 +123,9 @@ class Items:
         if not self._own_events and (item.id is not None or item.retry is not None):
             return Event(item.data, item.type)
         return item
+
+    def _frame(self, item: Any, dumps: Callable[[Any], str]) -> bytes:
+        if isinstance(item, Event):
+            return self._event(item, dumps).encode()
+        # Of thousands of tokens, each would be an event for a moment.
+        return encode_text(to_text(item, dumps), self._type)

@@ -2,8 +2,8 @@
 
 Here lives how signs of life are sent while the iterable is silent, though the thread
 that sends its items is busy with it: the hub does so in its place, through the server.
-Who is found to have left there has the iterable ended. What is iterated, and Flask, are
-unknown here.
+Who is found to have left there has the iterable ended. Items take the shortcut past the
+server where there is one. What is iterated, and Flask, are unknown here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .hub import DUE_SHARE, current_hub
 from .poller import Interrupt, is_gone, is_writable
 from .servers import find_server
 from .servers.server import Refusal, Server
+from .settings import Settings
+from .shortcut import shortcut
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -36,7 +38,8 @@ class Pulse:
     :param pieces: the body.
     :param environ: the request's.
     :param start: calls ``start_response``, and returns its ``write``.
-    :param heartbeat: seconds of silence before a sign of life.
+    :param settings: the application's: after how many seconds of silence there is to
+        be a sign of life, and whether items may go past the server.
     :param is_over: whether the iterable has had its last step, and only cleans up.
     """
 
@@ -45,10 +48,11 @@ class Pulse:
         pieces: Iterator[bytes],
         environ: WSGIEnvironment,
         start: Callable[[], Write],
-        heartbeat: float,
+        settings: Settings,
         is_over: Callable[[], bool],
     ) -> None:
-        self.heartbeat = heartbeat
+        self.heartbeat = settings.heartbeat
+        self._is_to_go_through = settings.handoff is False
         self._is_over = is_over
         self._pieces = pieces
         self._environ = environ
@@ -62,8 +66,11 @@ class Pulse:
         #: Bytes of the body that the server was given, until that was looked at once.
         self._given = 0
         self._is_approved = False
+        self._send: Callable[[bytes], None] | None = None
         # While this holds, the thread that serves the request sends nothing.
         self._is_silent = False
+        # Whoever sends from another thread holds the lock. It has said so before.
+        self._is_beating = False
         self._lock = threading.Lock()
         self._interrupt = Interrupt()
         self._has_left = False
@@ -91,13 +98,34 @@ class Pulse:
     def __next__(self) -> bytes:
         piece, self._first = self._first, None
         if piece is None:
-            self._approve()
-            piece = self._step()
+            if not self._is_approved:
+                self._approve()
+            piece = self._step_on()
         if piece is None or self._has_left:
             self.close()
             raise StopIteration
-        if not self._is_approved:
-            self._given += len(piece)
+        self._given += len(piece)
+        return piece
+
+    def _step_on(self) -> bytes | None:
+        """The next piece for the server, behind those that go past it; None at the
+        end."""
+        if self._server and not self._is_to_go_through:
+            self._is_to_go_through = True  # There is one answer.
+            try:
+                self._send = shortcut(self._server)
+            except Refusal as refusal:
+                logger.debug("Items go through the server: %s", refusal)
+        piece = self._step()
+        if send := self._send:
+            try:
+                while piece is not None and not self._has_left:
+                    send(piece)
+                    piece = self._step()
+            except OSError as error:
+                # The server finds that out too, as it ends the response.
+                logger.debug("An item could not be sent: %r", error)
+                return None
         return piece
 
     def _step(self) -> bytes | None:
@@ -110,9 +138,10 @@ class Pulse:
                 raise
             return None
         finally:
-            # A sign of life that is on its way goes first.
-            with self._lock:
-                self._is_silent = False
+            self._is_silent = False
+            if self._is_beating:
+                with self._lock:
+                    pass  # A sign of life that is on its way goes first.
             self._count += 1
 
     def close(self) -> None:
@@ -126,16 +155,18 @@ class Pulse:
         if self._count != self._counted:
             self._counted = self._count
             self._spoke_at = now
-        elif self._is_silent and self._lock.acquire(blocking=False):
-            try:
-                if self._is_silent:
-                    self._look(now)
-            except Exception as error:
-                # The server says the same, in its own way, when it is given an item.
-                logger.debug("A stream gets no signs of life: %r", error)
-                self._server = None
-            finally:
-                self._lock.release()
+        elif self._is_silent:
+            with self._lock:
+                self._is_beating = True
+                try:
+                    if self._is_silent:
+                        self._look(now)
+                except Exception as error:
+                    # The server says the same in its own way, when it is given an item.
+                    logger.debug("A stream gets no signs of life: %r", error)
+                    self._server = None
+                finally:
+                    self._is_beating = False
 
     def stop(self) -> None:
         """The server stops. It lets requests end that it has begun to serve, and so do

@@ -137,7 +137,7 @@ class EventStream(Response):
             frames,
             environ,
             lambda: start_response(status, headers),
-            _heartbeat(),
+            _settings(),
             lambda: items.is_over,
         )
         try:
@@ -171,13 +171,12 @@ def last_event_id() -> str:
         return header  # A test client's, which was never bytes.
 
 
-def _heartbeat() -> float:
+def _settings() -> Settings:
     """The application's, whether it has channels or not."""
-    channels = current_app.extensions.get("sse")
-    settings: Settings = (
-        channels.settings if channels else Settings.read(current_app.config)
-    )
-    return settings.heartbeat
+    if channels := current_app.extensions.get("sse"):
+        settings: Settings = channels.settings
+        return settings
+    return Settings.read(current_app.config)
 
 
 def _ordinary_error(error: Exception) -> Response:

@@ -34,6 +34,9 @@ class Gunicorn(Server):
         if not self.behind.headers_sent or self.behind.sent != sent:
             raise Refusal(CHANGED)
 
+    def note_sent(self, size: int, framed: int) -> None:
+        self.behind.sent += size
+
     def headers(self) -> Iterable[tuple[Any, Any]]:
         return list(self.behind.headers)
 

@@ -33,6 +33,9 @@ class GeventPywsgi(Server):
         if self.behind.response_length != status_line + fields + 2 + framing + sent:
             raise Refusal(CHANGED)
 
+    def note_sent(self, size: int, framed: int) -> None:
+        self.behind.response_length += framed
+
     def headers(self) -> Iterable[tuple[Any, Any]]:
         return list(self.behind.response_headers)
 

@@ -85,6 +85,10 @@ class Server:
         for the application."""
         self.write(data)
 
+    def note_sent(self, size: int, framed: int) -> None:
+        """So many bytes of the body went past the server, and so many with their
+        framing: where it counts them for its access log, have it count these."""
+
     def headers(self) -> Iterable[tuple[Any, Any]]:
         """The head's fields as they are sent."""
         return ()
