@@ -99,9 +99,11 @@ class Generators:
 
 
 @contextmanager
-def generators(kind: str, folder: Path, **config: Any) -> Iterator[Generators]:
+def generators(
+    kind: str, folder: Path, *, options: str = "", **config: Any
+) -> Iterator[Generators]:
     config = {"SSE_HEARTBEAT": HEARTBEAT_TIME, "FOLDER": str(folder), **config}
-    with serve(kind, app=GENERATORS, **config) as server:
+    with serve(kind, app=GENERATORS, options=options, **config) as server:
         yield Generators(kind, server, folder)
 
 
@@ -293,7 +295,8 @@ def test_what_is_compressed_gets_no_plain_sign_of_life(
     tmp_path: Path, kind: str, how: str
 ) -> None:
     """By an extension that takes the body to itself, or by a middleware."""
-    with generators(kind, tmp_path, SSE_HEARTBEAT=0.05, **{how: True}) as served:
+    config: dict[str, Any] = {"SSE_HEARTBEAT": 0.05, how: True}
+    with generators(kind, tmp_path, **config) as served:
         name = served.new()
         query = urlencode(
             {"name": name, "steps": f"wait:{name}.a,one,wait:{name}.b,two"}
@@ -474,6 +477,35 @@ def test_hundreds_that_leave_leave_nothing(cooperative: Generators) -> None:
     assert_nothing_is_left(cooperative)
     until(lambda: cooperative.server.stats()["greenlets"] <= before["greenlets"])
     until(lambda: cooperative.server.stats()["descriptors"] <= before["descriptors"])
+
+
+# Past the server
+
+
+@pytest.mark.parametrize("kind", BEATING)
+def test_whoever_changes_items_on_the_way_gets_them_all(
+    tmp_path: Path, kind: str
+) -> None:
+    """Though the first ones were passed on as they are."""
+    with generators(kind, tmp_path, SHOUT=True, SSE_HEARTBEAT=PATIENCE) as served:
+        body = served.read(served.new(), "one,two,three,four")
+        assert body.startswith(b"data: one\n\ndata: two\n\nDATA: THREE\n\nDATA: FOUR")
+
+
+@pytest.mark.parametrize("handoff", [False, "auto"])
+@pytest.mark.parametrize("kind", ["gunicorn gthread", "gunicorn gevent"])
+def test_the_access_log_counts_what_went_past_the_server(
+    tmp_path: Path, kind: str, handoff: Any
+) -> None:
+    options = "--access-logfile - --access-logformat 'served %(r)s: %(B)s'"
+    with generators(
+        kind, tmp_path, options=options, SSE_HANDOFF=handoff, SSE_HEARTBEAT=PATIENCE
+    ) as served:
+        name = served.new()
+        size = len(served.read(name, "many:500"))
+        assert size > 5000
+        line = f"served GET /ask\\?name={name}&.*: {size}\n"
+        until(lambda: re.search(line, served.server.log()))
 
 
 def test_a_client_that_does_not_read_has_the_generator_wait(served: Generators) -> None:

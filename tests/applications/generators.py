@@ -363,11 +363,36 @@ class Hide:
         return self._app(environ, start)
 
 
+class Shout:
+    """A middleware that leaves the first pieces as they are, and changes what comes
+    later."""
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(
+        self, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        body = self._app(environ, start_response)
+        if environ["PATH_INFO"] != "/ask":
+            return body
+        return self._loud(body)
+
+    def _loud(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            for number, piece in enumerate(body):
+                yield piece.upper() if number > 1 else piece
+        finally:
+            body.close()  # type: ignore[attr-defined]
+
+
 if app.config.get("COMPRESS"):
     app.config["COMPRESS_ALGORITHM_STREAMING"] = ["gzip"]
     app.config["COMPRESS_MIMETYPES"] = ["text/event-stream"]
     Compress(app)
 if app.config.get("GZIP"):
     app.wsgi_app = Gzip(app.wsgi_app)  # type: ignore[method-assign]
+if app.config.get("SHOUT"):
+    app.wsgi_app = Shout(app.wsgi_app)  # type: ignore[method-assign]
 if app.config.get("HIDE"):
     app.wsgi_app = Hide(app.wsgi_app)  # type: ignore[method-assign]
