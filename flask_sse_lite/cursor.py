@@ -115,6 +115,18 @@ class Cursor:
     def floor(self, channel: str) -> int:
         return max(self.position, self.floors.get(channel, BEGINNING))
 
+    @property
+    def reach(self) -> int:
+        """The highest position that it has anything to do with."""
+        return max(self.position, *self.floors.values(), BEGINNING)
+
+    def arrive(self, position: int) -> None:
+        """There is nothing left of what stands up to there."""
+        self.position = max(position, self.position)
+        if self.floors:
+            higher = {n: f for n, f in self.floors.items() if f > self.position}
+            self.floors = higher or NO_FLOORS
+
     def copy(self) -> Cursor:
         """The same place, for another reader."""
         cursor = Cursor(self.channels, self.epoch, self.position, self.since)

@@ -301,16 +301,19 @@ class Hub:
         self._is_awake = False
         if self.is_stopping or gunicorn.is_stopping(worker):
             self._stop()
-        while self._newcomers:
-            self._guard(self._welcome, self._newcomers[0])
+        self._welcome_all()
         for descriptor, what in events:
             if connection := self._connections.get(descriptor):
                 connection.ready = what
                 self._guard(self._serve, connection)
-        while self._news:
+                self._poller.breathe()
+        # And no more than these: where events come faster than they can be sent, there
+        # is always more, and nobody else would ever get their turn.
+        for _ in range(len(self._news)):
             readers = self._news.popleft()
             if isinstance(readers, Group):
                 self._guard(self._deliver, readers)
+                self._take_in(readers)
             else:
                 self._guard(self._call, readers)
             self._poller.breathe()
@@ -338,10 +341,10 @@ class Hub:
             timed = [*self._timed, *self._iterated]
         for whom in timed:
             whom.stop()
-        while self._newcomers:
-            self._guard(self._welcome, self._newcomers[0])
+        self._welcome_all()
         for group in list(self._groups.values()):
             self._guard(self._deliver_all, group)
+            self._take_in(group)
         for connection in list(self._connections.values()):
             self._end(connection)
         with self._lock:
@@ -466,6 +469,12 @@ class Hub:
         self._leave_group(connection)
         self._poller.watch_writable(connection.descriptor, True)
 
+    def _welcome_all(self) -> None:
+        """All that are here now: more may come all the time."""
+        for _ in range(len(self._newcomers)):
+            self._guard(self._welcome, self._newcomers[0])
+            self._poller.breathe()
+
     def _welcome(self, connection: Connection) -> None:
         """Begin to serve the connection that is next."""
         with self._lock:
@@ -482,16 +491,20 @@ class Hub:
         self._catch_up(connection)
 
     def _catch_up(self, connection: Connection) -> None:
-        """Send a connection what it has not read, and take it into its group when
-        there is nothing left."""
+        """Send a connection what its group has read and it has not, and take it into
+        the group. (Nobody is sent what comes meanwhile: there may be more behind it,
+        again and again.)"""
         log, cursor = connection.log, connection.cursor
         key = (log, cursor.channels)
+        newest = log.sequence
         while True:
-            # When the group has read everything, and after that there is nothing for
-            # the newcomer, both have read the same.
-            if group := self._groups.get(key):
-                self._deliver_all(group)
-            batch = log.read(cursor, BATCH_BYTES)
+            group = self._groups.get(key)
+            if group and group.is_behind(cursor):
+                group.waiting.append(connection)
+                group.tell()
+                return
+            until = group.cursor.position if group else newest
+            batch = log.read(cursor, BATCH_BYTES, until)
             data = frames(log, cursor, batch)
             if not data:
                 break
@@ -532,6 +545,13 @@ class Hub:
                 self._catch_up(connection)
 
     # Groups and ends
+
+    def _take_in(self, group: Group) -> None:
+        """See to those who wait for the group, which has read on."""
+        waiting, group.waiting = group.waiting, []
+        for connection in waiting:
+            if self._connections.get(connection.descriptor) is connection:
+                self._guard(self._catch_up, connection)
 
     def _join_group(self, connection: Connection, key: Key) -> None:
         group = self._groups.get(key)

@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 from .cursor import (
     BEGINNING,
-    NO_FLOORS,
     RUN_PREFIX,
     UNNAMED,
     Batch,
@@ -705,15 +704,18 @@ class Log:
             low < sequence < high for low, high in self.voids
         )
 
-    def read(self, cursor: Cursor, limit: int) -> Batch:
+    def read(self, cursor: Cursor, limit: int, until: int | None = None) -> Batch:
         """Move a cursor on.
 
         :param limit: bytes of events after which to stop, so that a late reader gets
             its history in pieces. One entry is read always, whatever its size.
+        :param until: a position to read up to, which the cursor is not behind; None for
+            where the log stands.
         """
         step = self._step
         if (
             step
+            and until is None
             and step.start == cursor.position
             and step.sequence == self.sequence
             and step.channels == cursor.channels
@@ -727,13 +729,16 @@ class Log:
             cursor.since = ""
             return step.batch
         with self._lock:
-            return self._read(cursor, limit)
+            last = self.sequence if until is None else min(until, self.sequence)
+            return self._read(cursor, limit, last)
 
-    def _read(self, cursor: Cursor, limit: int) -> Batch:
+    def _read(self, cursor: Cursor, limit: int, until: int) -> Batch:
         start, is_plain = cursor.position, not (cursor.floors or cursor.ended)
         self._evict(cursor.channels)
         gap = self._gap(cursor)
         pending = self._pending(cursor)
+        if until < self.sequence:
+            pending = [entry for entry in pending if entry.sequence <= until]
         entries, ended = cursor.advance(pending, limit)
         more = not ended and len(entries) < len(pending)
         batch = Batch(gap, entries, self._named(entries), ended=ended, more=more)
@@ -742,11 +747,9 @@ class Log:
             if (kept := self._channels.get(name)) and kept.budget:
                 kept.read_to = max(kept.read_to, cursor.position)
         if not ended and not more:
-            cursor.position = self.sequence
-            cursor.floors = NO_FLOORS
-            if is_plain and not gap and not cursor.ended:
-                channels = cursor.channels
-                self._step = _Step(channels, start, self.sequence, limit, batch)
+            cursor.arrive(until)
+            if is_plain and not gap and not cursor.ended and until == self.sequence:
+                self._step = _Step(cursor.channels, start, until, limit, batch)
         return batch
 
     def _named(self, entries: list[Entry]) -> int:

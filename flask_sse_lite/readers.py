@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .connection import Connection
+from .cursor import Cursor
 from .log import Log
 
 
@@ -68,9 +69,18 @@ class Group(Readers):
         self.settings = first.settings
         self.cursor = first.cursor
         self.members: set[Connection] = set()
+        #: Those that have read more than the group, and wait for it to come to them.
+        self.waiting: list[Connection] = []
         #: When all of them were last sent events, and the position that the last named.
         self.sent_at = 0.0
         self.named = first.cursor.position
+
+    def is_behind(self, cursor: Cursor) -> bool:
+        """Whether a reader has read what the group has not. (Of another life than the
+        log's, the group has read nothing.)"""
+        if self.cursor.epoch is not self.log.epoch:
+            return True
+        return cursor.epoch is self.log.epoch and cursor.reach > self.cursor.position
 
 
 class Audience(Readers):

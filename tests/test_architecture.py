@@ -56,7 +56,7 @@ LAYERS: dict[str, set[str]] = {
         *("servers.werkzeug", "servers.uwsgi"),
     },
     "handoff": {"descriptors", "poller", "servers.server"},
-    "readers": {"log", "connection"},
+    "readers": {"cursor", "log", "connection"},
     "hub": {
         *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
         *("servers", "settings", "paths"),

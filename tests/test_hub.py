@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -197,3 +198,81 @@ def test_a_client_that_talks_without_end_is_sent_off(
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         client.socket.sendall(b"x" * 50_000_000)
     eventually(lambda: len(hub) == 0)
+
+
+class Restless:
+    """A reader of a channel in which there is another event before all have the last:
+    more than can be sent in time."""
+
+    def __init__(self, hub: Hub, log: Log, client: Client) -> None:
+        self._log = log
+        self._client = client
+        self._published = 0
+        self._goes_on = True
+        self._send = hub._poller.send
+        hub._poller.send = self._send_and_publish
+        self._reader = threading.Thread(target=client.read_to_end)
+        self._reader.start()
+        self._publish()
+
+    def _publish(self) -> None:
+        self._published += 1
+        self._log.append("restless", Event(str(self._published)))
+
+    def _send_and_publish(self, descriptor: int, data: bytes) -> int:
+        if self._goes_on:
+            time.sleep(0.001)  # As if there were many, and all of them kept up.
+            self._publish()
+        return self._send(descriptor, data)
+
+    def rest(self) -> str:
+        """Publish one more, and no other behind it.
+
+        :returns: what it says.
+        """
+        self._goes_on = False
+        self._publish()
+        return str(self._published)
+
+    def read_to_end(self) -> list[Event]:
+        self._reader.join(PATIENCE)
+        assert not self._reader.is_alive()
+        return self._client.events
+
+
+@pytest.fixture
+def restless(hub: Hub, log: Log, connect: Connect) -> Iterator[Restless]:
+    restless = Restless(hub, log, connect("restless"))
+    yield restless
+    restless.rest()
+    hub.stop(PATIENCE)
+    restless.read_to_end()
+
+
+def assert_served(channel: str, log: Log, connect: Connect) -> None:
+    client = connect(channel)
+    log.append(channel, Event("served"))
+    client.read_until("served")
+
+
+def test_more_than_can_be_sent_to_some_keeps_nobody_else_waiting(
+    restless: Restless, hub: Hub, log: Log, connect: Connect
+) -> None:
+    assert_served("quiet", log, connect)
+    connect("quiet").socket.close()
+    eventually(lambda: len(hub) == 2)
+    hub.stop(PATIENCE)
+    assert restless.read_to_end()
+
+
+def test_who_joins_where_more_comes_than_can_be_sent_keeps_nobody_waiting(
+    restless: Restless, hub: Hub, log: Log, connect: Connect
+) -> None:
+    joined = connect("restless")
+    assert_served("quiet", log, connect)
+    last = restless.rest()
+    joined.read_until(last)
+    hub.stop(PATIENCE)
+    for events in (joined.events, restless.read_to_end()):
+        numbers = [int(event.data) for event in events if event.type is None]
+        assert sorted(set(numbers)) == numbers
