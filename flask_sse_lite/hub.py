@@ -54,6 +54,10 @@ WAKES_PER_TURN = 64
 #: Seconds that a process which exits waits for its streams' proper ends.
 EXIT_GRACE = 2.0
 
+#: Seconds that the readers of a run wait, when the server stops, for what it says last:
+#: its broker may be away.
+LAST_WORDS = 1.0
+
 #: The share of a heartbeat's time after which the first of a group get theirs.
 LEAST_SPREAD = 0.5
 
@@ -95,6 +99,8 @@ class Hub:
         self._connections: dict[int, Connection] = {}
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
+        self._stops_at = 0.0
+        self._awaited: set[tuple[Log, str]] = set()
         # Anybody's: what comes of a race is the same.
         self._room = 0
         self._room_known_until = 0.0
@@ -340,16 +346,29 @@ class Hub:
         with self._lock:
             timed = [*self._timed, *self._iterated]
         for whom in timed:
+            if last_words := whom.last_words:
+                self._awaited.add(last_words)
             whom.stop()
+        awaited = self._still_awaited()
         self._welcome_all()
         for group in list(self._groups.values()):
             self._guard(self._deliver_all, group)
             self._take_in(group)
         for connection in list(self._connections.values()):
-            self._end(connection)
+            channels = connection.cursor.channels
+            if not any((connection.log, channel) in awaited for channel in channels):
+                self._end(connection)
         with self._lock:
             if not self._newcomers and not self._connections:
                 self._has_stopped.set()
+
+    def _still_awaited(self) -> set[tuple[Log, str]]:
+        """The channels of runs that have not had their last words."""
+        now = time.monotonic()
+        self._stops_at = self._stops_at or now + LAST_WORDS
+        if now >= self._stops_at:
+            return set()
+        return {(log, name) for log, name in self._awaited if log.is_running(name)}
 
     def _look_around(self, now: float) -> bool:
         """Give signs of life to the silent, end the old.

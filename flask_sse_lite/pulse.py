@@ -168,6 +168,10 @@ class Pulse:
                 finally:
                     self._is_beating = False
 
+    @property
+    def last_words(self) -> None:
+        """What it says last goes to its own client."""
+
     def stop(self) -> None:
         """The server stops. It lets requests end that it has begun to serve, and so do
         we: an answer that is nearly complete is worth its last words."""

@@ -26,7 +26,11 @@ class Timed(Protocol):
         """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
 
     def stop(self) -> None:
-        """The server stops. May not wait, nor raise."""
+        """The server stops. May not wait, nor raise; called again and again."""
+
+    @property
+    def last_words(self) -> tuple[Log, str] | None:
+        """The channel whose readers are still to be told that the server stops."""
 
 
 class Iterated(Timed, Protocol):

@@ -23,6 +23,7 @@ from .errors import BrokerUnavailable
 from .event import Event, own_event
 from .hub import LONGEST_LOOK, current_hub
 from .items import Items
+from .log import Log
 from .poller import Interrupt, is_patched_by_gevent
 
 #: Runs at once in a process of native threads, of which each costs one. Under gevent
@@ -90,8 +91,9 @@ class Run:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_over = False
-        # It is being ended for want of listeners, if there are none elsewhere.
-        self._is_ending = False
+        # It is being ended for want of listeners, if there are none elsewhere; or as
+        # the server stops.
+        self._is_ending = self._is_stopping = False
         # While this holds, its thread is in the generator's hands.
         self._is_stepping = False
         self._interrupt: Interrupt | None = None
@@ -230,9 +232,22 @@ class Run:
             self._is_ending = False
         self._end_early(None)
 
+    @property
+    def last_words(self) -> tuple[Log, str] | None:
+        return None if self._is_over else (self.log, self.channel)
+
     def stop(self) -> None:
-        """The server stops."""
-        self._end_early("shutdown")
+        """The server stops. To say so may take its time, too."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        thread = threading.Thread(
+            target=self._end_early, args=["shutdown"], daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            self._end_early("shutdown")  # The interpreter begins no other thread now.
 
     def _look_for_end(self) -> None:
         """The log's call, for each event: was the channel closed?"""

@@ -257,6 +257,10 @@ class Subscription:
             # sleep: gunicorn has SIGTERM restart it.
             self.wake()
 
+    @property
+    def last_words(self) -> None:
+        """It has none: its end says all."""
+
     def stop(self) -> None:
         """End the stream when it has sent what there is, and wake it for that."""
         self._is_stopping = True

@@ -72,7 +72,9 @@ LAYERS: dict[str, set[str]] = {
     },
     "items": {"errors", "event"},
     "response": {"settings", "subscription", "pulse", "items"},
-    "runs": {"errors", "event", "cursor", "brokers", "items", "poller", "hub"},
+    "runs": {
+        *("errors", "event", "cursor", "log", "brokers", "items", "poller", "hub"),
+    },
     "channels": {
         *("errors", "event", "cursor", "log", "settings", "brokers", "stream"),
         *("hub", "subscription", "items", "runs"),

@@ -8,10 +8,11 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -1074,6 +1075,32 @@ def test_a_server_that_stops_says_so_and_ends_its_runs(
         served.server.wait()
         if "gevent" in kind:
             assert served.happened(name)[-1] == "closed"
+
+
+@pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
+def test_a_store_that_hangs_keeps_no_stream_from_its_proper_end(
+    tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "events.db"
+    with (
+        generators(
+            kind,
+            tmp_path,
+            options="--graceful-timeout 10",
+            SSE_URL=f"sqlite:///{file}",
+        ) as served,
+        served.server.stream("room") as other,
+        closing(sqlite3.connect(file)) as store,
+    ):
+        name = served.new()
+        with served.ask(name, f"one,wait:{name}", "/run") as run:
+            run.take(1)
+            store.execute("BEGIN IMMEDIATE")
+            served.server.signal(signal.SIGTERM)
+            # What is cut is no answer for the client, which would say so.
+            assert other.take(1) == []
+            assert run.take(1) == []
+        served.open(name)
 
 
 @pytest.mark.parametrize("kind", WORKERS)
