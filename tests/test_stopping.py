@@ -69,10 +69,6 @@ def worker_of(server: Server) -> int:
     return server.stats()["process"]
 
 
-def is_replaced(worker: int, server: Server) -> bool:
-    return worker_of(server) != worker
-
-
 def finish(server: Server) -> None:
     """Have a worker of one thread be done with all that it was asked."""
     with Client(server.port) as client:
@@ -267,7 +263,7 @@ def test_a_worker_that_has_served_its_last_request_ends_its_streams(kind: str) -
         crowd.await_ends(first)
         assert_ended_properly(first, "before")
 
-        until(partial(is_replaced, old, server))
+        until(partial(server.is_served_by_another, old))
         server.publish({"data": "after", "channel": "room"})
         # Some may have come to the old one when it was about to go.
         crowd.until(partial(all_are_served_or_sent_off, others))
@@ -286,7 +282,7 @@ def test_a_worker_that_is_told_to_quit_ends_its_streams(kind: str) -> None:
                 os.kill(worker, number)
                 crowd.await_ends(members)
                 assert_ended_properly(members, "last")
-            until(partial(is_replaced, worker, server))
+            until(partial(server.is_served_by_another, worker))
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
@@ -336,7 +332,7 @@ def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(number: signal.Signals) 
         crowd.await_ends(members)
         assert_ended_properly(members, "last")
         if number == signal.SIGHUP:
-            until(partial(is_replaced, worker, server))
+            until(partial(server.is_served_by_another, worker))
         else:
             server.wait()
 
