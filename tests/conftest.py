@@ -17,9 +17,9 @@ from flask_sse_lite.hub import current_hub
 # A process keeps its hub, which has two descriptors: no test is to blame for them.
 current_hub()
 
-#: Seconds that what a test ended may take to be gone. (The hub looks around every
-#: quarter of a second, and a server notices its clients' leaving in its own time.)
-GRACE = 5.0
+#: Seconds that what a test ended may take to be gone. (A server notices its clients'
+#: leaving in its own time.)
+GRACE = 15.0
 
 
 def _open_descriptors() -> set[str]:
@@ -31,6 +31,14 @@ def _open_descriptors() -> set[str]:
         except OSError:
             pass  # The one that lists them.
     return found
+
+
+def _have_the_hub_look_around() -> None:
+    """At once, or a quarter of a second would go by behind each test that streams."""
+    hub = current_hub()
+    if hub.is_running:
+        hub._looked_at = 0.0
+        hub._wake()
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +55,7 @@ def nothing_left_behind() -> Iterator[None]:
             return
         assert time.monotonic() < deadline, f"left behind: {sorted(left)}"
         gc.collect()
+        _have_the_hub_look_around()
         time.sleep(0.02)
 
 
