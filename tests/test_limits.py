@@ -84,7 +84,8 @@ def test_500_streams_take_one_thread_or_greenlet_in_all(
             for _ in range(500):
                 stack.enter_context(server.stream("room"))
             until(lambda: server.stats()["handed_off"] == 500)
-            until(lambda: tasks() == without + 1)
+            # Fewer are no error: a thread that gevent needed to start ends in its time.
+            until(lambda: tasks() <= without + 1)
             assert server.stats()["streams"] == 500
         until(lambda: server.stats()["streams"] == 0)
 
