@@ -1,4 +1,5 @@
-"""What holds for every test: nothing is left behind, and nothing skipped in CI."""
+"""What holds for every test: nothing is left behind, nothing skipped in CI, and the
+longest begin first."""
 
 from __future__ import annotations
 
@@ -20,6 +21,29 @@ current_hub()
 #: Seconds that what a test ended may take to be gone. (A server notices its clients'
 #: leaving in its own time.)
 GRACE = 15.0
+
+#: The files that take longest, the longest first. Of files that run side by side, such
+#: a one must not be what all others wait for at the end.
+LONGEST = [
+    "test_servers.py",
+    "test_versions.py",
+    "test_runs_across_workers.py",
+    "test_showcase.py",
+    "test_stopping.py",
+    "test_redis.py",
+    "test_limits.py",
+    "test_between.py",
+    "test_generators.py",
+    "test_workers.py",
+    "test_churn.py",
+    "test_runs.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the files that take longest begin first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def _open_descriptors() -> set[str]:
