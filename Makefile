@@ -20,10 +20,12 @@ demo: $(VENV)/demo.stamp
 	@cd examples && ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
-# Side by side, file by file: most of the tests wait for servers.
+# Side by side, file by file, in the order of tests/conftest.py: most of the tests wait
+# for servers.
 test: $(VENV)/test.stamp
 	@tests/system-packages chromium nginx nodejs=node npm redis-server
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile \
+		--no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ NEVER = 4 * PATIENCE
 ROOMS = [f"room.{n}" for n in range(10)]
 
 SUBSCRIBERS = 1000
-ROUNDS = 20
+ROUNDS = 8
 
 #: Those of them who stay from the first round to the last.
 REGULARS = 100

@@ -3,7 +3,6 @@ then on servers: cut, stopped, killed, and in crowds."""
 
 from __future__ import annotations
 
-import http.client
 import os
 import random
 import re
@@ -1118,19 +1117,12 @@ def test_a_run_whose_worker_was_killed_is_not_waited_for(
             os.kill(killed, signal.SIGKILL)
             with pytest.raises((h11.RemoteProtocolError, ConnectionError)):
                 client.take(1)
-        until(lambda: is_served_by_another(served, killed))
+        until(lambda: served.server.is_served_by_another(killed))
         for target in (location, f"/run?{query}"):
             with Client(served.server.port) as client:
                 client.request(target, headers={"Last-Event-ID": seen.id or ""})
                 assert client.status == 404
         assert served.happened(name).count("begin") == 1
-
-
-def is_served_by_another(served: Generators, process: int) -> bool:
-    try:
-        return served.server.stats()["process"] != process
-    except (OSError, http.client.HTTPException):
-        return False
 
 
 @pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])

@@ -360,4 +360,4 @@ def test_readers_are_told_when_the_workers_are_replaced(runs: Runs) -> None:
 
     until(come_back)
     assert told == ['{"reason": "shutdown"}', ""]
-    until(lambda: str(runs.server.stats()["process"]) != before)
+    until(lambda: runs.server.is_served_by_another(int(before)))

@@ -23,6 +23,7 @@ from flask_sse_lite import Event
 from .servers import (
     HANDED_OFF,
     HOST,
+    ITERATED,
     KINDS,
     PATIENCE,
     Client,
@@ -472,7 +473,7 @@ def test_streams_are_delivered_in_the_way_that_is_meant(
     before = server.stats()
     way, other = ("handed_off", "iterated")[:: 1 if kind.hands_off else -1]
     with server.stream(channel):
-        until(lambda: server.stats()[way] == before[way] + 1)
+        until(lambda: server.stats()[way] > before[way])
         assert server.stats()[other] == before[other] == 0
 
 
@@ -524,32 +525,58 @@ def test_a_silent_stream_gets_heartbeats(lively: Server, lively_channel: str) ->
         assert time.monotonic() - began > HEARTBEAT / 2
 
 
-@pytest.mark.parametrize("depart", [Client.leave, Client.reset])
+departs = pytest.mark.parametrize("depart", [Client.leave, Client.reset])
+
+
+@departs
+@each(HANDED_OFF)
+def test_the_hub_notices_a_departed_client_though_it_writes_it_nothing(
+    server: Server, channel: str, kind: Kind, depart: Callable[[Client], None]
+) -> None:
+    see_them_depart(server, channel, kind, depart, 0)
+
+
+@departs
+@each(ITERATED)
 def test_a_departed_client_is_noticed_within_two_heartbeats(
     lively: Server, lively_channel: str, kind: Kind, depart: Callable[[Client], None]
 ) -> None:
-    """By the hub before the first, for it need not write to see it."""
-    heartbeats = 0 if kind.hands_off else 2
+    see_them_depart(lively, lively_channel, kind, depart, 2)
+
+
+def see_them_depart(
+    server: Server,
+    channel: str,
+    kind: Kind,
+    depart: Callable[[Client], None],
+    heartbeats: int,
+) -> None:
+    """Have many clients depart, and a witness stay.
+
+    :param heartbeats: how many signs of life it takes to notice it.
+    """
     with ExitStack() as stack:
-        witness = stack.enter_context(lively.stream(lively_channel))
-        before = lively.stats()
-        departing = [
-            stack.enter_context(lively.stream(lively_channel)) for _ in range(MANY)
-        ]
+        witness = stack.enter_context(server.stream(channel))
+        server.publish({"data": "w", "channel": channel})
+        assert texts(witness.take(1)) == ["w"]
+        before = server.stats()
+        departing = [stack.enter_context(server.stream(channel)) for _ in range(MANY)]
         # From this event on, all of them are silent for as long.
-        lively.publish({"data": "x", "channel": lively_channel})
+        server.publish({"data": "x", "channel": channel})
         for client in [witness, *departing]:
             assert texts(client.take(1)) == ["x"]
         for client in departing:
             depart(client)
         assert witness.read_exactly(3 * heartbeats) == b":\n\n" * heartbeats
-        until(lambda: lively.stats()["streams"] == 1, timeout=HEARTBEAT * 3 / 4)
+        # On a busy machine the others' last may come after the witness's.
+        patience = 2 * HEARTBEAT if heartbeats else PATIENCE
+        until(lambda: server.stats()["streams"] == 1, patience)
 
-        until(lambda: lively.stats()["descriptors"] <= before["descriptors"])
-        until(lambda: lively.stats()[kind.holds] <= before[kind.holds])
+        until(lambda: server.stats()["descriptors"] <= before["descriptors"])
+        until(lambda: server.stats()[kind.holds] <= before[kind.holds])
         # Where threads remain, they are free: these need those of the departed.
         for _ in range(MANY):
-            client = stack.enter_context(lively.stream(lively_channel))
+            client = stack.enter_context(server.stream(channel))
             assert next(client.events).type == "stream-open"
 
 
@@ -658,22 +685,25 @@ def test_past_the_limit_browsers_come_back_later_and_others_are_told_so(
 def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
     tight: Server,
 ) -> None:
-    """800 events of 64 kB are published while it sleeps, and 32 of them kept."""
-    lots, lot, padding = 100, 8, "." * 2**16
+    """400 events of 64 kB are published while it sleeps, and 32 of them kept."""
+    lots, lot, padding = 50, 8, "." * 2**16
     with (
         tight.channel() as room,
         tight.stream(room, receive_buffer=2**16) as slow,
         tight.stream(room) as one,
         tight.stream(room) as another,
     ):
-        before = tight.stats()["peak_memory"]
+        before = 0
         for first in range(0, lots * lot, lot):
+            if first == 15 * lot:
+                # By now it has all that it needs, and the rest would be 18 MB more.
+                before = tight.stats()["peak_memory"]
             expected = [f"{first + n} {padding}" for n in range(lot)]
             tight.publish(*({"data": data, "channel": room} for data in expected))
             assert texts(one.take(lot)) == expected
             assert texts(another.take(lot)) == expected
         grown = tight.stats()["peak_memory"] - before
-        assert grown < 25_000_000
+        assert grown < 9_000_000
 
         events = [slow.take(1)[0]]
         while int(events[-1].data.split()[0]) < lots * lot - 1:

@@ -224,6 +224,6 @@ def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> No
     def reload(number: int) -> None:
         before = server.stats()["process"]
         server.signal(signal.SIGHUP)
-        until(lambda: server.stats()["process"] != before)
+        until(lambda: server.is_served_by_another(before))
 
     disturb(server, reload)

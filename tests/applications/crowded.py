@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
+import sys
 from collections import Counter, defaultdict
 from contextlib import ExitStack
 from threading import Condition
@@ -44,7 +46,7 @@ def meet(response: Response) -> Response:
             _present[meeting] += 1
             condition.notify_all()
             party = int(request.args["party"])
-            assert condition.wait_for(lambda: _present[meeting] == party, 10.0)
+            assert condition.wait_for(lambda: _present[meeting] == party, 30.0)
     return response
 
 
@@ -59,6 +61,13 @@ def replace(response: Response) -> Response:
 @app.post("/echo")
 def echo() -> ResponseReturnValue:
     return request.get_data(), {"Content-Type": "application/octet-stream"}
+
+
+@app.get("/blocks")
+def blocks() -> ResponseReturnValue:
+    """How many pieces of memory Python's objects have, but for garbage."""
+    gc.collect()
+    return str(sys.getallocatedblocks())
 
 
 @app.get("/select")

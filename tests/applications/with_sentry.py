@@ -7,6 +7,7 @@ from collections import Counter
 import sentry_sdk
 from flask.typing import ResponseReturnValue
 from sentry_sdk.envelope import Envelope
+from sentry_sdk.integrations.flask import FlaskIntegration
 from sentry_sdk.transport import Transport
 
 from .channels import app
@@ -25,7 +26,14 @@ class Counting(Transport):
             reports["errors"] += item.type == "event"
 
 
-sentry_sdk.init("http://key@127.0.0.1:9/1", transport=Counting, traces_sample_rate=1.0)
+# Those for all else that is installed here would cost each start some seconds.
+sentry_sdk.init(
+    "http://key@127.0.0.1:9/1",
+    transport=Counting,
+    traces_sample_rate=1.0,
+    auto_enabling_integrations=False,
+    integrations=[FlaskIntegration()],
+)
 
 
 @app.get("/reports")
