@@ -29,7 +29,8 @@ test: $(VENV)/test.stamp
 
 soak: $(VENV)/test.stamp
 	@tests/system-packages redis-server
-	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py $(PYTEST_ARGS)
+	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
+		$(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
