@@ -7,9 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -579,6 +580,28 @@ def test_an_answer_goes_on_until_the_worker_that_makes_it_is_killed(
             assert tab.report() == other.report() == f"{report} had come."
         tab.ask("And now?")
         tab.wait_for_tokens(1)
+
+
+def test_one_worker_publishes_the_figures_until_it_is_killed(several: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(4 * WORKERS):
+            stack.enter_context(Client(several.port)).request("/events")
+        first = publisher_of_figures(several)
+        os.kill(first, signal.SIGKILL)
+        assert publisher_of_figures(several) != first
+
+
+def publisher_of_figures(server: Server) -> int:
+    """The process whose figures come again and again, and nobody else's."""
+    now = time.time()
+    with Client(server.port) as client:
+        client.request("/events")
+        figures = (event.json for event in client.events if event.type == "figures")
+        workers = (each["worker"] for each in figures if each["time"] > now)
+        for worker, own in groupby(workers):
+            if len([*islice(own, 4)]) == 4:
+                return int(worker)
+    raise AssertionError("there are none")
 
 
 def test_what_one_worker_forgets_as_it_dies_is_told(browser: Browser) -> None:
