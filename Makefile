@@ -1,5 +1,7 @@
 # make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
 # make test         the tests
+# make soak         those of what goes on for long, in full size: a quarter of an hour or
+#                   more, with figures (PYTEST_ARGS="-k million" takes some of them)
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory, side by side with the usual recipe, and what scale
@@ -13,7 +15,7 @@ PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint claim bench bench-peers clean
+.PHONY: demo test soak lint claim bench bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
@@ -26,6 +28,11 @@ test: $(VENV)/test.stamp
 	@tests/system-packages chromium nginx nodejs=node npm redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)
+
+soak: $(VENV)/test.stamp
+	@tests/system-packages redis-server
+	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
+		$(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

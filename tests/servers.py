@@ -415,6 +415,12 @@ class Server:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def workers(self) -> list[int]:
+        """The processes that it has started: of gunicorn, the workers."""
+        assert self._process is not None
+        pid = self._process.pid
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
     def wait(self, timeout: float = PATIENCE) -> None:
         """Wait until that process has ended, which it is to do by itself."""
         assert self._process is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -152,6 +153,22 @@ def test_channels_are_those_of_the_store(server: Server) -> None:
     assert {"channel": closed, "events": 2, "is_closed": True} in found
     assert 0 <= ages[channel] < 2 * PATIENCE
     assert ages[channel] >= ages[closed]
+
+
+def test_commands_go_on_whichever_workers_are_killed(server: Server) -> None:
+    with server.channel() as channel:
+        (since,) = server.publish({"data": "before", "channel": channel})
+        workers = server.workers()
+        with server.flask("sse", "tail", channel, "--since", since) as tail:
+            for number, worker in enumerate(workers):
+                os.kill(worker, signal.SIGKILL)
+                with server.flask("sse", "publish", channel, f"{number}") as process:
+                    id = succeed(process).removesuffix("\n")
+                assert read(tail, 1) == [f"{id}\t{channel}\tmessage\t{number}"]
+        with server.flask("sse", "channels", "--json") as process:
+            found = [json.loads(line) for line in succeed(process).splitlines()]
+    (events,) = [s["events"] for s in found if s["channel"] == channel]
+    assert events == 1 + len(workers)
 
 
 # In one process

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import groupby, islice, takewhile
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from .redis_servers import redis_server
 from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
 from .test_browser import blank_page, chromium
 
@@ -22,6 +27,8 @@ CUT = 10
 #: Seconds from one token of an answer to the next: it does not end in a test that has
 #: no end in it.
 PACE = 0.2
+
+WORKERS = 4
 
 #: Pixels: the width of a small telephone.
 NARROW = 360
@@ -143,6 +150,10 @@ class Tab:
         )
         return scrolls
 
+    def said(self) -> list[str]:
+        """All messages of the chat."""
+        return self.page.locator("#chat-log li .text").all_inner_texts()
+
 
 OpenTab = Callable[..., Tab]
 
@@ -158,13 +169,13 @@ def tab_at(browser: Browser, url: str, width: int = 1280) -> Iterator[Tab]:
 
 
 def said(server: Server, ticket: str) -> list[Token]:
-    """What the server retains of an answer that is over."""
+    """What the server retains of an answer that is over, or lost."""
     address = server.request("GET", f"/answers/{ticket}").headers["Location"]
     with Client(server.port) as client:
         client.request(address)
         return [
             Token(event.json["text"], event.id or "")
-            for event in client.events
+            for event in takewhile(lambda e: e.type != "stream-error", client.events)
             if event.type == "token"
         ]
 
@@ -504,5 +515,132 @@ def worker_of(server: Server) -> int:
     with Client(server.port) as client:
         client.request("/events")
         event = next(event for event in client.events if event.type == "figures")
+        pid: int = event.json["worker"]
+        return pid
+
+
+# Several workers
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def several(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The showcase on several workers."""
+    with ExitStack() as stack:
+        if request.param == "redis":
+            url = stack.enter_context(redis_server()).url
+        else:
+            url = f"sqlite:///{tmp_path_factory.mktemp('store')}/events.db"
+        yield stack.enter_context(
+            serve_showcase(
+                "gunicorn gevent",
+                pace=0.5,
+                options=f"--workers {WORKERS}",
+                SSE_URL=url,
+                SECRET_KEY="a secret",
+                SSE_RETRY=200,
+            )
+        )
+
+
+def test_a_chat_goes_on_whichever_workers_are_killed(
+    browser: Browser, several: Server
+) -> None:
+    with tab_at(browser, several.url) as ada, tab_at(browser, several.url) as bob:
+        expected = []
+        until(lambda: len(several.workers()) == WORKERS)
+        for number, worker in enumerate(several.workers()):
+            os.kill(worker, signal.SIGKILL)
+            for tab, name in ((ada, "Ada"), (bob, "Bob")):
+                tab.say(f"{name} says {number}", name)
+                expected.append(f"{name} says {number}")
+        for tab in (ada, bob):
+            tab.message(expected[-1])
+            assert tab.said() == expected
+            tab.wait_for_state("open")
+            assert not tab.page.locator("#replayed.gap").count()
+
+
+def test_an_answer_goes_on_until_the_worker_that_makes_it_is_killed(
+    browser: Browser, several: Server
+) -> None:
+    with tab_at(browser, several.url) as tab:
+        ticket = tab.ask("What is a river?")
+        tab.wait_for_tokens(2)
+        maker = maker_of(several, ticket)
+        url = f"{several.url}/?answer={ticket}"
+        with tab_at(browser, url) as other:
+            until(lambda: len(several.workers()) == WORKERS)
+            for worker in {*several.workers()} - {maker}:
+                os.kill(worker, signal.SIGKILL)
+                for each in (tab, other):
+                    each.wait_for_tokens(len(each.tokens()) + 2)
+            os.kill(maker, signal.SIGKILL)
+            for each in (tab, other):
+                each.wait_for_answer("stopped")
+            assert tab.tokens() == other.tokens() == said(several, ticket)
+            here = len(tab.tokens())
+            report = f"The worker that made it died in the middle of it. {here} tokens"
+            assert tab.report() == other.report() == f"{report} had come."
+        tab.ask("And now?")
+        tab.wait_for_tokens(1)
+
+
+def test_one_worker_publishes_the_figures_until_it_is_killed(several: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(4 * WORKERS):
+            stack.enter_context(Client(several.port)).request("/events")
+        first = publisher_of_figures(several)
+        os.kill(first, signal.SIGKILL)
+        assert publisher_of_figures(several) != first
+
+
+def publisher_of_figures(server: Server) -> int:
+    """The process whose figures come again and again, and nobody else's."""
+    now = time.time()
+    with Client(server.port) as client:
+        client.request("/events")
+        figures = (event.json for event in client.events if event.type == "figures")
+        workers = (each["worker"] for each in figures if each["time"] > now)
+        for worker, own in groupby(workers):
+            if len([*islice(own, 4)]) == 4:
+                return int(worker)
+    raise AssertionError("there are none")
+
+
+def test_what_one_worker_forgets_as_it_dies_is_told(browser: Browser) -> None:
+    with (
+        serve_showcase("gunicorn gevent", SSE_RETRY=200) as server,
+        tab_at(browser, server.url) as tab,
+    ):
+        tab.say("before", "Ada")
+        tab.message("before")
+        os.kill(worker_of(server), signal.SIGKILL)
+        tab.page.locator("#replayed.gap").wait_for()
+        tab.say("after", "Ada")
+        tab.message("after")
+        assert tab.said() == ["before", "after"]
+
+
+def test_several_workers_are_told_that_they_need_one_key() -> None:
+    asked = {"FLASK_SSE_URL": "sqlite:////nowhere/events.db"}
+    result = subprocess.run(
+        [sys.executable, "-c", "import showcase"],
+        cwd=ROOT / "examples",
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "FLASK_SECRET_KEY" in result.stderr
+
+
+def maker_of(server: Server, ticket: str) -> int:
+    """The process that makes an answer."""
+    address = server.request("GET", f"/answers/{ticket}").headers["Location"]
+    with Client(server.port) as client:
+        client.request(address)
+        event = next(event for event in client.events if event.type == "question")
         pid: int = event.json["worker"]
         return pid

@@ -646,35 +646,6 @@ broker.close()
 """
 
 
-def test_eight_processes_publish_in_one_order(store: SqliteStore) -> None:
-    count, each = 8, 500
-    url = f"sqlite:///{store.file}?history={count * each}"
-    brokers = [connect_to(url) for _ in range(2)]
-    readers = [Reader(broker, "a", "b") for broker in brokers]
-    publishers = [
-        subprocess.Popen(
-            [sys.executable, "-c", PUBLISHER, url, str(number), str(each)], cwd=ROOT
-        )
-        for number in range(count)
-    ]
-    try:
-        for reader in readers:
-            reader.until(lambda reader=reader: len(reader.events) == count * each)  # type: ignore[misc]
-    finally:
-        for publisher in publishers:
-            publisher.wait(PATIENCE)
-        for broker in brokers:
-            broker.close()
-    assert [publisher.returncode for publisher in publishers] == [0] * count
-    one, other = readers
-    assert one.events == other.events
-    assert sequences(e.id for e in one.events) == list(range(1, count * each + 1))
-    for number in range(count):
-        own = [text for text in one.data if text.startswith(f"{number} ")]
-        assert own == [f"{number} {n}" for n in range(each)]
-    assert rows(store, "PRAGMA integrity_check") == [("ok",)]
-
-
 def test_publishers_that_are_killed_leave_a_file_that_is_whole(
     store: SqliteStore,
 ) -> None:

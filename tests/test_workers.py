@@ -6,17 +6,23 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import h11
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
+from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, until
+from .test_soak import IS_LONG
 
 WORKERS = 4
 
@@ -81,12 +87,19 @@ class Faithful:
         self._channel = channel
         self._since = ""
         self._is_stopping = False
+        self._stream: Client | None = None
         self.has_begun = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._is_stopping = True
+
+    def cut(self) -> None:
+        """Have it lose its connection, wherever in the stream it is."""
+        if stream := self._stream:
+            with suppress(OSError):  # It has none just now.
+                stream.socket.shutdown(socket.SHUT_RDWR)
 
     def join(self) -> None:
         self._thread.join(2 * PATIENCE)
@@ -106,6 +119,7 @@ class Faithful:
             time.sleep(COMES_BACK)
 
     def _follow(self, stream: Client) -> None:
+        self._stream = stream
         for event in stream.events:
             self._since = event.id or self._since
             self.has_begun.set()
@@ -121,19 +135,19 @@ class Faithful:
 def publish_while(server: Server, channel: str, is_on: Callable[[], bool]) -> list[str]:
     """Publish one event after the other.
 
-    :returns: those that are known to have been published: of one whose worker was
-        killed meanwhile, nobody knows.
+    :returns: those that are known to have been published.
     """
-    known = []
-    number = 0
-    while is_on():
-        number += 1
-        try:
-            server.publish({"data": str(number), "channel": channel})
-            known.append(str(number))
-        except (OSError, http.client.HTTPException):
-            pass
-    return known
+    numbers = takewhile(lambda _: is_on(), count(1))
+    return [str(n) for n in numbers if is_published(server, channel, str(n))]
+
+
+def is_published(server: Server, channel: str, text: str) -> bool:
+    """Publish, and see whether that is known: where the worker was killed meanwhile,
+    nobody knows."""
+    try:
+        return bool(server.publish({"data": text, "channel": channel}))
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def disturb(server: Server, act: Callable[[int], None]) -> None:
@@ -156,14 +170,7 @@ def disturb(server: Server, act: Callable[[int], None]) -> None:
             until(lambda before=before: len(clients[0].data) > before + 10)  # type: ignore[misc]
         is_on = False
         publisher.join(PATIENCE)
-
-        def end() -> bool:
-            try:
-                return bool(server.publish({"data": "the end", "channel": "room"}))
-            except (OSError, http.client.HTTPException):
-                return False
-
-        until(end)
+        until(lambda: is_published(server, "room", "the end"))
         for client in clients:
             client.join()
     finally:
@@ -227,3 +234,100 @@ def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> No
         until(lambda: server.is_served_by_another(before))
 
     disturb(server, reload)
+
+
+# By property
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite", "redis"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, bool]]:
+    """As many workers as a broker allows, and whether they have a store in common."""
+    with ExitStack() as stack:
+        if request.param == "redis":
+            url = stack.enter_context(redis_server()).url
+        elif request.param == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('store')}/events.db"
+        else:
+            url = "memory://"
+        is_shared = request.param != "memory"
+        options = f"--workers {WORKERS if is_shared else 1} --graceful-timeout 5"
+        running = serve("gunicorn gevent", options=options, SSE_URL=url)
+        yield stack.enter_context(running), is_shared
+
+
+CLIENTS = 3
+
+#: Seconds within which there are workers again that answer. A master that replaces them
+#: ends the old ones before the new have started, all at once.
+SLOWEST_START = 4 * PATIENCE
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(1, 9)),
+        st.tuples(st.just("cut"), st.integers(0, CLIENTS - 1)),
+        st.tuples(st.just("kill"), st.integers(0, WORKERS - 1)),
+        st.tuples(st.sampled_from(["cut all", "replace"]), st.just(0)),
+    ),
+    max_size=20,
+)
+
+_rooms = count()
+
+
+@settings(
+    max_examples=100 if IS_LONG else 5,
+    deadline=None,
+    # What takes seconds, and hangs on who is faster, cannot be made smaller.
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(steps=STEPS)
+def test_who_comes_back_sees_everything_once_and_in_order_or_is_told(
+    service: tuple[Server, bool], steps: list[tuple[str, int]]
+) -> None:
+    server, is_shared = service
+    room = f"property.{next(_rooms)}"
+    known: list[str] = []
+    numbers = count()
+    clients = [Faithful(server, room) for _ in range(CLIENTS)]
+
+    def take(step: str, number: int) -> None:
+        if step == "publish":
+            texts = [str(next(numbers)) for _ in range(number)]
+            known.extend(text for text in texts if is_published(server, room, text))
+        elif step == "kill" and (running := server.workers()):
+            with suppress(ProcessLookupError):  # It was just replaced.
+                os.kill(running[number % len(running)], signal.SIGKILL)
+        elif step == "replace":
+            before = {*server.workers()}
+            server.signal(signal.SIGHUP)
+            until(lambda: before.isdisjoint(server.workers()), SLOWEST_START)
+        elif step == "cut":
+            clients[number].cut()
+        elif step == "cut all":
+            for client in clients:
+                client.cut()
+
+    try:
+        for client in clients:
+            assert client.has_begun.wait(SLOWEST_START)
+        for step in steps:
+            take(*step)
+        until(lambda: is_published(server, room, "the end"), SLOWEST_START)
+        for client in clients:
+            client.join()
+    finally:
+        for client in clients:
+            client.stop()
+    has_lost = not is_shared and {"kill", "replace"} & {step for step, _ in steps}
+    for client in clients:
+        assert len({*client.data}) == len(client.data)
+        seen = [text for text in client.data if text in known]
+        if has_lost and client.gaps:
+            assert seen == [text for text in known if text in seen]
+        else:
+            assert client.gaps == []
+            assert seen == known
+            assert client.data == clients[0].data or has_lost

@@ -6,6 +6,11 @@ From the folder ``examples``, with either of::
     gunicorn -k gevent -w 1 -b 127.0.0.1:8000 showcase:app
     python -m flask --app showcase run
 
+or with several workers, which the page does not notice, even if one dies::
+
+    export FLASK_SSE_URL=sqlite:///events.db FLASK_SECRET_KEY=...
+    gunicorn -k gevent -w 4 -b 127.0.0.1:8000 showcase:app
+
 The figures and the chat come over one ``EventSource``, from the view :func:`events`
 below; each answer over one of its own, from :func:`answer`. The page needs nothing but
 ``psutil`` beside Flask.
@@ -37,12 +42,14 @@ def create_app() -> Flask:
         # What somebody who joins the chat can still read: up to an hour of it.
         SSE_HISTORY_AGE=3600,
         ANSWER_PACE=0.06,  # seconds from one token to the next
-        # It signs the tickets for answers: those of another life of ours are void.
-        # Several workers need one in common, from FLASK_SECRET_KEY.
-        SECRET_KEY=secrets.token_hex(),
         MAX_CONTENT_LENGTH=16 * 1024,
     )
     app.config.from_prefixed_env()  # FLASK_SSE_URL=... sets SSE_URL, and so on
+    if app.secret_key is None:
+        # It signs the tickets for answers: those of another life of ours are void.
+        if not app.config.get("SSE_URL", "memory:").startswith("memory:"):
+            raise RuntimeError("All workers need one key in common: FLASK_SECRET_KEY")
+        app.secret_key = secrets.token_hex()
     sse.init_app(app)
 
     @app.get("/")

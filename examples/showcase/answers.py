@@ -11,6 +11,7 @@ begins there, and gets the whole.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def begin(question: str) -> str:
     :returns: the ticket for its answer.
     """
     answer = Answer(secrets.token_urlsafe(16), sse.position())
-    asked = {"text": question, "time": time.time()}
+    asked = {"text": question, "time": time.time(), "worker": os.getpid()}
     sse.publish(asked, type="question", channel=answer.told)
     # The response would stream the answer to who asked. The page comes for it by
     # itself, as its second tab does.

@@ -4,20 +4,21 @@
 somebody subscribes and not at import, because a thread that is started at import
 does not survive a fork (``gunicorn --preload``), and runs where nobody listens.
 
-Each of several workers publishes figures of its own. They name their worker, and the
-page draws one worker's at a time.
+Of several workers one does, and the others keep silent as long as they hear it. Whose
+figures are the newest goes on; all see the same order, so all agree on who that is.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import time
 from threading import Thread
 
 import psutil
 from flask import Flask
 
-from flask_sse_lite import sse
+from flask_sse_lite import Event, sse
 
 PERIOD = 1.0  # seconds
 
@@ -32,17 +33,34 @@ def start(app: Flask) -> None:
 
 
 def _run(app: Flask) -> None:
-    sampler = Sampler()
-    due = time.monotonic()
     while True:
-        now = time.monotonic()
-        due = max(due + PERIOD, now)  # after a suspension: on from now, no burst
-        time.sleep(due - now)
         try:
             with app.app_context():
-                sse.publish(sampler.sample(), type="figures", channel="figures")
+                _publish_in_silence(Sampler())
         except Exception:  # the broker may be away: the next second tries again
             app.logger.exception("The figures of this second were not published.")
+            time.sleep(PERIOD)
+
+
+def _publish_in_silence(sampler: Sampler) -> None:
+    """Publish whenever nobody has for a while, which is longer for all but the one that
+    did so last."""
+    since: str | None = sse.position()
+    is_ours = True
+    while True:
+        silence = PERIOD if is_ours else PERIOD * random.uniform(2, 3)
+        for event in sse.messages("figures", since=since, timeout=silence):
+            since = event.id
+            if is_ours is not (event.type == "figures" and _is_ours(event)):
+                is_ours = not is_ours
+                break
+        else:
+            is_ours = False  # until it is heard
+            sse.publish(sampler.sample(), type="figures", channel="figures")
+
+
+def _is_ours(event: Event) -> bool:
+    return bool(event.json["worker"] == os.getpid())
 
 
 class Sampler:

@@ -71,8 +71,10 @@ SLACK = 2.0
 PUBLISHES_PER_CHECKPOINT = 256
 
 #: Pages of 4 kB in the write-ahead log from which on others have to wait for a moment,
-#: so that it can be begun anew.
+#: so that it can be begun anew; and milliseconds that are waited for such a moment.
+#: (Where many write as fast as they can, one is always just about to.)
 LARGE_WAL = 2_000
+WAL_PATIENCE = 100
 
 T = TypeVar("T")
 
@@ -681,7 +683,18 @@ def _checkpoint(connection: sqlite3.Connection) -> None:
         return int(pages)
 
     if wait_natively(lambda: checkpoint("PASSIVE")) > LARGE_WAL:
-        wait_natively(lambda: checkpoint("TRUNCATE"))
+        with _patience(connection, WAL_PATIENCE):
+            wait_natively(lambda: checkpoint("TRUNCATE"))
+
+
+@contextmanager
+def _patience(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
+    """Have SQLite itself wait for others."""
+    connection.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0").close()
 
 
 @contextmanager

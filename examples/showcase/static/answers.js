@@ -8,6 +8,13 @@ import { Stream } from "./stream.js";
 const CUT = 4; // seconds
 const TYPES = ["question", "token", "generator"];
 
+// What became of an answer that has no end, by the reason that stream-error gives.
+const LOST = {
+  shutdown: "The server was stopped",
+  lost: "The worker that made it died",
+  error: "The generator failed",
+};
+
 const byId = (id) => document.getElementById(id);
 
 export function showAnswers(skew) {
@@ -111,8 +118,8 @@ function explain(stream) {
       report(sentence(data, here), data.end);
     } else if (type === "stream-gap") {
       stream.finish("gone");
-    } else if (type === "stream-error" && data.reason === "shutdown") {
-      report(`The server was stopped in the middle of it. ${soFar()}`, "closed");
+    } else if (type === "stream-error") {
+      report(`${LOST[data.reason]} in the middle of it. ${soFar()}`, "closed");
       stream.finish("ended");
     }
   });

@@ -5,7 +5,6 @@ import { bytes } from "./units.js";
 
 const FRAME = 66; // ms; a minute is some 300 pixels wide, more frames show nothing new
 const CALM_FRAME = 1000; // ms, for who prefers reduced motion
-const SILENT = 3000; // ms after which another worker's figures are taken
 const GIB = 2 ** 30;
 
 const percent = (value) => `${Math.round(value)} %`;
@@ -25,13 +24,12 @@ export function showFigures(stream) {
     label: (value) => rate(Math.abs(value)),
     filled: 2,
   });
-  const isDrawn = oneWorker();
 
   const redraw = animate([cpu, memory, network]);
   markCuts(stream, [cpu, memory, network], redraw);
 
   stream.addEventListener("event", ({ detail: { type, data, time, kind } }) => {
-    if (type !== "figures" || !isDrawn(data.worker, time)) return;
+    if (type !== "figures") return;
     const mean = data.cpu.reduce((sum, core) => sum + core, 0) / data.cpu.length;
     const { used, total } = data.memory;
     const { received, sent } = data.network;
@@ -50,18 +48,6 @@ export function showFigures(stream) {
     byId("sent-now").textContent = rate(sent);
     redraw();
   });
-}
-
-// Each worker of the server publishes figures of its own; one is enough for a plot.
-function oneWorker() {
-  let drawn = null;
-  let heard = 0;
-  return (worker, time) => {
-    if (worker !== drawn && time - heard < SILENT) return false;
-    drawn = worker;
-    heard = time;
-    return true;
-  };
 }
 
 // Received is drawn upwards and sent downwards, to a round number: 1, 2 or 5 times a
