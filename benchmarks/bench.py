@@ -1,7 +1,7 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
 How a server is measured lives in measuring.py, what scale costs in scale.py, what the
-figures mean in report.py.
+shared brokers promise in brokers.py, what the figures mean in report.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import brokers
+import scale
 from contenders import CONTENDERS
 from driver import attempt, parser, prepare
 from measuring import measure, measure_lone_publish
 from report import Finding, Result, findings_table, report
-from scale import PARTS
 
 LONE_PUBLISH = "lone-publish"
+PARTS = {**scale.PARTS, **brokers.PARTS}
 NAMES = (*CONTENDERS, LONE_PUBLISH, *PARTS)
 SUBSCRIBERS = 5000  # what is asked is asked of that
 
@@ -48,7 +50,7 @@ class Outcome:
         if self.publish_us is not None:
             parts.append(f"publish() without a subscriber: {self.publish_us:.1f} µs")
         if self.findings:
-            parts.append(findings_table(self.findings))
+            parts.append(findings_table("What is asked", self.findings))
             if self.subscribers != SUBSCRIBERS:
                 parts.append(f"What is asked is asked of --subscribers {SUBSCRIBERS}.")
         parts += [f"FAILED: {name}: {why}" for name, why in self.failures.items()]
@@ -58,7 +60,7 @@ class Outcome:
         measured = {
             "results": [result.as_json() for result in self.results],
             "publish_us": self.publish_us,
-            "scale": [asdict(finding) for finding in self.findings],
+            "asked": [asdict(finding) for finding in self.findings],
             "failures": self.failures,
         }
         return json.dumps(measured, indent=2, ensure_ascii=False)
