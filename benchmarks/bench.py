@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,8 +36,10 @@ class Outcome:
     publish_us: float | None = None
     findings: list[Finding] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
 
     def measure(self, name: str) -> None:
+        self.loads.append(os.getloadavg()[0])
         if name == LONE_PUBLISH:
             self.publish_us = measure_lone_publish()
         elif part := PARTS.get(name):
@@ -53,6 +56,11 @@ class Outcome:
             parts.append(findings_table("What is asked", self.findings))
             if self.subscribers != SUBSCRIBERS:
                 parts.append(f"What is asked is asked of --subscribers {SUBSCRIBERS}.")
+        if self.loads:
+            loads = ", ".join(f"{load:.1f}" for load in self.loads)
+            parts.append(
+                f"Load average before each, of {os.cpu_count()} cores: {loads}"
+            )
         parts += [f"FAILED: {name}: {why}" for name, why in self.failures.items()]
         return "\n\n".join(parts)
 
@@ -61,6 +69,7 @@ class Outcome:
             "results": [result.as_json() for result in self.results],
             "publish_us": self.publish_us,
             "asked": [asdict(finding) for finding in self.findings],
+            "loads": self.loads,
             "failures": self.failures,
         }
         return json.dumps(measured, indent=2, ensure_ascii=False)

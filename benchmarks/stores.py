@@ -19,7 +19,7 @@ from typing import Any
 from processes import BenchmarkError, free_port, process
 
 MEMORY = "memory://"
-END = "the-end-of-what-is-counted"
+MARK = "the-end-of-what-is-counted"
 START_SECONDS = 10  # for Redis to answer
 
 
@@ -49,15 +49,19 @@ class Redis:
         """Count the commands that others send, by name; those of scripts are none."""
         counts: Counter[str] = Counter()
         with self.client.monitor() as monitor:
+            self._read_to_mark(monitor)  # our own connection begins with some, too
             yield counts
-            self.client.echo(END)
-            while True:
-                command = monitor.next_command()
-                if command["client_type"] == "lua":
-                    continue
-                if command["command"] == f"ECHO {END}":
-                    return
-                counts[command["command"].split()[0]] += 1
+            counts.update(self._read_to_mark(monitor))
+
+    def _read_to_mark(self, monitor: Any) -> list[str]:
+        self.client.echo(MARK)
+        names: list[str] = []
+        while True:
+            command = monitor.next_command()
+            if command["command"] == f"ECHO {MARK}":
+                return names
+            if command["client_type"] != "lua":
+                names.append(command["command"].split()[0])
 
     def connections(self) -> list[dict[str, str]]:
         """Return all but the one that asks."""

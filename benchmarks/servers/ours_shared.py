@@ -146,4 +146,4 @@ if "FLASK_VISITS_FILE" in os.environ:
     def _counting_connect(*args: Any, **options: Any) -> sqlite3.Connection:
         return _connect(*args, factory=CountingConnection, **options)
 
-    sqlite3.connect = _counting_connect
+    sqlite3.connect = _counting_connect  # type: ignore[assignment]
