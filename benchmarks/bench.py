@@ -1,24 +1,27 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
 How a server is measured lives in measuring.py, what scale costs in scale.py, what the
-figures mean in report.py.
+shared brokers promise in brokers.py, what the figures mean in report.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import brokers
+import scale
 from contenders import CONTENDERS
 from driver import attempt, parser, prepare
 from measuring import measure, measure_lone_publish
 from report import Finding, Result, findings_table, report
-from scale import PARTS
 
 LONE_PUBLISH = "lone-publish"
+PARTS = {**scale.PARTS, **brokers.PARTS}
 NAMES = (*CONTENDERS, LONE_PUBLISH, *PARTS)
 SUBSCRIBERS = 5000  # what is asked is asked of that
 
@@ -33,8 +36,10 @@ class Outcome:
     publish_us: float | None = None
     findings: list[Finding] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
 
     def measure(self, name: str) -> None:
+        self.loads.append(os.getloadavg()[0])
         if name == LONE_PUBLISH:
             self.publish_us = measure_lone_publish()
         elif part := PARTS.get(name):
@@ -48,9 +53,14 @@ class Outcome:
         if self.publish_us is not None:
             parts.append(f"publish() without a subscriber: {self.publish_us:.1f} µs")
         if self.findings:
-            parts.append(findings_table(self.findings))
+            parts.append(findings_table("What is asked", self.findings))
             if self.subscribers != SUBSCRIBERS:
                 parts.append(f"What is asked is asked of --subscribers {SUBSCRIBERS}.")
+        if self.loads:
+            loads = ", ".join(f"{load:.1f}" for load in self.loads)
+            parts.append(
+                f"Load average before each, of {os.cpu_count()} cores: {loads}"
+            )
         parts += [f"FAILED: {name}: {why}" for name, why in self.failures.items()]
         return "\n\n".join(parts)
 
@@ -58,7 +68,8 @@ class Outcome:
         measured = {
             "results": [result.as_json() for result in self.results],
             "publish_us": self.publish_us,
-            "scale": [asdict(finding) for finding in self.findings],
+            "asked": [asdict(finding) for finding in self.findings],
+            "loads": self.loads,
             "failures": self.failures,
         }
         return json.dumps(measured, indent=2, ensure_ascii=False)

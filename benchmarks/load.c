@@ -15,6 +15,9 @@
  *                           the server chooses: at /scatter of servers/ours_at_scale.py
  *     beside EVENTS PATH    publish EVENTS events without a pause, and ask for PATH
  *                           again and again meanwhile
+ *     resume EVENTS         leave, and have all subscribers come back at once, each with
+ *                           its Last-Event-ID, for EVENTS events that were published
+ *                           meanwhile: for each the same, numbered as the next round's
  *     visit COUNT PATH      connect, ask for PATH, read its first block, leave: so many
  *                           times, one after the other
  *
@@ -34,6 +37,7 @@
 #include "stream.h"
 
 #define CONNECTING 100     /* not answered yet: less than any server's backlog */
+#define COMING_BACK 1500   /* the same, for those who come back: gunicorn's is 2048 */
 #define STALL_MS 15000     /* no progress for so long: what is missing is lost */
 #define SETTLE_MS 50       /* for events that come twice: after the last expected one */
 #define SEND_TIMEOUT_S 5   /* for connect and send; on loopback both are immediate */
@@ -106,13 +110,15 @@ static void ask_for_stream(struct subscriber *s, const char *path) {
     char request[REQUEST];
     const char *hole = strstr(path, "{}");
     int head = hole ? (int)(hole - path) : (int)strlen(path);
+    bool knows = s->stream.id[0];
     char number[24] = "";
     if (hole)
         sprintf(number, "%lu", s->number);
     snprintf(request, sizeof request,
              "GET %.*s%s%s HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-             "Accept: text/event-stream\r\n\r\n",
-             head, path, number, hole ? hole + 2 : "");
+             "Accept: text/event-stream\r\n%s%s%s\r\n",
+             head, path, number, hole ? hole + 2 : "", knows ? "Last-Event-ID: " : "",
+             s->stream.id, knows ? "\r\n" : "");
     s->fd = connect_and_send(request, s);
 }
 
@@ -122,6 +128,13 @@ static void subscribe(void) {
     s->number = subscribed;
     subscribers[subscribed++] = s;
     ask_for_stream(s, stream_path);
+}
+
+static void leave(struct subscriber *s) {
+    struct stream fresh = {0};
+    close(s->fd);
+    memcpy(fresh.id, s->stream.id, ID_BYTES);
+    s->stream = fresh;
 }
 
 static int write_event(char *request, uint64_t seq, bool last) {
@@ -326,6 +339,15 @@ static void print_tally(uint64_t expected, double seconds, double cpu) {
     print_latency("", &tally.latency);
 }
 
+static void report_round(uint64_t expected, uint64_t start, double cpu) {
+    double seconds = (double)(progress_ns - start) / 1e9;
+    cpu = cpu_seconds() - cpu;
+    settle();
+    printf("{");
+    print_tally(expected, seconds, cpu);
+    printf("}\n");
+}
+
 /* Publishes batch by batch. `each` is how many subscribers get an event. */
 static void run(uint64_t events, uint64_t batch, uint64_t each,
                 void (*publish_batch)(uint64_t first, uint64_t count)) {
@@ -336,12 +358,7 @@ static void run(uint64_t events, uint64_t batch, uint64_t each,
         if (!wait_for((done + batch) * each))
             break;
     }
-    double seconds = (double)(progress_ns - start) / 1e9;
-    cpu = cpu_seconds() - cpu;
-    settle();
-    printf("{");
-    print_tally(events * each, seconds, cpu);
-    printf("}\n");
+    report_round(events * each, start, cpu);
 }
 
 static void run_round(uint64_t events, uint64_t batch) {
@@ -409,6 +426,25 @@ static void run_beside(uint64_t events, const char *path) {
     printf("}\n");
 }
 
+static void run_resumption(uint64_t events) {
+    size_t back = 0;
+    if (!events || events > ROUND_EVENTS)
+        fail("resume", "1 to 64 events");
+    for (size_t i = 0; i < subscribed; i++)
+        leave(subscribers[i]);
+    opened = 0;
+    begin_round(events, count_delivery);
+    double cpu = cpu_seconds();
+    uint64_t start = progress_ns = now_ns();
+    while (tally.delivered < events * subscribed) {
+        while (back < subscribed && back - opened < COMING_BACK)
+            ask_for_stream(subscribers[back++], stream_path);
+        if (!progress())
+            break;
+    }
+    report_round(events * subscribed, start, cpu);
+}
+
 static void visit(const char *path) {
     struct subscriber visitor = {0};
     size_t opened_before = opened;
@@ -442,6 +478,8 @@ static void obey(const char *command) {
         run_scatter(count, batch);
     else if (sscanf(command, "beside %lu %127s", &count, path) == 2)
         run_beside(count, path);
+    else if (sscanf(command, "resume %lu", &count) == 1)
+        run_resumption(count);
     else if (sscanf(command, "visit %lu %127s", &count, path) == 2)
         run_visits(count, path);
     else

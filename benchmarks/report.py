@@ -110,13 +110,29 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked of a figure."""
+class AtMost:
+    """What is asked of a figure that is to be small."""
 
-    at_most: float
+    limit: float
 
     def __str__(self) -> str:
-        return f"≤ {self.at_most:g}"
+        return f"≤ {self.limit:g}"
+
+    def is_met_by(self, measured: float) -> bool:
+        return measured <= self.limit
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """What is asked of a figure that is to be large."""
+
+    limit: float
+
+    def __str__(self) -> str:
+        return f"≥ {self.limit:,g}"
+
+    def is_met_by(self, measured: float) -> bool:
+        return measured >= self.limit
 
 
 @dataclass(frozen=True)
@@ -126,14 +142,14 @@ class Finding:
     what: str
     server: str
     measured: float
-    asked: Asked | None
+    asked: AtMost | AtLeast | None
     figures: str
 
     @property
     def verdict(self) -> str:
         if self.asked is None:
             return NONE
-        return "yes" if self.measured <= self.asked.at_most else "NO"
+        return "yes" if self.asked.is_met_by(self.measured) else "NO"
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -201,20 +217,20 @@ def subscribers_table(results: Sequence[Result]) -> str:
     return table("Subscribers, and the deliveries checked", header, rows)
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
+def findings_table(title: str, findings: Sequence[Finding]) -> str:
     rows = [
         [
             one.what,
             one.server,
             str(one.asked or NONE),
-            f"{one.measured:.2f}",
+            f"{one.measured:,.2f}",
             one.verdict,
             one.figures,
         ]
         for one in findings
     ]
     header = ["what", "server", "asked", "measured", "met", "in figures"]
-    return table("What scale costs", header, rows)
+    return table(title, header, rows)
 
 
 def report(results: Sequence[Result]) -> str:

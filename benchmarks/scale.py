@@ -12,7 +12,7 @@ from statistics import median
 from contenders import BASELINE, CONTENDERS, STREAM, at_scale
 from measuring import cpu_of, exact, run_round, running
 from processes import BenchmarkError, Load, raise_descriptor_limit
-from report import Asked, Finding, Round
+from report import AtMost, Finding, Round
 from server import Server
 
 CROWD_EVENTS = 20  # in a round of either crowd
@@ -47,7 +47,7 @@ def crowd(subscribers: int, rounds: int) -> Iterator[Finding]:
             f"CPU of a delivery among {many:,} to among {few:,}",
             contender.name,
             among_many / among_few,
-            None if contender.name == BASELINE else Asked(1.2),
+            None if contender.name == BASELINE else AtMost(1.2),
             f"{among_many:.2f} µs to {among_few:.2f} µs",
         )
 
@@ -71,7 +71,7 @@ def channels(subscribers: int, rounds: int) -> Iterator[Finding]:
             f"µs of CPU of a publish to one of {count:,} channels",
             contender.name,
             median(one.delivery_cpu_us for one in done),
-            Asked(30),
+            AtMost(30),
             f"{SCATTERED_AT_ONCE:,} in a request, "
             f"p50 {median(one.p50_ms for one in done):.1f} ms, "
             f"p99 {median(one.p99_ms for one in done):.1f} ms",
@@ -94,7 +94,7 @@ def subscription(subscribers: int, rounds: int) -> Iterator[Finding]:
             "CPU of a subscription to that of a plain request",
             contender.name,
             stream / plain,
-            Asked(1.1),
+            AtMost(1.1),
             f"{stream:.0f} µs to {plain:.0f} µs",
         )
 
@@ -123,7 +123,7 @@ def bystander(subscribers: int, rounds: int) -> Iterator[Finding]:
         f"ms, p99 of a request during fan-out to {subscribers:,}",
         GEVENT.name,
         middle("request_p99_ms"),
-        Asked(25),
+        AtMost(25),
         f"p50 {middle('request_p50_ms'):.1f} ms, max {middle('request_max_ms'):.1f} "
         f"ms, {sum(a['requests'] for a in answers):,} requests, "
         f"server busy {middle('busy'):.0%}",
@@ -144,7 +144,7 @@ def busy_thread(subscribers: int, rounds: int) -> Iterator[Finding]:
         f"ms of a fan-out to {count:,} beside a busy thread",
         GTHREAD.name,
         median(beside),
-        Asked(60),
+        AtMost(60),
         f"from {min(beside):.0f} ms to {max(beside):.0f} ms; without the thread "
         f"{median(alone):.0f} ms",
     )

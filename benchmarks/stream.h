@@ -14,6 +14,7 @@
 #include <strings.h>
 
 #define DATA_BYTES 64 /* of every measured event: "<seq> <publish time in ns> xxx…" */
+#define ID_BYTES 64   /* with the end of the text; a longer id is kept as none */
 #define LINE_BYTES 96 /* "data: " and the data fit; what is longer is cut: not ours */
 
 enum part { IN_HEAD, IN_PLAIN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, BROKEN };
@@ -27,6 +28,7 @@ struct stream {
     uint8_t held;     /* bytes in `line` */
     size_t chunk;     /* size read so far, then bytes left */
     uint64_t seq, stamp;
+    char id[ID_BYTES]; /* the last one, for Last-Event-ID */
     char line[LINE_BYTES];
 };
 
@@ -46,6 +48,17 @@ static void read_data(struct stream *s, const char *data, const char *end) {
         data++;
     s->has_event = end - data == DATA_BYTES && read_number(&data, end, &s->seq) &&
                    read_number(&data, end, &s->stamp);
+}
+
+static void read_id(struct stream *s, const char *id, size_t length) {
+    if (length && *id == ' ') {
+        id++;
+        length--;
+    }
+    if (length >= ID_BYTES)
+        length = 0;
+    memcpy(s->id, id, length);
+    s->id[length] = 0;
 }
 
 static void end_block(struct stream *s, event_sink *deliver, void *owner) {
@@ -77,6 +90,8 @@ static void read_line(struct stream *s, const char *line, size_t length,
         end_block(s, deliver, owner);
     else if (length > 5 && !memcmp(line, "data:", 5))
         read_data(s, line + 5, line + length);
+    else if (length > 3 && !memcmp(line, "id:", 3))
+        read_id(s, line + 3, length - 3);
 }
 
 static void hold(struct stream *s, const char *p, size_t length) {

@@ -42,7 +42,7 @@ PROCESSES = 8
 SECONDS = 60.0 if IS_LONG else 3.0
 
 #: What of sqlite.py is smaller in the short run, as all is.
-TUNING = {"SLACK": 0.25, "LARGE_WAL": 400, "PUBLISHES_PER_CHECKPOINT": 32}
+TUNING = {"SLACK": 0.25, "LARGE_WAL": 800, "PUBLISHES_PER_CHECKPOINT": 32}
 if IS_LONG:
     TUNING = {name: getattr(sqlite, name) for name in TUNING}
 
@@ -51,7 +51,7 @@ LOOK = 0.1
 
 #: Bytes that stand in the write-ahead log at most. Some more pages come while somebody
 #: tries to begin it anew, and does not come to it for the others.
-WRITTEN_AHEAD = 12 * 4096 * TUNING["LARGE_WAL"]
+WRITTEN_AHEAD = 12 * sqlite.PAGE_SIZE * TUNING["LARGE_WAL"]
 
 PUBLISHERS = """
 import json, os, sys, time
