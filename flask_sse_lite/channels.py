@@ -22,7 +22,7 @@ from .hub import current_hub
 from .items import Items
 from .log import Log, is_position, run_channel
 from .runs import Runs
-from .settings import Settings
+from .settings import LONGEST, Settings
 from .stream import BATCH_BYTES
 from .subscription import Subscription
 
@@ -211,6 +211,14 @@ class Channels:
     ) -> Iterator[Event]:
         """See ``SSE.messages``: the same of several channels, in one order."""
         names = check_own(*channels)
+        if since is not None and not isinstance(since, str):
+            raise InvalidType(f"since is the text of an id, not {since!r}")
+        if timeout is not None:
+            is_number = isinstance(timeout, (int, float))
+            if not is_number or not 0 <= timeout <= LONGEST:
+                raise InvalidValue(
+                    f"timeout is None, or up to {LONGEST} seconds, not {timeout!r}"
+                )
         self.broker.want(names, since or "")
         cursor = self.log.cursor(names, since or "")
         if self.log.is_finished(cursor):

@@ -12,6 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 from functools import lru_cache
+from types import GeneratorType
 from typing import Any
 
 from .descriptors import first_descriptor
@@ -39,15 +40,32 @@ def check_readers(server: Server) -> None:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if _is_in(module, server.home):
+            _check_body(server.body(frame))
             return
         if not _is_in(module, (_OURS, *TRANSPARENT)):
-            raise Refusal(
-                "a middleware iterates the body, and may change it (SSE_HANDOFF = "
-                f"True if it does not): {module}.{frame.f_code.co_name}",
-                is_remediable=True,
-            )
+            raise _suspicion(f"{module}.{frame.f_code.co_name}")
         frame = frame.f_back  # type: ignore[assignment]
     # uWSGI's threads have nothing of Python's below them.
+
+
+def _check_body(body: object) -> None:
+    """Make sure that nobody stands in between without a frame of their own: ``map`` has
+    none, say.
+
+    :param body: what the server iterates; None where that is not known.
+    """
+    if body is None or isinstance(body, GeneratorType):
+        return
+    if not _is_in(type(body).__module__, (_OURS, *TRANSPARENT)):
+        raise _suspicion(f"{type(body).__module__}.{type(body).__qualname__}")
+
+
+def _suspicion(name: str) -> Refusal:
+    return Refusal(
+        "a middleware iterates the body, and may change it (SSE_HANDOFF = True if it "
+        f"does not): {name}",
+        is_remediable=True,
+    )
 
 
 @lru_cache(maxsize=1024)

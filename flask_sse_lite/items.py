@@ -19,6 +19,7 @@ from .event import Event, encode_text, own_event, to_text
 END_ID = "stream-end"
 
 _END = own_event("end", id=END_ID)
+_SHUTDOWN = own_event("error", '{"reason": "shutdown"}')
 
 T = TypeVar("T")
 
@@ -99,6 +100,11 @@ class Items:
         """How a response ends of which an error is all there is."""
         events = [*self._told(error), *([_END] if self._own_events else [])]
         return iter([event.encode() for event in events])
+
+    def interruption(self) -> bytes | None:
+        """How a response ends whose server stops in the middle of it. Not as one that
+        is complete: its client may come back."""
+        return _SHUTDOWN.encode() if self._own_events else None
 
     def _told(self, error: Exception) -> list[Event]:
         """Log an error. What is the client told of it?"""

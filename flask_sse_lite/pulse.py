@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .event import HEARTBEAT
 from .hub import DUE_SHARE, current_hub
 from .poller import Interrupt, is_gone, is_writable
-from .servers import find_server
+from .servers import find_server, gunicorn
 from .servers.server import Refusal, Server
 from .settings import Settings
 from .shortcut import shortcut
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_sse_lite")
 
 Write = Callable[..., Any]
+
+#: Seconds before a server that stops cuts its requests, in which a response that is not
+#: at its end by then ends properly.
+MARGIN = 1.0
 
 
 class Pulse:
@@ -41,6 +45,7 @@ class Pulse:
     :param settings: the application's: after how many seconds of silence there is to
         be a sign of life, and whether items may go past the server.
     :param is_over: whether the iterable has had its last step, and only cleans up.
+    :param last_words: the body's last piece, where the server stops before its end.
     """
 
     def __init__(
@@ -50,10 +55,15 @@ class Pulse:
         start: Callable[[], Write],
         settings: Settings,
         is_over: Callable[[], bool],
+        last_words: bytes | None,
     ) -> None:
         self.heartbeat = settings.heartbeat
         self._is_to_go_through = settings.handoff is False
         self._is_over = is_over
+        self._last_words = last_words
+        #: When it is to be at its end, as the server stops.
+        self._stops_at = 0.0
+        self._is_cut = False
         self._pieces = pieces
         self._environ = environ
         self._start = start
@@ -130,10 +140,14 @@ class Pulse:
 
     def _step(self) -> bytes | None:
         """The next piece, or None at the end."""
+        if self._is_cut:
+            return self._say_last()
         self._is_silent = True
         try:
             return next(self._pieces, None)
         except GeneratorExit:
+            if self._is_cut:
+                return self._say_last()
             if not self._has_left:
                 raise
             return None
@@ -144,6 +158,10 @@ class Pulse:
                     pass  # A sign of life that is on its way goes first.
             self._count += 1
 
+    def _say_last(self) -> bytes | None:
+        piece, self._last_words = self._last_words, None
+        return piece
+
     def close(self) -> None:
         """End it. For the thread that serves the request."""
         current_hub().forget(self)
@@ -152,6 +170,8 @@ class Pulse:
 
     def tick(self, now: float) -> None:
         """Send a sign of life, if one is due."""
+        if self._stops_at and now >= self._stops_at:
+            self._cut()
         if self._count != self._counted:
             self._counted = self._count
             self._spoke_at = now
@@ -174,7 +194,18 @@ class Pulse:
 
     def stop(self) -> None:
         """The server stops. It lets requests end that it has begun to serve, and so do
-        we: an answer that is nearly complete is worth its last words."""
+        we: an answer may be nearly complete. But one that is not is told so, and ends
+        before it would be cut."""
+        if not self._stops_at:
+            patience = gunicorn.graceful_timeout()
+            self._stops_at = time.monotonic() + max(patience - MARGIN, patience / 2)
+
+    def _cut(self) -> None:
+        if self._is_cut or self._has_left or self._is_over():
+            return
+        self._is_cut = True
+        # Where it cannot be interrupted, it ends behind its next item.
+        self._interrupt(lambda: self._is_silent and not self._is_over())
 
     def _look(self, now: float) -> None:
         """The thread that serves the request waits for the iterable."""

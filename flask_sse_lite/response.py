@@ -139,6 +139,7 @@ class EventStream(Response):
             lambda: start_response(status, headers),
             _settings(),
             lambda: items.is_over,
+            items.interruption(),
         )
         try:
             pulse.begin()

@@ -13,10 +13,16 @@ from typing import Any
 from .errors import InvalidValue
 from .event import check_channel
 
+#: What every store, clock and browser can count up to: bytes, events, milliseconds; and
+#: seconds, some thirty years.
+MOST = 2**53
+LONGEST = 10**9
+
 
 def _whole(least: int) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if is_whole and least <= value <= MOST:
             return None
         return f"a whole number from {least} up"
 
@@ -25,13 +31,15 @@ def _whole(least: int) -> Callable[[Any], str | None]:
 
 def _seconds(value: Any) -> str | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return None if is_number and value > 0 else "a number of seconds above 0"
+    if is_number and 0 < value <= LONGEST:
+        return None
+    return f"a number of seconds above 0, and {LONGEST} at most"
 
 
 def _seconds_or_none(value: Any) -> str | None:
     if value is None or _seconds(value) is None:
         return None
-    return "None, or a number of seconds above 0"
+    return f"None, or {_seconds(0)}"
 
 
 def _url(value: Any) -> str | None:

@@ -29,6 +29,8 @@ from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 #: Channels in one stream. Each costs a look at every wake.
 MAX_CHANNELS = 64
 
+NO_ROOM = "There is no room for an event stream now."
+
 
 def requested_channels() -> tuple[str, ...]:
     """What the query asks for."""
@@ -138,28 +140,26 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
     channels.warn_of_siblings()
     hub = current_hub()
     if hub.is_stopping:
-        return _come_back(channels.settings.retry)
+        return _come_back(channels.settings.retry, "The server is about to stop.")
     if hub.is_full(channels.settings):
         # Those that arrive at this very moment are counted when they begin.
-        return _come_back(RETRY_WHEN_FULL)
+        return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
         cursor = find(channels)
     except TooManyRuns:
-        return _come_back(RETRY_WHEN_FULL)
+        return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:
         current_app.logger.error("A stream could not begin: %s", error)
-        return _come_back(channels.settings.retry)
+        return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return flask.Response(status=204)
     return EventStream(channels.stream(cursor))
 
 
-def _come_back(milliseconds: int) -> Response:
+def _come_back(milliseconds: int, why: str) -> Response:
     """An answer for who cannot be served now. Those who want an event stream get one
     that says when to come back, others the status that says it."""
     retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
         return flask.Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)
-    raise ServiceUnavailable(
-        "There is no room for an event stream now.", retry_after=-(-retry // 1000)
-    )
+    raise ServiceUnavailable(why, retry_after=-(-retry // 1000))

@@ -225,6 +225,10 @@ def gunzipped(body: bytes) -> bytes:
 
 
 AS_IT_IS = (unchanged, unchanged)
+
+#: What has no frame of its own. Nor has uWSGI, and so nobody sees it there: what it is
+#: given it passes on, and no more.
+UNSEEN = ("peek", "shout_unseen")
 ADDED = b"data: they say: "
 CHANGED = "the body"
 ENCODED = f"Content-Encoding|{CHANGED}"
@@ -234,9 +238,10 @@ ENCODED = f"Content-Encoding|{CHANGED}"
 #: off, and what becomes of its bytes, there and back.
 MIDDLEWARE: list[tuple[str, str, str, Change, Change]] = [
     ("pass_through", "", f"{CHANGED}.*tests.applications.behind", *AS_IT_IS),
-    ("peek", "", "", *AS_IT_IS),
+    ("peek", "", f"{CHANGED}.*tests.applications.behind", *AS_IT_IS),
     ("stay_ahead", "", CHANGED, *AS_IT_IS),
     ("shout", "", CHANGED, bytes.upper, unchanged),
+    ("shout_unseen", "", CHANGED, bytes.upper, unchanged),
     ("edit", "", CHANGED, lambda body: body.replace(b"hello", b"HOWDY"), unchanged),
     ("add", "", CHANGED, lambda body: body.replace(b"data: ", ADDED), unchanged),
     ("compress", "", ENCODED, unchanged, gunzipped),
@@ -258,6 +263,7 @@ def test_a_stream_arrives_once_and_whole_and_as_a_middleware_changed_it(
     decode: Change,
 ) -> None:
     headers = {"Accept-Encoding": accepted} if accepted else {}
+    is_unseen = name in UNSEEN and "uWSGI" in crowded.log()
     with (
         crowded.channel() as channel,
         Client(crowded.port) as witness,
@@ -284,10 +290,14 @@ def test_a_stream_arrives_once_and_whole_and_as_a_middleware_changed_it(
         original = read_all(witness)
         received = decode(receiving.result())
     assert original.count(b"hello") == 3
-    assert without_opening(received) == change(without_opening(original))
     [noted] = [way for way, number in after.items() if number != before.get(way, 0)]
-    assert noted[0] == ("handed off" if name == "peek" else "iterated")
-    assert re.search(reason, noted[1])
+    if is_unseen:
+        assert noted == ("handed off", "uWSGI")
+        change = unchanged
+    else:
+        assert noted[0] == "iterated"
+        assert re.search(reason, noted[1])
+    assert without_opening(received) == change(without_opening(original))
 
 
 def ways_gone(server: Server) -> dict[tuple[str, str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -188,6 +189,16 @@ def test_a_reader_that_never_starts_leaves_nothing_behind(app: Flask, sse: SSE) 
 
 
 # What is refused
+
+
+@pytest.mark.parametrize(
+    "bad", [{"since": 5}, {"timeout": math.inf}, {"timeout": -1}, {"timeout": "1"}]
+)
+def test_a_bad_argument_is_an_error_when_it_is_called(
+    sse: SSE, bad: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidValue):
+        sse.messages(**bad)
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "$run", ["a"], None, 5], ids=repr)

@@ -62,15 +62,15 @@ def test_settings_cannot_be_changed() -> None:
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SSE_HISTORY": (
         [1, 256, 10**9],
-        [0, -1, 1.0, "256", True, False, [1], math.inf],
+        [0, -1, 1.0, "256", True, False, [1], math.inf, 10**30],
     ),
     "SSE_HISTORY_AGE": (
         [1, 0.5, 300, 10**9],
-        [0, 0.0, -1, -0.1, "300", True, [1], math.nan, -math.inf],
+        [0, 0.0, -1, -0.1, "300", True, [1], math.nan, math.inf, -math.inf],
     ),
     "SSE_BROKER_TIMEOUT": (
         [0.1, 5, 60.0],
-        [0, -1, "5", True, False, [5], math.nan],
+        [0, -1, "5", True, False, [5], math.nan, math.inf, 10**12],
     ),
     "SSE_RUN_BYTES": ([1, 2**20], [0, -1, 1.0, "1", True, [1]]),
     "SSE_MAX_RUNS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
@@ -79,7 +79,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [0.1, 15, 60.0],
         [0, -1, "15", True, False, [15], math.nan],
     ),
-    "SSE_RETRY": ([0, 1, 3000], [-1, 3000.0, "3000", True, False, [3000]]),
+    "SSE_RETRY": ([0, 1, 3000], [-1, 3000.0, "3000", True, False, [3000], 2**54]),
     "SSE_MAX_CONNECTIONS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_MAX_AGE": (
         [0.5, 3600],

@@ -178,6 +178,27 @@ def test_streams_that_a_gunicorn_iterates_end_when_it_stops(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)
+def test_a_generator_that_goes_on_is_told_of_before_its_server_would_cut_it(
+    kind: str, tmp_path: Path
+) -> None:
+    with serve(
+        kind,
+        app="tests.applications.generators:app",
+        options="--graceful-timeout 4",
+        FOLDER=str(tmp_path),
+    ) as server:
+        with Client(server.port) as client:
+            client.request("/ask?name=endless&steps=tick")
+            client.take(1)
+            server.signal(signal.SIGTERM)
+            *ticks, last = client.events
+        assert {tick.data for tick in ticks} == {"tick"}
+        assert (last.type, last.json) == ("stream-error", {"reason": "shutdown"})
+        server.wait()
+        assert "closed" in (tmp_path / "endless").read_text()
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
 def test_a_stream_that_begins_while_its_worker_stops_ends_too(
     kind: str, tmp_path: Path
 ) -> None:

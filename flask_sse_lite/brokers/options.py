@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from ..errors import InvalidValue
-from ..settings import Settings
+from ..settings import LONGEST, MOST, Settings
 from .shared import Retention
 
 DEFAULT_PREFIX = "sse"
@@ -43,7 +43,7 @@ def read_options(settings: Settings, query: str) -> Options:
     except ValueError:
         history = 0
     # Written so that "nan" is refused too.
-    if history < 1 or not 0 < age < float("inf") or not prefix:
+    if not (1 <= history <= MOST and 0 < age <= LONGEST and prefix):
         raise InvalidValue(
             f"{settings.url_key} has an option that is wrong: history is a whole "
             "number from 1 up, age a number of seconds above 0, and a prefix is not "

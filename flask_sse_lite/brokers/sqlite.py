@@ -739,7 +739,8 @@ def connect(settings: Settings, folder: str | None) -> SqliteBroker:
     parts = urlsplit(settings.url)
     options = read_options(settings, parts.query)
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or parts.fragment or options.others or path in ("", ":memory:"):
+    is_path = path not in ("", ":memory:") and "\0" not in path
+    if parts.netloc or parts.fragment or options.others or not is_path:
         raise InvalidValue(
             f"{settings.url_key} is to be sqlite:///name.db (in the application's "
             "instance folder) or sqlite:////an/absolute/path.db, and takes the options "

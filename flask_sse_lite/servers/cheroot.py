@@ -17,6 +17,7 @@ class Cheroot(Server):
     name = "cheroot"
     owner = ("cheroot.wsgi", "Gateway")
     home = ("cheroot.wsgi",)
+    iterated = "response"
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         super().__init__(environ, write)

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
+#: What gunicorn's setting is where nobody sets it, in seconds.
+DEFAULT_GRACE = 30.0
+
+
 class Gunicorn(Server):
     """A response of gunicorn's."""
 
     name = "gunicorn"
     owner = ("gunicorn.http.wsgi", "Response")
     home = ("gunicorn",)
+    iterated = "respiter"
 
     def close_after(self) -> None:
         self.behind.force_close()
@@ -85,6 +90,13 @@ def is_stopping(worker: object) -> bool:
         return True
     arbiter = getattr(worker, "ppid", None)
     return isinstance(arbiter, int) and arbiter != os.getppid()
+
+
+def graceful_timeout() -> float:
+    """Seconds that a worker which stops leaves to its requests, before it cuts them."""
+    settings = getattr(current_worker(), "cfg", None)
+    timeout: float = getattr(settings, "graceful_timeout", DEFAULT_GRACE)
+    return timeout
 
 
 def connections() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 from .server import CHANGED, Refusal, Server
@@ -14,6 +15,9 @@ class GeventPywsgi(Server):
     name = "gevent.pywsgi"
     owner = ("gevent.pywsgi", "WSGIHandler")
     home = ("gevent.pywsgi",)
+
+    def body(self, frame: FrameType) -> object:
+        return getattr(self.behind, "result", None)
 
     def close_after(self) -> None:
         self.behind.close_connection = True

@@ -7,6 +7,7 @@ of its own beside this one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class Server:
     name: ClassVar[str]
     #: Where the class of the object behind ``write`` is defined, and its name.
     owner: ClassVar[tuple[str, str]]
-    #: Where its own code lies that iterates a response.
+    #: Where its own code lies that iterates a response, and what it calls that there.
     home: ClassVar[tuple[str, ...]]
+    iterated: ClassVar[str] = ""
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         self.environ = environ
@@ -56,6 +58,13 @@ class Server:
         """Whether this ``write`` is of such a server."""
         behind = type(getattr(write, "__self__", None))
         return any((c.__module__, c.__name__) == cls.owner for c in behind.__mro__)
+
+    def body(self, frame: FrameType) -> object:
+        """What the server iterates, as far as that is known.
+
+        :param frame: its own, which does.
+        """
+        return frame.f_locals.get(self.iterated)
 
     def close_after(self) -> None:
         """Have the head say that the connection closes after this response, where

@@ -14,6 +14,7 @@ class Werkzeug(Server):
 
     name = "werkzeug"
     home = ("werkzeug.serving",)
+    iterated = "application_iter"
 
     @classmethod
     def is_behind(cls, write: Callable[..., Any]) -> bool:

@@ -59,6 +59,11 @@ def shout(items: Items) -> Items:
         yield item.upper()
 
 
+def shout_unseen(items: Items) -> Items:
+    """The same, by something that has no frame of its own."""
+    return map(bytes.upper, items)
+
+
 def edit(items: Items) -> Items:
     """Change what few items contain, without a change in length."""
     for item in items:
@@ -80,7 +85,16 @@ def compress(items: Items) -> Items:
 
 CHANGES: dict[str, Callable[[Items], Items]] = {
     change.__name__: change
-    for change in (pass_through, peek, stay_ahead, shout, edit, add, compress)
+    for change in (
+        pass_through,
+        peek,
+        stay_ahead,
+        shout,
+        shout_unseen,
+        edit,
+        add,
+        compress,
+    )
 }
 
 
