@@ -6,13 +6,14 @@ How a response begins, and what happens while the iterable is silent, live elsew
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from flask import current_app
 
-from .errors import InvalidType
+from .errors import InvalidType, SSEError
 from .event import Event, encode_text, own_event, to_text
 
 #: The id of the end of an application's iterable. Who brings it has seen everything.
@@ -50,6 +51,7 @@ class Items:
         self._final = final
         self._own_events = own_events
         self._on_error = on_error
+        self._dumps: Callable[[Any], str] = json.dumps
         #: An error before the first item is the caller's.
         self.may_raise = False
         #: The iterable has had its last step. What is left to do is not to be
@@ -70,7 +72,7 @@ class Items:
     def _walk(
         self, make: Callable[[Any, Callable[[Any], str]], T]
     ) -> Generator[T, None, None]:
-        dumps = current_app.json.dumps
+        self._dumps = dumps = current_app.json.dumps
         try:
             for item in self._iterable:
                 yield make(item, dumps)
@@ -101,10 +103,18 @@ class Items:
         events = [*self._told(error), *([_END] if self._own_events else [])]
         return iter([event.encode() for event in events])
 
-    def interruption(self) -> bytes | None:
+    @property
+    def can_tell(self) -> bool:
+        """Whether there is a way to tell the client that it has not got everything."""
+        return self._own_events or self._on_error is not None
+
+    def interruption(self) -> bytes:
         """How a response ends whose server stops in the middle of it. Not as one that
         is complete: its client may come back."""
-        return _SHUTDOWN.encode() if self._own_events else None
+        if self._own_events or not self._on_error:
+            return _SHUTDOWN.encode()
+        message = self._on_error(SSEError("The server stops"))
+        return b"" if message is None else self._frame(message, self._dumps)
 
     def _told(self, error: Exception) -> list[Event]:
         """Log an error. What is the client told of it?"""

@@ -45,7 +45,9 @@ class Pulse:
     :param settings: the application's: after how many seconds of silence there is to
         be a sign of life, and whether items may go past the server.
     :param is_over: whether the iterable has had its last step, and only cleans up.
-    :param last_words: the body's last piece, where the server stops before its end.
+    :param last_words: makes the body's last piece, where the server stops before its
+        end. Without them it is left to the server to cut it: nobody is to take it for
+        whole.
     """
 
     def __init__(
@@ -55,12 +57,12 @@ class Pulse:
         start: Callable[[], Write],
         settings: Settings,
         is_over: Callable[[], bool],
-        last_words: bytes | None,
+        last_words: Callable[[], bytes] | None,
     ) -> None:
         self.heartbeat = settings.heartbeat
         self._is_to_go_through = settings.handoff is False
         self._is_over = is_over
-        self._last_words = last_words
+        self._say_last = last_words
         #: When it is to be at its end, as the server stops.
         self._stops_at = 0.0
         self._is_cut = False
@@ -141,13 +143,13 @@ class Pulse:
     def _step(self) -> bytes | None:
         """The next piece, or None at the end."""
         if self._is_cut:
-            return self._say_last()
+            return self._conclude()
         self._is_silent = True
         try:
             return next(self._pieces, None)
         except GeneratorExit:
             if self._is_cut:
-                return self._say_last()
+                return self._conclude()
             if not self._has_left:
                 raise
             return None
@@ -158,9 +160,14 @@ class Pulse:
                     pass  # A sign of life that is on its way goes first.
             self._count += 1
 
-    def _say_last(self) -> bytes | None:
-        piece, self._last_words = self._last_words, None
-        return piece
+    def _conclude(self) -> bytes | None:
+        """The last piece, once."""
+        say_last, self._say_last = self._say_last, None
+        try:
+            return (say_last() or None) if say_last else None
+        except Exception:
+            logger.exception("What a client is told of its server's stop failed")
+            return None
 
     def close(self) -> None:
         """End it. For the thread that serves the request."""
@@ -201,7 +208,7 @@ class Pulse:
             self._stops_at = time.monotonic() + max(patience - MARGIN, patience / 2)
 
     def _cut(self) -> None:
-        if self._is_cut or self._has_left or self._is_over():
+        if self._is_cut or self._has_left or self._is_over() or not self._say_last:
             return
         self._is_cut = True
         # Where it cannot be interrupted, it ends behind its next item.

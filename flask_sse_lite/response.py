@@ -139,7 +139,7 @@ class EventStream(Response):
             lambda: start_response(status, headers),
             _settings(),
             lambda: items.is_over,
-            items.interruption(),
+            items.interruption if items.can_tell else None,
         )
         try:
             pulse.begin()

@@ -350,8 +350,9 @@ def test_a_thousand_subscribers_are_one_connection_that_listens(
         web.publish({"data": "x", "channel": "room"})
         crowd.until(lambda: all(member.events for member in members))
         assert server.clients("pubsub") == 1
-        # And one for commands, as it has one thread.
-        assert server.clients("normal") == 1
+        # And one for commands, as its worker has one thread; and perhaps one for the
+        # commands of the thread that listens.
+        assert 1 <= server.clients("normal") <= 2
 
 
 def test_more_threads_than_connections_publish(
