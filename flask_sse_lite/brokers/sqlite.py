@@ -81,6 +81,10 @@ PAGE_SIZE = 2_048
 LARGE_WAL = 4_000
 WAL_PATIENCE = 100
 
+#: Seconds that a follower rests between two looks where news come without a pause. It
+#: then takes some at a look, and nobody who publishes has to wake it for each.
+BURST = 0.001
+
 T = TypeVar("T")
 
 
@@ -122,6 +126,8 @@ class SqliteBroker(SharedBroker):
         self._forking_thread = 0
         #: Up to where what is too old was looked for.
         self._swept = 0
+        #: Whether the bell had rung again when the follower began to wait.
+        self._is_burst = False
 
     # The store
 
@@ -401,7 +407,11 @@ class SqliteBroker(SharedBroker):
         self._bells.listen()
 
     def _wait(self, timeout: float) -> bool:
+        if self._is_burst:
+            time.sleep(BURST)
+        start = time.monotonic()
         self._bells.wait(timeout)
+        self._is_burst = time.monotonic() - start < BURST / 2
         return True
 
     def _interrupt(self) -> None:
