@@ -4,8 +4,8 @@
 #                   more, with figures (PYTEST_ARGS="-k million" takes some of them)
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
-# make bench        speed and memory, side by side with the usual recipe, and what scale
-#                   costs (BENCH_ARGS="--only crowd channels" takes parts of it)
+# make bench        speed and memory, side by side with the usual recipe, what scale costs
+#                   and what brokers do (BENCH_ARGS="--only crowd resume" takes parts)
 # make bench-peers  the same beside other projects, for docs/benchmarks.rst
 #
 # Each makes the virtual environment .venv, and installs what it needs there.
@@ -42,7 +42,7 @@ lint: $(VENV)/dev.stamp
 claim: $(VENV)/demo.stamp
 	$(BIN)/python benchmarks/claim.py $(CLAIM_ARGS)
 
-bench: $(VENV)/demo.stamp
+bench: $(VENV)/demo.stamp $(VENV)/redis.stamp
 	$(BIN)/python benchmarks/bench.py $(BENCH_ARGS)
 
 bench-peers: $(VENV)/demo.stamp

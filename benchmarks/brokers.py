@@ -196,7 +196,7 @@ def sqlite_stall(subscribers: int, rounds: int) -> Iterator[Finding]:
         worst["longest_ms"],
         AtMost(50),
         f"of these {worst['waited_ms']:.0f} ms without a core; by round {each}; "
-        f"without writers {alone['longest_ms']:.0f}",
+        f"without writers {alone['longest_ms']:.0f}, {alone['waited_ms']:.0f} of these",
     )
 
 
