@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from contenders import STREAM, Contender
+from contenders import BASELINE, CONTENDERS, STREAM, Contender
 from processes import (
     BUILD,
     HERE,
@@ -83,30 +83,49 @@ def exact(measured: Round) -> Round:
 
 
 def measure(contender: Contender, subscribers: int, rounds: int) -> Result:
-    """Measure one server.
+    """Measure one server; and the C server in turn with it, round by round: what a
+    send costs changes from one minute to the next.
 
     :raises BenchmarkError: if it cannot be run, or if one delivery is wrong.
     """
     warm_up = min(WARM_UP, subscribers // 2)
     counted = subscribers - warm_up
-    with running(contender, subscribers) as (started, generator):
+    with ExitStack() as stack:
+        turns = [stack.enter_context(running(contender, subscribers))]
+        (started, generator), *_ = turns
         with started.nudged() if contender.silent else nullcontext():
             generator.ask(f"open {warm_up}")
             before = started.usage().kilobytes
             joined = generator.ask(f"open {counted}")
         after = started.usage().kilobytes
+        if contender.name != BASELINE:
+            beside = stack.enter_context(running(CONTENDERS[BASELINE], subscribers))
+            beside[1].ask(f"open {subscribers}")
+            turns.append(beside)
+        done = {
+            kind: rounds_in_turn(turns, batch, rounds) for kind, batch in KINDS.items()
+        }
         return Result(
             contender=contender,
             kilobytes=(after - before) / counted,
             joins_per_second=counted / joined["seconds"],
-            rounds={
-                kind: [
-                    run_round(started, generator, f"round {EVENTS} {batch}")
-                    for _ in range(rounds)
-                ]
-                for kind, batch in KINDS.items()
-            },
+            rounds={kind: of_each[0] for kind, of_each in done.items()},
+            baseline={kind: of_each[-1] for kind, of_each in done.items()},
         )
+
+
+def rounds_in_turn(
+    turns: Sequence[tuple[Server, Load]], batch: int, rounds: int, events: int = EVENTS
+) -> list[list[Round]]:
+    """Run rounds on several servers in turn; return those of each.
+
+    :param batch: events in a publish.
+    """
+    done: list[list[Round]] = [[] for _ in turns]
+    for _ in range(rounds):
+        for (started, generator), own in zip(turns, done, strict=True):
+            own.append(run_round(started, generator, f"round {events} {batch}"))
+    return done
 
 
 def measure_lone_publish() -> float:

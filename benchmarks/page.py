@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from contenders import BASELINE
 from lineup import Entry
 from measuring import KINDS
-from report import Figures, Result, ratio
+from report import Figures, Result
 
 ONE_BY_ONE, BURST = KINDS
 
@@ -43,6 +42,8 @@ class Line:
     kilobytes: float
     one_by_one: Figures
     burst: Figures
+    #: CPU, one by one, against that of the C server.
+    against_c: float
 
     @property
     def memory(self) -> str:
@@ -56,6 +57,7 @@ class Line:
             max(result.kilobytes, 0),  # a process may have shrunk meanwhile
             Figures.of(result.rounds[ONE_BY_ONE]),
             Figures.of(result.rounds[BURST]),
+            result.against_c(ONE_BY_ONE, lambda one: one.delivery_cpu_us),
         )
 
 
@@ -65,8 +67,8 @@ Benchmarks
 
 .. This page and its chart are written by ``make bench-peers``.
 
-Servers of event streams, measured one after the other in one run on {day}: the CPU
-time that a delivery costs, and the memory that a connection takes.
+Servers of event streams, measured in one run on {day}: the CPU time that a delivery
+costs, and the memory that a connection takes.
 
 .. image:: benchmarks.svg
    :alt: CPU per delivery and memory per connection of {count} servers
@@ -93,8 +95,9 @@ How to read this
   depends on it less. Figures of two runs, or of two machines, are not to be compared;
   servers within some 40 % of each other change places from one run to the next.
 - *C* is the floor: ``benchmarks/baseline.c`` does nothing but one ``send()`` for each
-  delivery. A server goes below it only where it puts several events into one write, as
-  some do in a burst.
+  delivery. It takes turns with each server, round by round; *vs C* is the median of
+  these pairs. A server goes below it only where it puts several events into one write,
+  as some do in a burst.
 - *CPU* is user and system time of all the processes that a server needs. Flask-SSE's
   includes Redis, which sends each event once for each subscriber. Publishing is counted
   too: one request for each event.
@@ -133,14 +136,12 @@ def page(comparison: Comparison) -> str:
 
 
 def figures_table(lines: Sequence[Line]) -> str:
-    floors = [line for line in lines if line.entry.contender.name == BASELINE]
-    floor = floors[0].one_by_one.cpu_us if floors else None
     header = ["server", "CPU", "vs C", "memory", "one by one", "burst"]
     rows = [
         [
             line.entry.title,
             f"{line.one_by_one.cpu_us:.1f} µs",
-            ratio(line.one_by_one.cpu_us, floor),
+            f"{line.against_c:.2f}",
             f"{line.memory} kB",
             f"{line.one_by_one.deliveries_per_second:,.0f}/s",
             f"{line.burst.deliveries_per_second:,.0f}/s",

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from contenders import BASELINE, RECIPE, Contender
+from contenders import RECIPE, Contender
 
 NONE = "-"
 # Columns set to the left; figures to the right.
@@ -45,6 +45,10 @@ class Round:
         return self.server_cpu_seconds / self.delivered * 1e6
 
     @property
+    def deliveries_per_second(self) -> float:
+        return self.delivered / self.seconds
+
+    @property
     def tally(self) -> str:
         return (
             f"{self.delivered} of {self.expected}, {self.duplicated} twice, "
@@ -70,7 +74,7 @@ class Figures:
             return median(figure(one) for one in rounds)
 
         return cls(
-            deliveries_per_second=middle(lambda one: one.delivered / one.seconds),
+            deliveries_per_second=middle(lambda one: one.deliveries_per_second),
             cpu_us=middle(lambda one: one.delivery_cpu_us),
             p50_ms=middle(lambda one: one.p50_ms),
             p99_ms=middle(lambda one: one.p99_ms),
@@ -81,16 +85,25 @@ class Figures:
 
 @dataclass(frozen=True)
 class Result:
-    """All that was measured of one contender; `rounds` by the kind of round."""
+    """All that was measured of one contender; `rounds` by the kind of round, and those
+    that the C server had in turn with them."""
 
     contender: Contender
     kilobytes: float
     joins_per_second: float
     rounds: Mapping[str, Sequence[Round]]
+    baseline: Mapping[str, Sequence[Round]]
 
     @property
     def deliveries(self) -> int:
         return sum(one.delivered for kind in self.rounds.values() for one in kind)
+
+    def against_c(self, kind: str, figure: Callable[[Round], float]) -> float:
+        """The median of a figure's ratios to that of the C server, round by round."""
+        return median_ratio(
+            [figure(one) for one in self.rounds[kind]],
+            [figure(one) for one in self.baseline[kind]],
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -103,6 +116,7 @@ class Result:
                 kind: {
                     "medians": asdict(Figures.of(rounds)),
                     "rounds": [asdict(one) for one in rounds],
+                    "baseline": [asdict(one) for one in self.baseline[kind]],
                 }
                 for kind, rounds in self.rounds.items()
             },
@@ -168,19 +182,30 @@ def ratio(value: float, reference: float | None) -> str:
     return f"{value / reference:.2f}" if reference else NONE
 
 
-def rounds_table(title: str, figures: Mapping[str, Figures]) -> str:
-    references = [figures.get(BASELINE), figures.get(RECIPE)]
+def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
+    """The median of the ratios of what was measured in turn."""
+    return median(a / b for a, b in zip(values, references, strict=True))
 
-    def ratios(value: float, figure: Callable[[Figures], float]) -> list[str]:
-        return [ratio(value, figure(to)) if to else NONE for to in references]
 
-    def row(name: str, one: Figures) -> list[str]:
+def rounds_table(kind: str, results: Sequence[Result]) -> str:
+    recipes = [one for one in results if one.contender.name == RECIPE]
+    recipe = Figures.of(recipes[0].rounds[kind]) if recipes else None
+
+    def row(result: Result) -> list[str]:
+        one = Figures.of(result.rounds[kind])
+        rate = result.against_c(kind, lambda of: of.deliveries_per_second)
+        cpu = result.against_c(kind, lambda of: of.delivery_cpu_us)
         return [
-            name,
+            result.contender.name,
             f"{one.deliveries_per_second:,.0f}",
-            *ratios(one.deliveries_per_second, lambda to: to.deliveries_per_second),
+            f"{rate:.2f}",
+            ratio(
+                one.deliveries_per_second,
+                recipe.deliveries_per_second if recipe else None,
+            ),
             f"{one.cpu_us:.2f}",
-            *ratios(one.cpu_us, lambda to: to.cpu_us),
+            f"{cpu:.2f}",
+            ratio(one.cpu_us, recipe.cpu_us if recipe else None),
             f"{one.p50_ms:.1f}",
             f"{one.p99_ms:.1f}",
             f"{one.server_busy:.0%}",
@@ -197,7 +222,7 @@ def rounds_table(title: str, figures: Mapping[str, Figures]) -> str:
         "vs recipe",
     ]
     header += ["p50 ms", "p99 ms", "server busy", "load busy"]
-    return table(title, header, [row(*item) for item in figures.items()])
+    return table(kind, header, [row(result) for result in results])
 
 
 def subscribers_table(results: Sequence[Result]) -> str:
@@ -236,10 +261,5 @@ def findings_table(title: str, findings: Sequence[Finding]) -> str:
 def report(results: Sequence[Result]) -> str:
     """Return all tables: one for each kind of round, one of the subscribers."""
     kinds = results[0].rounds if results else ()
-    rounds = [
-        rounds_table(
-            kind, {one.contender.name: Figures.of(one.rounds[kind]) for one in results}
-        )
-        for kind in kinds
-    ]
+    rounds = [rounds_table(kind, results) for kind in kinds]
     return "\n\n".join([*rounds, subscribers_table(results)])

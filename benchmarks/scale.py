@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
 from contenders import BASELINE, CONTENDERS, STREAM, at_scale
-from measuring import cpu_of, exact, run_round, running
+from measuring import cpu_of, exact, rounds_in_turn, run_round, running
 from processes import BenchmarkError, Load, raise_descriptor_limit
-from report import AtMost, Finding, Round
+from report import AtMost, Finding, Round, median_ratio
 from server import Server
 
 CROWD_EVENTS = 20  # in a round of either crowd
@@ -38,24 +38,21 @@ def crowd(subscribers: int, rounds: int) -> Iterator[Finding]:
     few, many = subscribers // 5, subscribers * 3
     raise_descriptor_limit(many)
     for contender in (CONTENDERS[BASELINE], GEVENT, SYNC):
-        with running(contender, many) as (started, generator):
-            generator.ask(f"open {few}")
-            among_few = delivery_cpu(started, generator, rounds)
-            generator.ask(f"open {many - few}")
-            among_many = delivery_cpu(started, generator, rounds)
+        with running(contender, many) as large, running(contender, few) as small:
+            for (_, generator), count in ((large, many), (small, few)):
+                generator.ask(f"open {count}")
+            costs = [
+                [one.delivery_cpu_us for one in done]
+                for done in rounds_in_turn((large, small), 1, rounds, CROWD_EVENTS)
+            ]
+        among_many, among_few = map(median, costs)
         yield Finding(
             f"CPU of a delivery among {many:,} to among {few:,}",
             contender.name,
-            among_many / among_few,
+            median_ratio(*costs),
             None if contender.name == BASELINE else AtMost(1.2),
             f"{among_many:.2f} µs to {among_few:.2f} µs",
         )
-
-
-def delivery_cpu(started: Server, generator: Load, rounds: int) -> float:
-    command = f"round {CROWD_EVENTS} 1"
-    done = [run_round(started, generator, command) for _ in range(rounds)]
-    return median(one.delivery_cpu_us for one in done)
 
 
 def channels(subscribers: int, rounds: int) -> Iterator[Finding]:
@@ -93,7 +90,7 @@ def subscription(subscribers: int, rounds: int) -> Iterator[Finding]:
         yield Finding(
             "CPU of a subscription to that of a plain request",
             contender.name,
-            stream / plain,
+            median_ratio(*kinds.values()),
             AtMost(1.1),
             f"{stream:.0f} µs to {plain:.0f} µs",
         )

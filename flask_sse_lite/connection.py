@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .cursor import UNNAMED, Cursor
+from .cursor import Cursor
 from .log import Log
 from .poller import Poller
 from .settings import Settings
@@ -30,9 +30,10 @@ _READ_SIZE = 64 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-def frame_chunk(data: bytes) -> bytes:
-    """Data as one chunk (RFC 9112, section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def framed(data: bytes, *, chunked: bool) -> bytes:
+    """Data as it is sent: where the body is chunked, as one chunk (RFC 9112, section
+    7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if chunked else data
 
 
 class Connection:
@@ -84,8 +85,8 @@ class Connection:
         #: When it was last sent something that its group was not, and when that was
         #: an id (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
-        #: The sequence number in that id.
-        self.named = UNNAMED
+        #: That id.
+        self.named: str | None = None
         #: When its stream is ended, for ``SSE_MAX_AGE``; 0 for never.
         self.expires = 0.0
         self.junk = 0

@@ -18,9 +18,6 @@ RUN_PREFIX = f"{RESERVED_CHANNEL_PREFIX}run."
 #: Before every event: where a reader begins of whom nothing is known.
 BEGINNING = 0
 
-#: No position: an id of the application's own, which is known as long as its event.
-UNNAMED = -1
-
 # What nearly all cursors have. Thousands of them are read one after the other, and
 # each object of their own would be one more that is not in the processor's cache.
 NO_FLOORS: Mapping[str, int] = MappingProxyType({})
@@ -52,30 +49,33 @@ class Entry(NamedTuple):
 class Batch:
     """What a cursor had before it: a ``stream-gap`` event where something is lost,
     and what is there. ``ended`` says that all its channels ended with that, ``more``
-    that there is more than was asked for. ``named`` is the sequence number that its
-    last id names, or ``UNNAMED``.
+    that there is more than was asked for.
 
     ``frames`` is for readers, to keep what they make of it: those that were at the
     same place get the same batch.
     """
 
-    __slots__ = ("ended", "entries", "frames", "gap", "more", "named")
+    __slots__ = ("ended", "entries", "frames", "gap", "more")
 
     def __init__(
         self,
         gap: Event | None,
         entries: list[Entry],
-        named: int,
         *,
         ended: bool,
         more: bool,
     ) -> None:
         self.gap = gap
         self.entries = entries
-        self.named = named
         self.ended = ended
         self.more = more
         self.frames: bytes | None = None
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of what it has last, which its reader would come back with."""
+        last = self.entries[-1].event if self.entries else self.gap
+        return last.id if last else None
 
 
 class Cursor:
@@ -113,6 +113,8 @@ class Cursor:
         return position_id(self.epoch, self.position, self.channels[0])
 
     def floor(self, channel: str) -> int:
+        if not self.floors:
+            return self.position
         return max(self.position, self.floors.get(channel, BEGINNING))
 
     @property

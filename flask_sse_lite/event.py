@@ -65,9 +65,9 @@ class Event:
     id: str | None
     retry: int | None
     channel: str | None
-    #: The lines in front of ``id:``, and all of them.
+    #: The lines in front of ``id:``, and all of them, once somebody has asked.
     _body: bytes = field(init=False, repr=False, compare=False)
-    _frame: bytes = field(init=False, repr=False, compare=False)
+    _frame: bytes | None = field(init=False, repr=False, compare=False)
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Event:
         fill(self, "retry", retry)
         fill(self, "channel", channel)
         fill(self, "_body", body)
-        fill(self, "_frame", _encode_frame(body, id, retry))
+        fill(self, "_frame", None)
         return self
 
     def published(self, channel: str, position: str) -> Event:
@@ -121,8 +121,14 @@ class Event:
         return event._set(self.data, self.type, id, self.retry, channel, self._body)
 
     def encode(self) -> bytes:
-        """The event as a frame: the same bytes object at every call."""
-        return self._frame
+        """The event as a frame. It is made at the first call, and kept for all who
+        send it."""
+        frame = self._frame
+        if frame is None:
+            # Of two threads that come here at once, each makes the same.
+            frame = _encode_frame(self._body, self.id, self.retry)
+            object.__setattr__(self, "_frame", frame)
+        return frame
 
     @property
     def json(self) -> Any:
@@ -133,7 +139,7 @@ class Event:
         return json.loads(self.data)
 
     def __str__(self) -> str:
-        return self._frame.decode()
+        return self.encode().decode()
 
 
 def own_event(

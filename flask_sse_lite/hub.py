@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .connection import Connection, frame_chunk
+from .connection import Connection, framed
 from .descriptors import room_for_streams
 from .event import HEARTBEAT
 from .log import Log
@@ -45,7 +45,7 @@ LONGEST_LOOK = 1.0
 DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
 #: Connections written to before others may get their turn.
-WRITES_PER_BREATH = 32
+WRITES_PER_BREATH = 8
 
 #: Iterated streams woken before they get their turn. Few enough for what that allocates
 #: to be gone again before Python's garbage collector counts it.
@@ -70,7 +70,9 @@ GOLDEN_RATIO = 0.618034
 
 logger = logging.getLogger("flask_sse_lite")
 
-Key = tuple[Log, tuple[str, ...]]
+#: What the members of an audience have in common, and those of a group.
+AudienceKey = tuple[Log, tuple[str, ...]]
+GroupKey = tuple[Log, tuple[str, ...], bool]
 
 
 class Hub:
@@ -87,7 +89,7 @@ class Hub:
         self._iterated: set[Iterated] = set()
         self._timed: set[Timed] = set()
         self._listeners: Counter[tuple[Log, str]] = Counter()
-        self._audiences: dict[Key, Audience] = {}
+        self._audiences: dict[AudienceKey, Audience] = {}
         self._leavers: deque[Iterated] = deque()
         self._arriving: set[object] = set()
         self._newcomers: deque[Connection] = deque()
@@ -95,7 +97,7 @@ class Hub:
         self._poller = new_poller()
         self._is_awake = False
         # The loop's own.
-        self._groups: dict[Key, Group] = {}
+        self._groups: dict[GroupKey, Group] = {}
         self._connections: dict[int, Connection] = {}
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
@@ -319,7 +321,8 @@ class Hub:
             readers = self._news.popleft()
             if isinstance(readers, Group):
                 self._guard(self._deliver, readers)
-                self._take_in(readers)
+                if readers.waiting:
+                    self._take_in(readers)
             else:
                 self._guard(self._call, readers)
             self._poller.breathe()
@@ -336,10 +339,11 @@ class Hub:
             serve(whom)
         except Exception:
             logger.exception("The hub could not go on with %r", whom)
-            victims = [whom] if isinstance(whom, Connection) else whom.members
-            for victim in list(victims):
-                if isinstance(victim, Connection):
-                    self._remove(victim, properly=False)
+            victims = [whom] if isinstance(whom, Connection) else []
+            if isinstance(whom, Group):
+                victims = list(whom.members.values())
+            for victim in victims:
+                self._remove(victim, properly=False)
 
     def _stop(self) -> None:
         self.is_stopping = True
@@ -399,14 +403,14 @@ class Hub:
             return  # Ten thousand groups that had events cost nothing here.
         silent = [
             connection
-            for connection in group.members
+            for connection in group.members.values()
             if now - max(group.sent_at, connection.beat_at)
             # Those that got the last event together are not to beat together.
             >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
         ]
         if silent and group.cursor.position != group.log.sequence:
             self._deliver(group)  # Others' events moved the log on: see how far.
-        position = group.cursor.position
+        position = group.cursor.id
         for connection in silent:
             if connection.group is not group:
                 continue  # It has left meanwhile.
@@ -417,7 +421,7 @@ class Hub:
             if not is_known and named_for >= POSITION_INTERVAL:
                 connection.named, connection.named_at = position, now
                 data = position_event(group.cursor)
-            self._write(group, [connection], data)
+            self._write(group, [connection.descriptor], data)
 
     # Delivery
 
@@ -446,10 +450,10 @@ class Hub:
         if not data:
             return False
         group.sent_at = time.monotonic()
-        group.named = batch.named
+        group.named = batch.last_id
         self._write(group, list(group.members), data, is_end=batch.ended)
         if batch.ended:
-            for connection in list(group.members):
+            for connection in list(group.members.values()):
                 self._end(connection)
         elif batch.more:
             group.tell()
@@ -458,29 +462,31 @@ class Hub:
     def _write(
         self,
         group: Group,
-        members: list[Connection],
+        members: list[int],
         data: bytes,
         *,
         is_end: bool = False,
     ) -> None:
-        chunk = frame_chunk(data)
-        send = self._poller.send
-        for count, connection in enumerate(members, 1):
-            frame = chunk if connection.chunked else data
+        """Send the same to some of a group, by their descriptors."""
+        frame = framed(data, chunked=group.chunked)
+        size = len(frame)
+        for count, descriptor in enumerate(members):
+            if count % WRITES_PER_BREATH == 0:
+                self._poller.breathe()
+                send = self._poller.send
             # Connection.send, without the call: this is what all time goes into.
             try:
-                sent = send(connection.descriptor, frame)
+                sent = send(descriptor, frame)
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._remove(connection, properly=False)
+                self._remove(group.members[descriptor], properly=False)
                 continue
-            if sent != len(frame):
+            if sent != size:
+                connection = group.members[descriptor]
                 connection.keep(frame, sent)
                 connection.is_ended = is_end
                 self._fall_behind(connection, group)
-            if count % WRITES_PER_BREATH == 0:
-                self._poller.breathe()
 
     def _fall_behind(self, connection: Connection, group: Group) -> None:
         """Out of its group, with a cursor of its own, until it has caught up."""
@@ -514,7 +520,7 @@ class Hub:
         the group. (Nobody is sent what comes meanwhile: there may be more behind it,
         again and again.)"""
         log, cursor = connection.log, connection.cursor
-        key = (log, cursor.channels)
+        key = (log, cursor.channels, connection.chunked)
         newest = log.sequence
         while True:
             group = self._groups.get(key)
@@ -528,7 +534,7 @@ class Hub:
             if not data:
                 break
             connection.is_ended = batch.ended
-            frame = frame_chunk(data) if connection.chunked else data
+            frame = framed(data, chunked=connection.chunked)
             if not self._send_own(connection, frame):
                 return
         self._join_group(connection, key)
@@ -572,14 +578,14 @@ class Hub:
             if self._connections.get(connection.descriptor) is connection:
                 self._guard(self._catch_up, connection)
 
-    def _join_group(self, connection: Connection, key: Key) -> None:
+    def _join_group(self, connection: Connection, key: GroupKey) -> None:
         group = self._groups.get(key)
         if group is None:
             group = Group(connection, self.tell)
-            self._groups[key] = group
             group.log.watch(group.channels, group.tell)
+            self._groups[key] = group
             group.tell()  # Of what came between reading and watching.
-        group.members.add(connection)
+        group.members[connection.descriptor] = connection
         connection.group = group
         connection.cursor = group.cursor
 
@@ -587,9 +593,10 @@ class Hub:
         group, connection.group = connection.group, None
         if group is None:
             return
-        group.members.discard(connection)
+        group.members.pop(connection.descriptor, None)
         if not group.members:
-            self._groups.pop((group.log, group.channels), None)
+            key = (group.log, group.channels, group.chunked)
+            self._groups.pop(key, None)
             group.log.unwatch(group.channels, group.tell)
 
     def _end(self, connection: Connection) -> None:

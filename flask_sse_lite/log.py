@@ -25,7 +25,6 @@ from typing import NamedTuple
 from .cursor import (
     BEGINNING,
     RUN_PREFIX,
-    UNNAMED,
     Batch,
     Cursor,
     Entry,
@@ -741,7 +740,7 @@ class Log:
             pending = [entry for entry in pending if entry.sequence <= until]
         entries, ended = cursor.advance(pending, limit)
         more = not ended and len(entries) < len(pending)
-        batch = Batch(gap, entries, self._named(entries), ended=ended, more=more)
+        batch = Batch(gap, entries, ended=ended, more=more)
         cursor.since = ""
         for name in cursor.channels:
             if (kept := self._channels.get(name)) and kept.budget:
@@ -751,16 +750,6 @@ class Log:
             if is_plain and not gap and not cursor.ended and until == self.sequence:
                 self._step = _Step(cursor.channels, start, until, limit, batch)
         return batch
-
-    def _named(self, entries: list[Entry]) -> int:
-        """The sequence number that the last id of these names."""
-        if not entries:
-            return UNNAMED
-        last = entries[-1]
-        id = position_id(self.epoch, last.sequence, last.channel)
-        if last.event and last.event.id != id:
-            return UNNAMED
-        return last.sequence
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
@@ -804,13 +793,13 @@ class Log:
         )
 
     def _pending(self, cursor: Cursor) -> list[Entry]:
-        found = [
-            self._channels[name].after(cursor.floor(name))
-            for name in cursor.channels
-            if name in self._channels
-        ]
-        if len(found) == 1:
-            return found[0]
+        found = []
+        for name in cursor.channels:
+            channel = self._channels.get(name)
+            if channel and (entries := channel.after(cursor.floor(name))):
+                found.append(entries)
+        if len(found) < 2:
+            return found[0] if found else []
         return sorted(entry for entries in found for entry in entries)
 
 

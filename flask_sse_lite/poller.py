@@ -46,10 +46,11 @@ class Poller:
         self._epoll.register(self._waker, READABLE)
         self._is_closed = False
         self._library = _library()
-        self.send = self._sender()
-
-    def _sender(self) -> Callable[[int, bytes], int]:
-        return _send_keeping_gil(self._library)
+        self._send_keeping_gil = _send_keeping_gil(self._library)
+        self._breathed_at = 0.0
+        #: Sends what fits, and says how much that was. It is another one after a wait
+        #: or a breath, perhaps.
+        self.send: Callable[[int, bytes], int] = os.write
 
     def add(self, descriptor: int) -> None:
         self._epoll.register(descriptor, READABLE)
@@ -79,7 +80,9 @@ class Poller:
 
         :returns: descriptors with what they are ready for. A wake is not among them.
         """
-        return self._without_wakes(self._epoll.poll(timeout))
+        events = self._without_wakes(self._epoll.poll(timeout))
+        self._breathed_at = time.monotonic()
+        return events
 
     def wake(self) -> None:
         os.eventfd_write(self._waker, 1)
@@ -92,7 +95,12 @@ class Poller:
         """Let those run who were woken. Native threads just do."""
 
     def breathe(self) -> None:
-        """Let all others run, now and then, in the middle of long work."""
+        """Let all others run, now and then, in the middle of long work. Native threads
+        just do; but see whether that makes the work too long."""
+        now = time.monotonic()
+        if _is_contended(now - self._breathed_at):
+            self.send = self._send_keeping_gil
+        self._breathed_at = now
 
     def close(self) -> None:
         """Free the descriptors. In a forked child, that leaves the parent's alone."""
@@ -103,7 +111,10 @@ class Poller:
     def _without_wakes(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         others = [event for event in events if event[0] != self._waker]
         if len(others) < len(events):
+            start = time.monotonic()
             os.eventfd_read(self._waker)
+            is_contended = _is_contended(time.monotonic() - start)
+            self.send = self._send_keeping_gil if is_contended else os.write
         return others
 
 
@@ -119,10 +130,6 @@ class GeventPoller(Poller):
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), 1)
         self._turn_ends = 0.0
-
-    def _sender(self) -> Callable[[int, bytes], int]:
-        # There is one thread: nobody waits for the GIL.
-        return os.write
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         events = self._epoll.poll(0)
@@ -175,6 +182,9 @@ class Sleeper(Poller):
 
     def give_way(self) -> None:
         time.sleep(0)
+
+    def breathe(self) -> None:
+        """There is no long work."""
 
     def close(self) -> None:
         """There is nothing to free."""
@@ -278,6 +288,12 @@ def _patched(module: str, name: str) -> Any:
     return sys.modules["gevent.monkey"].get_original(module, name)
 
 
+def _is_contended(seconds: float) -> bool:
+    """Whether what took so long was to get the GIL back from a thread that computes:
+    that keeps it for the switch interval."""
+    return seconds > sys.getswitchinterval() / 2
+
+
 def _library() -> ctypes.PyDLL:
     """The system's own functions, called with the GIL kept."""
     library = ctypes.PyDLL(None, use_errno=True)
@@ -291,7 +307,7 @@ def _library() -> ctypes.PyDLL:
 def _send_keeping_gil(library: ctypes.PyDLL) -> Callable[[int, bytes], int]:
     """A send that keeps the GIL. ``os.write`` gives it away for every call, and beside
     a thread that computes gets it back 5 ms later: to 500 clients that takes 2.4 s,
-    and this some 10 ms."""
+    and this some 10 ms. (Where nobody computes, ``os.write`` is a quarter faster.)"""
     c_send = library.send
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     get_errno = ctypes.get_errno

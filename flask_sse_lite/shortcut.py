@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .connection import frame_chunk
+from .connection import framed
 from .handoff import check_readers
 from .poller import is_plain
 from .servers.server import Refusal, Server
@@ -30,7 +30,7 @@ def shortcut(server: Server) -> Callable[[bytes], None]:
     is_chunked = server.is_chunked()
 
     def send(piece: bytes) -> None:
-        frame = frame_chunk(piece) if is_chunked else piece
+        frame = framed(piece, chunked=is_chunked)
         sent = sock.send(frame)
         if sent < len(frame):
             sock.sendall(frame[sent:])

@@ -90,8 +90,8 @@ class Subscription:
         #: Something is to be sent, though no event came.
         self._is_due = False
         self._sent_at = self._named_at = self._expires = 0.0
-        #: The sequence number that the client was last told, in any id.
-        self._named = cursor.position
+        #: The id that the client was last told.
+        self._named: str | None = cursor.id
         #: Called once, at the end.
         self.on_close: Callable[[], None] | None = None
         # A lock that is held is a sleep; to release it is to wake the sleeper.
@@ -147,7 +147,7 @@ class Subscription:
                 if batch.ended:
                     self._finish()
                 self._is_active = True
-                self._named = batch.named
+                self._named = batch.last_id
                 return data
             if self._is_stopping:
                 self._finish()
@@ -216,7 +216,7 @@ class Subscription:
         self._is_iterated = True
         self._is_in_main_thread = threading.current_thread() is threading.main_thread()
         self._sent_at = self._named_at = now
-        self._named = self._cursor.position
+        self._named = self._cursor.id
         if self._settings.max_age is not None:
             self._expires = now + self._settings.max_age
         assert self._hub
@@ -224,7 +224,7 @@ class Subscription:
 
     def _keep_alive(self) -> bytes:
         self._is_due = False
-        position = self._cursor.position
+        position = self._cursor.id
         if position == self._named:
             self._named_at = self._sent_at
         if self._sent_at - self._named_at < POSITION_INTERVAL:

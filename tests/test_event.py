@@ -279,7 +279,9 @@ def test_threads_share_one_encoding() -> None:
     with ThreadPoolExecutor(8) as threads:
         frames = list(threads.map(lambda _: event.encode(), range(800)))
     assert len(frames) == 800
-    assert all(frame is event.encode() for frame in frames)
+    assert all(frame == event.encode() for frame in frames)
+    # Those that began at once may each have made it.
+    assert len({id(frame) for frame in frames}) <= 8
 
 
 def test_a_published_event_gets_its_position_as_its_id() -> None:

@@ -86,7 +86,7 @@ def test_what_is_fed_is_read_as_it_stands_in_the_store(log: Log) -> None:
     assert [entry.event.id for entry in batch.entries if entry.event] == [
         f"{OLD}-{n}" for n in (101, 102, 103)
     ]
-    assert batch.named == 103
+    assert batch.last_id == f"{OLD}-103"
     assert log.sequence == 103
 
 
