@@ -45,7 +45,7 @@ LONGEST_LOOK = 1.0
 DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
 #: Connections written to before others may get their turn.
-WRITES_PER_BREATH = 8
+WRITES_PER_BREATH = 4
 
 #: Iterated streams woken before they get their turn. Few enough for what that allocates
 #: to be gone again before Python's garbage collector counts it.

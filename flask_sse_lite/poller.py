@@ -27,6 +27,9 @@ IS_SUPPORTED = sys.platform == "linux"
 TURN = 0.002
 SHORTEST_SLEEP = 0.00001
 
+#: Seconds for which sends keep the GIL when another thread was seen to compute.
+KEEPS_GIL = 1.0
+
 #: The other side has closed the connection, or its sending half.
 GONE = getattr(select, "POLLRDHUP", 0x2000) | 0x018  # POLLERR | POLLHUP
 
@@ -47,9 +50,9 @@ class Poller:
         self._is_closed = False
         self._library = _library()
         self._send_keeping_gil = _send_keeping_gil(self._library)
-        self._breathed_at = 0.0
-        #: Sends what fits, and says how much that was. It is another one after a wait
-        #: or a breath, perhaps.
+        self._breathed_at = self._keeps_until = 0.0
+        #: Sends what fits, and says how much that was. After a wait or a breath it may
+        #: be another one.
         self.send: Callable[[int, bytes], int] = os.write
 
     def add(self, descriptor: int) -> None:
@@ -80,9 +83,11 @@ class Poller:
 
         :returns: descriptors with what they are ready for. A wake is not among them.
         """
-        events = self._without_wakes(self._epoll.poll(timeout))
+        events = self._epoll.poll(timeout)
         self._breathed_at = time.monotonic()
-        return events
+        if self._breathed_at > self._keeps_until:
+            self.send = os.write
+        return self._without_wakes(events)
 
     def wake(self) -> None:
         os.eventfd_write(self._waker, 1)
@@ -96,10 +101,11 @@ class Poller:
 
     def breathe(self) -> None:
         """Let all others run, now and then, in the middle of long work. Native threads
-        just do; but see whether that makes the work too long."""
+        just do; where one of them computes, it is not to be asked for each send."""
         now = time.monotonic()
-        if _is_contended(now - self._breathed_at):
+        if now - self._breathed_at > sys.getswitchinterval() / 2:
             self.send = self._send_keeping_gil
+            self._keeps_until = now + KEEPS_GIL
         self._breathed_at = now
 
     def close(self) -> None:
@@ -111,10 +117,7 @@ class Poller:
     def _without_wakes(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         others = [event for event in events if event[0] != self._waker]
         if len(others) < len(events):
-            start = time.monotonic()
             os.eventfd_read(self._waker)
-            is_contended = _is_contended(time.monotonic() - start)
-            self.send = self._send_keeping_gil if is_contended else os.write
         return others
 
 
@@ -286,12 +289,6 @@ def _original(module: str, name: str) -> Any:
 @lru_cache
 def _patched(module: str, name: str) -> Any:
     return sys.modules["gevent.monkey"].get_original(module, name)
-
-
-def _is_contended(seconds: float) -> bool:
-    """Whether what took so long was to get the GIL back from a thread that computes:
-    that keeps it for the switch interval."""
-    return seconds > sys.getswitchinterval() / 2
 
 
 def _library() -> ctypes.PyDLL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flask_sse_lite import Event
+from flask_sse_lite import poller as polling
 from flask_sse_lite.connection import Connection
 from flask_sse_lite.event import Decoder
 from flask_sse_lite.hub import Hub
 from flask_sse_lite.log import Log
-from flask_sse_lite.poller import IS_SUPPORTED
+from flask_sse_lite.poller import IS_SUPPORTED, Poller
 from flask_sse_lite.settings import Settings
 
 #: Seconds that anything may take which does not fail.
@@ -34,14 +36,21 @@ LARGE = "x" * 8_000_000
 class Client:
     """The other end of a connection that a hub serves."""
 
-    def __init__(self, hub: Hub, log: Log, *channels: str, since: str = "") -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        log: Log,
+        *channels: str,
+        since: str = "",
+        chunked: bool = False,
+    ) -> None:
         self.socket, served = socket.socketpair()
         self.socket.settimeout(PATIENCE)
         served.setblocking(False)
         self._decoder = Decoder()
         self.events: list[Event] = []
         cursor = log.cursor(channels or ["a"], since)
-        connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=False)
+        connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=chunked)
         hub.adopt(connection, cursor)
 
     def read_until(self, data: str) -> list[str]:
@@ -143,6 +152,58 @@ def test_who_reads_too_late_is_told_of_the_gap(hub: Hub, connect: Connect) -> No
     types = [event.type for event in client.events]
     assert types == [None, "stream-gap", None, None]
     client.socket.close()
+
+
+def test_each_gets_a_channel_in_the_framing_of_its_own_response(
+    hub: Hub, log: Log
+) -> None:
+    plain, chunked = Client(hub, log, "a"), Client(hub, log, "a", chunked=True)
+    try:
+        frame = log.append("a", Event("one")).encode()
+        expected = b"%x\r\n%b\r\n" % (len(frame), frame)
+        assert plain.read_until("one") == ["one"]
+        assert chunked.socket.recv(len(expected), socket.MSG_WAITALL) == expected
+        log.end("a")
+        assert plain.read_to_end()[-1] == "stream-end"
+        rest = b"".join(iter(lambda: chunked.socket.recv(1 << 20), b""))
+        assert rest.endswith(b"\n\r\n0\r\n\r\n")
+    finally:
+        plain.socket.close()
+        chunked.socket.close()
+
+
+def test_sends_keep_the_gil_while_a_thread_computes_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(polling, "KEEPS_GIL", 0.0)
+    poller, is_over = Poller(), threading.Event()
+    one, other = socket.socketpair()
+    deadline = time.monotonic() + PATIENCE
+
+    def compute() -> None:
+        while not is_over.is_set() and time.monotonic() < deadline:
+            sum(range(1_000))
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        poller.wait(0)
+        assert poller.send is os.write
+        while poller.send is os.write:
+            assert poller.send(one.fileno(), b"x") == len(other.recv(1))
+            poller.breathe()
+        assert not is_over.is_set()
+        assert poller.send(one.fileno(), b"xyz") == 3
+        assert other.recv(9) == b"xyz"
+    finally:
+        is_over.set()
+        thread.join()
+        one.close()
+        other.close()
+    assert time.monotonic() < deadline
+    poller.wait(0)
+    assert poller.send is os.write
+    poller.close()
 
 
 def test_several_channels_arrive_in_one_order(log: Log, connect: Connect) -> None:
