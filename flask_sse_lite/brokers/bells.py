@@ -26,6 +26,10 @@ POLL_INTERVAL = 0.1
 #: a descriptor of its folder.
 PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
 
+#: Bytes that a socket's name in the folder takes of that: a dot, a process ID and a
+#: word, behind a slash.
+NAME_BYTES = 24
+
 #: Nanoseconds before which a folder's time may not tell its next change from the last.
 CLOCK_TICK = 50_000_000
 
@@ -49,6 +53,7 @@ class Bells:
 
     def __init__(self, file: str) -> None:
         self.folder = f"{file}-bells"
+        self._is_short = len(os.fsencode(self.folder)) + NAME_BYTES < PATH_BYTES
         self._file = file
         self._lock = threading.Lock()
         self._sender: socket.socket | None = None
@@ -97,9 +102,8 @@ class Bells:
                 pass  # It has rung often enough (EAGAIN), or is just being removed.
 
     def _address(self, name: str) -> str:
-        path = os.path.join(self.folder, name)
-        if len(os.fsencode(path)) < PATH_BYTES:
-            return path
+        if self._is_short:
+            return f"{self.folder}/{name}"
         if self._descriptor is None:
             self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         return f"/proc/self/fd/{self._descriptor}/{name}"

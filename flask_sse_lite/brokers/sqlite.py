@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -167,6 +167,9 @@ class SqliteBroker(SharedBroker):
         row = connection.execute(self._tables.state).fetchone()
         if row is None:
             raise sqlite3.OperationalError("there is no store in it")
+        return self._note_state(row)
+
+    def _note_state(self, row: Sequence[Any]) -> State:
         self._epoch, sequence, history, age = row
         self._kept = Retention(history, age)
         return State(self._epoch, sequence, self._kept)
@@ -213,28 +216,38 @@ class SqliteBroker(SharedBroker):
         return self._do(lambda connection: self._read_news(connection, after))
 
     def _read_news(self, connection: sqlite3.Connection, after: int) -> News:
+        news, has_hole = self._read_page(connection, after)
+        if not has_hole:
+            return news
+        with _transaction(connection):
+            news, _ = self._read_page(connection, after)
+            marks = {name: self._mark(connection, name) for name in self.log.held()}
+        lost = {name: mark for name, mark in marks.items() if mark > after}
+        return news._replace(lost=lost)
+
+    def _read_page(
+        self, connection: sqlite3.Connection, after: int
+    ) -> tuple[News, bool]:
+        """News without what is lost, and whether something may be. Most often that is
+        one statement, which sees one moment without a transaction."""
         now = time.time()
         records: list[Record] = []
-        sequence, size, has_hole, more = after, 0, False, False
-        with _transaction(connection):
-            state = self._read_state(connection)
-            cursor = connection.execute(self._tables.news, (after, PAGE))
-            for count, row in enumerate(cursor, 1):
+        state, sequence, size, has_hole, more = None, after, 0, False, False
+        with closing(connection.execute(self._tables.news, (after, PAGE))) as rows:
+            for count, (*row, epoch, newest, history, age) in enumerate(rows, 1):
+                state = state or self._note_state((epoch, newest, history, age))
                 has_hole = has_hole or row[0] != sequence + 1
                 sequence = row[0]
                 if self.log.holds(row[2]):
                     records.append(self._record(row, now))
                     size += len(row[3] or "")
                 if count == PAGE or size >= PAGE_CHARACTERS:
-                    more = sequence < state.sequence
+                    more = sequence < newest
                     break
-            cursor.close()
-            if not more and sequence != state.sequence:
-                has_hole, sequence = True, state.sequence
-            held = self.log.held() if has_hole else ()
-            marks = {name: self._mark(connection, name) for name in held}
-        lost = {name: mark for name, mark in marks.items() if mark > after}
-        return News(state.epoch, sequence, records, lost, more)
+        state = state or self._read_state(connection)
+        if not more and sequence != state.sequence:
+            has_hole, sequence = True, state.sequence
+        return News(state.epoch, sequence, records, {}, more), has_hole
 
     def _summaries(self) -> list[Summary]:
         def read(connection: sqlite3.Connection) -> list[Summary]:
@@ -588,11 +601,11 @@ class _Statements:
             f"INSERT INTO {store} SELECT ?, ?, ?, 0 "
             f"WHERE NOT EXISTS (SELECT * FROM {store})"
         )
-        newest = _literal(f"{prefix}_events")
-        self.state = (
-            "SELECT epoch, coalesce((SELECT seq FROM sqlite_sequence "
-            f"WHERE name = {newest}), 0), history, age FROM {store}"
+        newest = (
+            "coalesce((SELECT seq FROM sqlite_sequence "
+            f"WHERE name = {_literal(f'{prefix}_events')}), 0)"
         )
+        self.state = f"SELECT epoch, {newest}, history, age FROM {store}"
         self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
         self.keep = f"UPDATE {store} SET history = ?, age = ?"
         insert = f"INSERT INTO {events} (time, channel, data, type, id, retry) "
@@ -623,8 +636,13 @@ class _Statements:
             f"SELECT counts FROM {counts} WHERE process != ? AND lease BETWEEN ? AND ?"
         )
         self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
+        # Each with the state, which is thus of the same moment.
+        epoch, history, age = (
+            f"(SELECT {name} FROM {store})" for name in ("epoch", "history", "age")
+        )
         self.news = (
-            f"SELECT {row} FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
+            f"SELECT {row}, {epoch}, {newest}, {history}, {age} "
+            f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
         )
         self.past = (
             f"SELECT {row} FROM {events} WHERE channel = ? "
