@@ -3,9 +3,11 @@ comes to its proper end, at once, whatever else the server is busy with."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -337,11 +339,26 @@ def test_clients_are_told_to_come_back_spread_over_time() -> None:
 # Others
 
 
+def is_idle(stats: Path) -> bool:
+    """Whether a uWSGI that tells its state here is done with all requests. Having sent
+    an answer, it goes on with that request for a moment."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(stats))
+        with client.makefile() as told:
+            workers = json.load(told)["workers"]
+    return not any(core["in_request"] for one in workers for core in one["cores"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(number: signal.Signals) -> None:
+def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    stats = tmp_path / "stats"
     # Where workers load the application themselves, a reload is one of theirs alone.
     with (
-        serve("uWSGI", options="--lazy", SSE_HEARTBEAT=NEVER) as server,
+        serve(
+            "uWSGI", options=f"--lazy --stats {stats}", SSE_HEARTBEAT=NEVER
+        ) as server,
         Crowd(server.port) as crowd,
     ):
         members = crowd.join_all(MANY, "room")
@@ -349,6 +366,8 @@ def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(number: signal.Signals) 
         until(lambda: server.stats()["handed_off"] == MANY)
         server.publish({"data": "last", "channel": "room"})
         worker = worker_of(server)
+        # From a worker with a request SIGTERM takes all, its exit hooks included.
+        until(lambda: is_idle(stats))
         server.signal(number)
         crowd.await_ends(members)
         assert_ended_properly(members, "last")
