@@ -72,7 +72,7 @@ def ours(server: str, *shown: str) -> Entry:
         f"flask_sse_lite, {server}",
         (Checkout("flask_sse_lite"), Here(shown=("gunicorn", *shown))),
         back=REPLAYS,
-        shares="not yet",
+        shares="a SQLite file, or Redis",
         ours=True,
     )
 
