@@ -29,9 +29,11 @@ LAYERS: dict[str, set[str]] = {
     "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": set(),
     "brokers.native": set(),
+    "brokers.statements": set(),
     "brokers.sqlite": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
+        "brokers.statements",
     },
     "brokers.scripts": set(),
     "brokers.redis": {

@@ -1,0 +1,134 @@
+"""What the SQLite broker says to its file.
+
+Here lives how events stand in it: the tables, and each statement by the name of what it
+is for. When something is said, and what is done about the answer, is the broker's.
+"""
+
+from __future__ import annotations
+
+#: Events dropped in one go at most, for each of the two reasons: some 2 ms of work. As
+#: many more than are published meanwhile as it takes to catch up.
+PRUNED_AT_ONCE = 256
+
+
+class Statements:
+    """All that is said to one store. ``data`` is null where a channel ends; a channel
+    of which something was dropped has a mark, which stands in ``forgotten`` when
+    nothing of it is left.
+
+    :param prefix: what its tables' names begin with.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        events, channels, store, runs, counts, index = (
+            _quoted(f"{prefix}_{name}")
+            for name in ("events", "channels", "store", "runs", "counts", "by_channel")
+        )
+        row = "sequence, time, channel, data, type, id, retry"
+        self.schema = (
+            f"CREATE TABLE IF NOT EXISTS {store} (epoch TEXT NOT NULL, "
+            "history INTEGER NOT NULL, age REAL NOT NULL, forgotten INTEGER NOT NULL)",
+            f"CREATE TABLE IF NOT EXISTS {events} (sequence INTEGER PRIMARY KEY "
+            "AUTOINCREMENT, time REAL NOT NULL, channel TEXT NOT NULL, "
+            "data TEXT, type TEXT, id TEXT, retry TEXT)",
+            f"CREATE INDEX IF NOT EXISTS {index} ON {events} (channel, sequence)",
+            f"CREATE TABLE IF NOT EXISTS {channels} (name TEXT PRIMARY KEY, "
+            "dropped INTEGER NOT NULL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {runs} (channel TEXT PRIMARY KEY, "
+            "start INTEGER NOT NULL, budget INTEGER NOT NULL, token TEXT NOT NULL, "
+            "lease REAL NOT NULL, ended REAL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {counts} (process TEXT PRIMARY KEY, "
+            "counts TEXT NOT NULL, lease REAL NOT NULL) WITHOUT ROWID",
+        )
+        self.begin = (
+            f"INSERT INTO {store} SELECT ?, ?, ?, 0 "
+            f"WHERE NOT EXISTS (SELECT * FROM {store})"
+        )
+        newest = (
+            "coalesce((SELECT seq FROM sqlite_sequence "
+            f"WHERE name = {_literal(f'{prefix}_events')}), 0)"
+        )
+        self.state = f"SELECT epoch, {newest}, history, age FROM {store}"
+        self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
+        self.keep = f"UPDATE {store} SET history = ?, age = ?"
+        insert = f"INSERT INTO {events} (time, channel, data, type, id, retry) "
+        self.insert = f"{insert} VALUES (?, ?, ?, ?, ?, ?)"
+        self.say = (
+            f"{insert} SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT * FROM {runs} "
+            "WHERE channel = ? AND token = ? AND ended IS NULL)"
+        )
+        self.begin_run = f"INSERT OR REPLACE INTO {runs} VALUES (?, ?, ?, ?, ?, NULL)"
+        self.end_run = (
+            f"UPDATE {runs} SET ended = ? WHERE channel = ? AND ended IS NULL"
+        )
+        self.goes_on = (
+            f"SELECT 1 FROM {runs} WHERE channel = ? AND (ended IS NULL OR token = ?)"
+        )
+        self.extend = f"UPDATE {runs} SET lease = ? WHERE channel = ? AND token = ?"
+        self.lost = (
+            f"SELECT channel FROM {runs} WHERE ended IS NULL "
+            "AND lease NOT BETWEEN ? AND ?"
+        )
+        self.run = (
+            f"SELECT start, budget FROM {runs} WHERE channel = ? "
+            "AND coalesce(ended >= ?, 1)"
+        )
+        self.delete_runs = f"DELETE FROM {runs} WHERE ended < ?"
+        self.count = f"INSERT OR REPLACE INTO {counts} VALUES (?, ?, ?)"
+        self.counts = (
+            f"SELECT counts FROM {counts} WHERE process != ? AND lease BETWEEN ? AND ?"
+        )
+        self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
+        # Each with the state, which is thus of the same moment.
+        epoch, history, age = (
+            f"(SELECT {name} FROM {store})" for name in ("epoch", "history", "age")
+        )
+        self.news = (
+            f"SELECT {row}, {epoch}, {newest}, {history}, {age} "
+            f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        )
+        self.past = (
+            f"SELECT {row} FROM {events} WHERE channel = ? "
+            "ORDER BY sequence DESC LIMIT ?"
+        )
+        self.mark = (
+            f"SELECT coalesce((SELECT dropped FROM {channels} WHERE name = ?), "
+            f"forgotten) FROM {store}"
+        )
+        # The last two are those of the row that has the highest sequence.
+        self.summaries = (
+            "SELECT channel, count(data), max(sequence), time, "
+            "data IS NULL AND type IS NULL "
+            f"FROM {events} WHERE time >= ? GROUP BY channel"
+        )
+        self.too_many = (
+            f"SELECT sequence, channel, time FROM {events} WHERE channel = ? "
+            f"AND sequence <= (SELECT sequence FROM {events} WHERE channel = ? "
+            "ORDER BY sequence DESC LIMIT 1 OFFSET ?) "
+            f"ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
+        )
+        self.oldest = (
+            f"SELECT sequence, channel, time, EXISTS (SELECT * FROM {runs} "
+            f"WHERE channel = {events}.channel AND sequence >= start) "
+            f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
+        )
+        self.up_to = (
+            f"SELECT sequence, channel FROM {events} WHERE channel = ? "
+            f"AND sequence <= ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
+        )
+        self.delete = f"DELETE FROM {events} WHERE sequence = ?"
+        self.is_kept = f"SELECT 1 FROM {events} WHERE channel = ? LIMIT 1"
+        self.set_mark = (
+            f"INSERT INTO {channels} VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET dropped = max(dropped, ?)"
+        )
+        self.delete_mark = f"DELETE FROM {channels} WHERE name = ?"
+        self.forget = f"UPDATE {store} SET forgotten = max(forgotten, ?)"
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _literal(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
