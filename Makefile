@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
-	@cd examples && ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
+	@cd examples && exec ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
 # Side by side, file by file, in the order of tests/conftest.py: most of the tests wait

@@ -5,7 +5,8 @@ told can read it, and not after a rollback.
 nothing but SQLAlchemy's own sessions, whoever makes them: with Flask-SQLAlchemy, call
 it with ``db.session()``.
 
-To run it: ``flask --app examples/transactions run``, and open two windows.
+To run it: ``pip install sqlalchemy``, ``flask --app examples/transactions run``, and
+open two windows.
 """
 
 from __future__ import annotations

@@ -77,6 +77,12 @@ class Channels:
                         "REDIS_URL is set, but not read here. Set SSE_URL to publish "
                         "through a broker; without it, events stay in one process."
                     )
+                elif os.environ.get("SSE_URL"):
+                    self._warn(
+                        "SSE_URL is set in the environment, but read from app.config "
+                        'alone: app.config["SSE_URL"] = os.environ["SSE_URL"], or '
+                        "app.config.from_prefixed_env() and FLASK_SSE_URL."
+                    )
             self._settings = Settings.read(self._config)
         return self._settings
 
@@ -248,10 +254,17 @@ class Channels:
             self._warn(
                 "The server runs several worker processes, and SSE_URL is memory://, "
                 "which is one process's own: a browser sees only what the worker that "
-                "it is connected to publishes. Set SSE_URL to a broker that processes "
-                "share, such as sqlite:///events.db, or run one worker (gunicorn -k "
-                "gevent -w 1)."
+                'it is connected to publishes. Set app.config["SSE_URL"] to a broker '
+                "that processes share, such as sqlite:///events.db, or run one worker "
+                "(gunicorn -k gevent -w 1)."
             )
+
+    def warn_of_refusal(self) -> None:
+        """Tell the developer, once, why there is a 403: the client is told nothing."""
+        self._warn(
+            "A client asked for a channel that is not served, and got 403: there is no "
+            "authorizer, and SSE_PUBLIC_CHANNELS does not list it."
+        )
 
     def _warn_of_silence(self) -> None:
         if not self.broker.is_shared:
@@ -259,8 +272,8 @@ class Channels:
                 "An event was published by a process that has served no request so "
                 "far, and SSE_URL is memory://, which is one process's own: unless "
                 "this is the web server itself, no browser will ever see its events. "
-                "Publish from the web application, or set SSE_URL to a broker that "
-                "processes share, such as sqlite:///events.db."
+                'Publish from the web application, or set app.config["SSE_URL"] to a '
+                "broker that processes share, such as sqlite:///events.db."
             )
 
     def _warn(self, message: str) -> None:

@@ -48,8 +48,8 @@ def _reached() -> tuple[Channels, SharedBroker]:
     if not isinstance(broker, SharedBroker):
         raise click.ClickException(
             "SSE_URL is memory://, which is one process's own: this command is another "
-            "process than the server, and cannot reach it. Set SSE_URL to a broker "
-            "that processes share, such as sqlite:///events.db."
+            'process than the server, and cannot reach it. Set app.config["SSE_URL"] '
+            "to a broker that processes share, such as sqlite:///events.db."
         )
     return channels, broker
 

@@ -252,7 +252,10 @@ class SSE(Blueprint):
                     f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed"
                 )
         if self._authorize is None:
-            return views.refusal_of_strangers(names)
+            refusal = views.refusal_of_strangers(names)
+            if refusal:
+                current_channels().warn_of_refusal()
+            return refusal
         for name in names:
             answer = self._authorize(name)
             if isinstance(answer, Response):

@@ -214,6 +214,31 @@ def test_redis_url_alone_is_warned_of_once(
     assert warnings(caplog) == [warning]
 
 
+def test_a_url_in_the_environment_alone_is_warned_of_once(
+    sse: SSE, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSE_URL", "redis://user:geheim@host")
+    client = application(sse).test_client()
+    assert client.post("/say").text == "hello"
+    (warning,) = warnings(caplog)
+    assert "SSE_URL is set in the environment" in warning
+    assert "geheim" not in warning
+    client.get("/stream").close()
+    assert warnings(caplog) == [warning]
+
+
+def test_who_asks_for_what_is_not_served_is_told_of_to_the_developer_once(
+    sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = application(sse, SSE_PUBLIC_CHANNELS=["news"]).test_client()
+    assert client.get("/stream?channel=secret").status_code == 403
+    (warning,) = warnings(caplog)
+    assert "SSE_PUBLIC_CHANNELS does not list it" in warning
+    assert "secret" not in warning
+    assert client.get("/stream?channel=other").status_code == 403
+    assert warnings(caplog) == [warning]
+
+
 def test_redis_url_beside_sse_url_is_not_warned_of(
     sse: SSE, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,7 +4,7 @@
 export const SPAN = 60_000; // ms, from one side to the other
 const LATE = 1_200; // ms; the right side is this long ago, so that points slide in
 const HOLE = 2_500; // ms; points further apart than this are not joined
-const MARGIN = { left: 56, right: 10, top: 8, bottom: 22 };
+const MARGIN = { left: 64, right: 10, top: 8, bottom: 22 };
 const PAD = 2; // px, so that a line along the edge is not cut in half
 
 export class Plot {
