@@ -70,9 +70,7 @@ GOLDEN_RATIO = 0.618034
 
 logger = logging.getLogger("flask_sse_lite")
 
-#: What the members of an audience have in common, and those of a group.
-AudienceKey = tuple[Log, tuple[str, ...]]
-GroupKey = tuple[Log, tuple[str, ...], bool]
+Key = tuple[Log, tuple[str, ...]]
 
 
 class Hub:
@@ -89,7 +87,7 @@ class Hub:
         self._iterated: set[Iterated] = set()
         self._timed: set[Timed] = set()
         self._listeners: Counter[tuple[Log, str]] = Counter()
-        self._audiences: dict[AudienceKey, Audience] = {}
+        self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
         self._arriving: set[object] = set()
         self._newcomers: deque[Connection] = deque()
@@ -97,7 +95,7 @@ class Hub:
         self._poller = new_poller()
         self._is_awake = False
         # The loop's own.
-        self._groups: dict[GroupKey, Group] = {}
+        self._groups: dict[Key, Group] = {}
         self._connections: dict[int, Connection] = {}
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
@@ -341,7 +339,7 @@ class Hub:
             logger.exception("The hub could not go on with %r", whom)
             victims = [whom] if isinstance(whom, Connection) else []
             if isinstance(whom, Group):
-                victims = list(whom.members.values())
+                victims = whom.connections()
             for victim in victims:
                 self._remove(victim, properly=False)
 
@@ -403,7 +401,7 @@ class Hub:
             return  # Ten thousand groups that had events cost nothing here.
         silent = [
             connection
-            for connection in group.members.values()
+            for connection in group.connections()
             if now - max(group.sent_at, connection.beat_at)
             # Those that got the last event together are not to beat together.
             >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
@@ -421,7 +419,7 @@ class Hub:
             if not is_known and named_for >= POSITION_INTERVAL:
                 connection.named, connection.named_at = position, now
                 data = position_event(group.cursor)
-            self._write(group, [connection.descriptor], data)
+            self._write(group, connection.chunked, [connection.descriptor], data)
 
     # Delivery
 
@@ -451,9 +449,10 @@ class Hub:
             return False
         group.sent_at = time.monotonic()
         group.named = batch.last_id
-        self._write(group, list(group.members), data, is_end=batch.ended)
+        for chunked, members in group.members.items():
+            self._write(group, chunked, list(members), data, is_end=batch.ended)
         if batch.ended:
-            for connection in list(group.members.values()):
+            for connection in group.connections():
                 self._end(connection)
         elif batch.more:
             group.tell()
@@ -462,17 +461,21 @@ class Hub:
     def _write(
         self,
         group: Group,
-        members: list[int],
+        chunked: bool,
+        descriptors: list[int],
         data: bytes,
         *,
         is_end: bool = False,
     ) -> None:
-        """Send the same to some of a group, by their descriptors."""
-        frame = framed(data, chunked=group.chunked)
+        """Send the same to some of a group whose bodies are framed alike."""
+        members = group.members[chunked]
+        frame = framed(data, chunked=chunked)
         size = len(frame)
-        for count, descriptor in enumerate(members):
+        for count, descriptor in enumerate(descriptors):
             if count % WRITES_PER_BREATH == 0:
-                self._poller.breathe()
+                # With every piece of the GIL that is given away, who publishes more
+                # meanwhile would get further ahead of its readers.
+                self._poller.breathe(keeps_gil=group.has_news)
                 send = self._poller.send
             # Connection.send, without the call: this is what all time goes into.
             try:
@@ -480,10 +483,10 @@ class Hub:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._remove(group.members[descriptor], properly=False)
+                self._remove(members[descriptor], properly=False)
                 continue
             if sent != size:
-                connection = group.members[descriptor]
+                connection = members[descriptor]
                 connection.keep(frame, sent)
                 connection.is_ended = is_end
                 self._fall_behind(connection, group)
@@ -520,7 +523,7 @@ class Hub:
         the group. (Nobody is sent what comes meanwhile: there may be more behind it,
         again and again.)"""
         log, cursor = connection.log, connection.cursor
-        key = (log, cursor.channels, connection.chunked)
+        key = (log, cursor.channels)
         newest = log.sequence
         while True:
             group = self._groups.get(key)
@@ -578,14 +581,14 @@ class Hub:
             if self._connections.get(connection.descriptor) is connection:
                 self._guard(self._catch_up, connection)
 
-    def _join_group(self, connection: Connection, key: GroupKey) -> None:
+    def _join_group(self, connection: Connection, key: Key) -> None:
         group = self._groups.get(key)
         if group is None:
             group = Group(connection, self.tell)
             group.log.watch(group.channels, group.tell)
             self._groups[key] = group
             group.tell()  # Of what came between reading and watching.
-        group.members[connection.descriptor] = connection
+        group.members[connection.chunked][connection.descriptor] = connection
         connection.group = group
         connection.cursor = group.cursor
 
@@ -593,10 +596,9 @@ class Hub:
         group, connection.group = connection.group, None
         if group is None:
             return
-        group.members.pop(connection.descriptor, None)
-        if not group.members:
-            key = (group.log, group.channels, group.chunked)
-            self._groups.pop(key, None)
+        group.members[connection.chunked].pop(connection.descriptor, None)
+        if not any(group.members.values()):
+            self._groups.pop((group.log, group.channels), None)
             group.log.unwatch(group.channels, group.tell)
 
     def _end(self, connection: Connection) -> None:

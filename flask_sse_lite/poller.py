@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -53,7 +54,13 @@ class Poller:
         self._breathed_at = self._keeps_until = 0.0
         #: Sends what fits, and says how much that was. After a wait or a breath it may
         #: be another one.
-        self.send: Callable[[int, bytes], int] = os.write
+        self.send = self._send = self._cheapest_send()
+
+    def _cheapest_send(self) -> Callable[[int, bytes], int]:
+        """``os.write``, unless the process would be told by SIGPIPE of each client that
+        has gone: uWSGI has a handler for that, and by default a process dies of it."""
+        hears = signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL
+        return self._send_keeping_gil if hears or "uwsgi" in sys.modules else os.write
 
     def add(self, descriptor: int) -> None:
         self._epoll.register(descriptor, READABLE)
@@ -86,7 +93,7 @@ class Poller:
         events = self._epoll.poll(timeout)
         self._breathed_at = time.monotonic()
         if self._breathed_at > self._keeps_until:
-            self.send = os.write
+            self.send = self._send
         return self._without_wakes(events)
 
     def wake(self) -> None:
@@ -99,11 +106,14 @@ class Poller:
     def give_way(self) -> None:
         """Let those run who were woken. Native threads just do."""
 
-    def breathe(self) -> None:
+    def breathe(self, *, keeps_gil: bool = False) -> None:
         """Let all others run, now and then, in the middle of long work. Native threads
-        just do; where one of them computes, it is not to be asked for each send."""
+        just do; where one of them computes, it is not to be asked for each send.
+
+        :param keeps_gil: whether sends are to keep the GIL in any case.
+        """
         now = time.monotonic()
-        if now - self._breathed_at > sys.getswitchinterval() / 2:
+        if keeps_gil or now - self._breathed_at > sys.getswitchinterval() / 2:
             self.send = self._send_keeping_gil
             self._keeps_until = now + KEEPS_GIL
         self._breathed_at = now
@@ -150,7 +160,7 @@ class GeventPoller(Poller):
         self._gevent.sleep(0)
         self._awake_again()
 
-    def breathe(self) -> None:
+    def breathe(self, *, keeps_gil: bool = False) -> None:
         if time.monotonic() > self._turn_ends:
             # A sleep of 0 would not let gevent look at its descriptors.
             self._gevent.sleep(SHORTEST_SLEEP)
@@ -186,7 +196,7 @@ class Sleeper(Poller):
     def give_way(self) -> None:
         time.sleep(0)
 
-    def breathe(self) -> None:
+    def breathe(self, *, keeps_gil: bool = False) -> None:
         """There is no long work."""
 
     def close(self) -> None:

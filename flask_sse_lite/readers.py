@@ -66,22 +66,24 @@ class Readers:
 
 
 class Group(Readers):
-    """Connections that have read the same to the same place, which is its cursor, and
-    whose bodies are framed alike."""
+    """Connections that have read the same to the same place, which is its cursor."""
 
     def __init__(self, first: Connection, tell_hub: Callable[[Readers], None]) -> None:
         super().__init__(first.log, first.cursor.channels, tell_hub)
         self.settings = first.settings
-        self.chunked = first.chunked
         self.cursor = first.cursor
-        #: By descriptor. Whoever writes to all needs no more of them: what is not
-        #: looked at need not be in the processor's cache.
-        self.members: dict[int, Connection] = {}
+        #: By whether their bodies are chunked, and by descriptor. Whoever writes to all
+        #: needs no more of them: what is not looked at need not be in the processor's
+        #: cache.
+        self.members: dict[bool, dict[int, Connection]] = {False: {}, True: {}}
         #: Those that have read more than the group, and wait for it to come to them.
         self.waiting: list[Connection] = []
         #: When all of them were last sent events, and the last id among these.
         self.sent_at = 0.0
         self.named: str | None = first.cursor.id
+
+    def connections(self) -> list[Connection]:
+        return [one for framed in self.members.values() for one in framed.values()]
 
     def is_behind(self, cursor: Cursor) -> bool:
         """Whether a reader has read what the group has not. (Of another life than the

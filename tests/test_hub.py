@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,10 +15,12 @@ from flask_sse_lite import Event
 from flask_sse_lite import poller as polling
 from flask_sse_lite.connection import Connection
 from flask_sse_lite.event import Decoder
-from flask_sse_lite.hub import Hub
+from flask_sse_lite.hub import WRITES_PER_BREATH, Hub
 from flask_sse_lite.log import Log
 from flask_sse_lite.poller import IS_SUPPORTED, Poller
 from flask_sse_lite.settings import Settings
+
+from .servers import until
 
 #: Seconds that anything may take which does not fail.
 PATIENCE = 10.0
@@ -163,6 +166,10 @@ def test_each_gets_a_channel_in_the_framing_of_its_own_response(
         expected = b"%x\r\n%b\r\n" % (len(frame), frame)
         assert plain.read_until("one") == ["one"]
         assert chunked.socket.recv(len(expected), socket.MSG_WAITALL) == expected
+        # Who publishes waits for those who read: it is to wait for both.
+        until(
+            lambda: [len(group.connections()) for group in hub._groups.values()] == [2]
+        )
         log.end("a")
         assert plain.read_to_end()[-1] == "stream-end"
         rest = b"".join(iter(lambda: chunked.socket.recv(1 << 20), b""))
@@ -204,6 +211,30 @@ def test_sends_keep_the_gil_while_a_thread_computes_and_no_longer(
     poller.wait(0)
     assert poller.send is os.write
     poller.close()
+
+
+def test_who_publishes_in_the_middle_of_a_delivery_gets_the_gil_no_more(
+    hub: Hub, log: Log, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = [connect("a") for _ in range(3 * WRITES_PER_BREATH)]
+    log.append("a", Event("0"))
+    for client in clients:
+        client.read_until("0")
+    given: list[int] = []
+
+    def send(descriptor: int, data: bytes) -> int:
+        if not given:
+            log.append("a", Event("2"))
+        given.append(descriptor)
+        return os.write(descriptor, data)
+
+    # However slow this machine is, it is not for that that sends keep the GIL.
+    monkeypatch.setattr(sys, "getswitchinterval", lambda: 2 * PATIENCE)
+    hub._poller.send = hub._poller._send = send
+    log.append("a", Event("1"))
+    for client in clients:
+        assert client.read_until("2") == ["0", "1", "2"]
+    assert len(given) == WRITES_PER_BREATH
 
 
 def test_several_channels_arrive_in_one_order(log: Log, connect: Connect) -> None:

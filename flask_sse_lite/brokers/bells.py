@@ -26,9 +26,9 @@ POLL_INTERVAL = 0.1
 #: a descriptor of its folder.
 PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
 
-#: Bytes that a socket's name in the folder takes of that: a dot, a process ID and a
-#: word, behind a slash.
-NAME_BYTES = 24
+#: Bytes that a socket's name in the folder takes of that, at most: behind a slash a
+#: dot, a process ID of 7 digits, a dash and a word of 8.
+NAME_BYTES = 18
 
 #: Nanoseconds before which a folder's time may not tell its next change from the last.
 CLOCK_TICK = 50_000_000
