@@ -113,7 +113,7 @@ CONFINED: dict[str, set[str]] = {
     "fcntl": {"brokers.sqlite", "handoff"},
     "resource": {"descriptors"},
     "gevent": {"brokers.native", "poller"},
-    "signal": {"servers.gunicorn"},
+    "signal": {"poller", "servers.gunicorn"},
     "atexit": {"hub"},
     "gunicorn": set(),
     "cheroot": set(),
