@@ -92,7 +92,7 @@ def measure(contender: Contender, subscribers: int, rounds: int) -> Result:
     counted = subscribers - warm_up
     with ExitStack() as stack:
         turns = [stack.enter_context(running(contender, subscribers))]
-        (started, generator), *_ = turns
+        started, generator = turns[0]
         with started.nudged() if contender.silent else nullcontext():
             generator.ask(f"open {warm_up}")
             before = started.usage().kilobytes

@@ -337,11 +337,10 @@ class Hub:
             serve(whom)
         except Exception:
             logger.exception("The hub could not go on with %r", whom)
-            victims = [whom] if isinstance(whom, Connection) else []
-            if isinstance(whom, Group):
-                victims = whom.connections()
+            victims = whom.connections() if isinstance(whom, Group) else [whom]
             for victim in victims:
-                self._remove(victim, properly=False)
+                if isinstance(victim, Connection):
+                    self._remove(victim, properly=False)
 
     def _stop(self) -> None:
         self.is_stopping = True

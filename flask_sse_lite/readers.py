@@ -83,7 +83,7 @@ class Group(Readers):
         self.named: str | None = first.cursor.id
 
     def connections(self) -> list[Connection]:
-        return [one for framed in self.members.values() for one in framed.values()]
+        return [one for alike in self.members.values() for one in alike.values()]
 
     def is_behind(self, cursor: Cursor) -> bool:
         """Whether a reader has read what the group has not. (Of another life than the

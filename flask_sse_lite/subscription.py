@@ -90,8 +90,8 @@ class Subscription:
         #: Something is to be sent, though no event came.
         self._is_due = False
         self._sent_at = self._named_at = self._expires = 0.0
-        #: The id that the client was last told.
-        self._named: str | None = cursor.id
+        #: The id that the client was last told, as far as it is iterated.
+        self._named: str | None = None
         #: Called once, at the end.
         self.on_close: Callable[[], None] | None = None
         # A lock that is held is a sleep; to release it is to wake the sleeper.
