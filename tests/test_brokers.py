@@ -903,6 +903,25 @@ def test_a_run_goes_on_where_its_store_lost_everything(shared: Store) -> None:
     until(lambda: broker.log.was_ended("a", claim.began[1]))
 
 
+def test_a_run_is_not_over_where_the_store_got_it_anew_as_it_spoke(
+    shared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = shared.open()
+    assert isinstance(broker, SharedBroker)
+    claim = begun(broker, "a")
+    say_there = broker._say
+
+    def speak_too_early(*words: Any) -> Any:
+        answer = say_there(*words)
+        broker._keep_claims()  # As the follower does, at any moment.
+        return answer
+
+    monkeypatch.setattr(broker, "_say", speak_too_early)
+    shared.lose_everything()
+    until(lambda: said(broker, claim, "1"))
+    assert claim in broker._claims
+
+
 def said(broker: Broker, claim: Claim, text: str) -> list[str]:
     """What a run says, as soon as there is a store again."""
     try:

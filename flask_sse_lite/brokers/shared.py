@@ -347,8 +347,11 @@ class SharedBroker(Broker):
     def _say_there(self, claim: Claim, event: Event | None) -> tuple[str, int] | None:
         self._check_open()
         dropped = self.log.dropped(claim.channel)
+        # Which it began in, as far as was known before: the follower may give the run
+        # to the store anew at any moment from here.
+        epoch = claim.began[0]
         position = self._say(claim, event, dropped)
-        if position is None and self._state().epoch != claim.began[0]:
+        if position is None and self._state().epoch != epoch:
             # It may have forgotten the run.
             self._have_begun(claim)
             position = self._say(claim, event, 0)
