@@ -50,7 +50,7 @@ TEST = [
     "trustme>=1.1",
     "waitress>=3",
 ]
-DEV = [*TEST, "mypy>=1.10", "ruff>=0.6", "types-Flask-Cors", "types-psutil"]
+DEV = [*TEST, "mypy>=2", "ruff>=0.6", "types-Flask-Cors", "types-psutil"]
 
 setup(
     name="flask-sse-lite",

@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+def pytest_collection_finish() -> None:
+    """All that is there now stays. The garbage of each test is looked for after it,
+    which is soon done where there is little to look at."""
+    gc.collect()
+    gc.freeze()
+
+
 def _open_descriptors() -> set[str]:
     """The open file descriptors, each with what it is open on."""
     found = set()

@@ -200,10 +200,12 @@ def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
     :param timeout: seconds, after which it is a failure.
     :returns: the condition's first true value.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not so within {timeout} s"
-        time.sleep(0.01)
+        waited = time.monotonic() - began
+        assert waited < timeout, f"not so within {timeout} s"
+        # To ask costs something too, and the more, the longer it takes.
+        time.sleep(min(0.01 + waited / 20, 0.1))
     return value
 
 

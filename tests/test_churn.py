@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from . import IS_LONG
 from .crowd import IN_FLIGHT, Crowd, Member
 from .servers import HOST, PATIENCE, Server, serve, until
 
@@ -27,7 +28,7 @@ NEVER = 4 * PATIENCE
 ROOMS = [f"room.{n}" for n in range(10)]
 
 SUBSCRIBERS = 1000
-ROUNDS = 8
+ROUNDS = 32 if IS_LONG else 4
 
 #: Those of them who stay from the first round to the last.
 REGULARS = 100

@@ -22,7 +22,7 @@ from flask_sse_lite.testing import BOOKKEEPING
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, until
 
-WORKERS = 4
+WORKERS = 3
 
 GUNICORNS = ["gunicorn gevent", "gunicorn gthread"]
 

@@ -24,9 +24,11 @@ from .test_browser import blank_page, chromium
 #: Seconds for which the page's button cuts the connection.
 CUT = 10
 
-#: Seconds from one token of an answer to the next: it does not end in a test that has
-#: no end in it.
+#: Seconds from one token of an answer to the next.
 PACE = 0.2
+
+#: Sentences of an answer that does not end in a test that has no end in it.
+ENDLESS = 10_000
 
 WORKERS = 4
 
@@ -187,9 +189,9 @@ def browser() -> Iterator[Browser]:
 
 
 def serve_showcase(
-    kind: str, *, pace: float = PACE, **config: Any
+    kind: str, *, pace: float = PACE, sentences: int = ENDLESS, **config: Any
 ) -> AbstractContextManager[Server]:
-    config |= {"ANSWER_PACE": pace}
+    config |= {"ANSWER_PACE": pace, "ANSWER_SENTENCES": sentences}
     return serve(kind, app="showcase:app", folder=ROOT / "examples", **config)
 
 
@@ -354,7 +356,7 @@ def test_an_answer_is_typed_out_whole_and_can_be_read_afterwards(
     browser: Browser,
 ) -> None:
     with (
-        serve_showcase("gunicorn gevent", pace=0.02) as server,
+        serve_showcase("gunicorn gevent", pace=0.02, sentences=12) as server,
         tab_at(browser, server.url) as tab,
     ):
         ticket = tab.ask("What is a river?")

@@ -25,10 +25,9 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker, sqlite
 
+from . import IS_LONG
 from .servers import PATIENCE, ROOT, until
 from .test_brokers import STORES, Reader, RedisStore, SqliteStore, Store
-
-IS_LONG = bool(os.environ.get("SOAK"))
 
 CHANNELS = "abcd"
 

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from . import IS_LONG
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, until
-from .test_soak import IS_LONG
 
 WORKERS = 4
 
@@ -36,7 +36,11 @@ URLS = {"sqlite": "sqlite:///{folder}/events.db"}
 COMES_BACK = 0.02
 
 #: Workers killed, or all of them replaced, in one test.
-ROUNDS = 4
+ROUNDS = 8 if IS_LONG else 2
+
+#: Seconds within which there are workers again that answer. A master that replaces them
+#: ends the old ones before the new have started, all at once.
+SLOWEST_START = 4 * PATIENCE
 
 
 @contextmanager
@@ -188,6 +192,13 @@ def disturb(server: Server, act: Callable[[int], None]) -> None:
     assert any(len(set(client.processes)) > 1 for client in clients)
 
 
+def replace_all(server: Server) -> None:
+    """Have the server replace all its workers, and wait until they are gone."""
+    before = {*server.workers()}
+    server.signal(signal.SIGHUP)
+    until(lambda: before.isdisjoint(server.workers()), SLOWEST_START)
+
+
 def test_every_worker_s_clients_see_what_any_publishes(server: Server) -> None:
     with server.channel() as room, streams_of_all(server, room) as streams:
         ids = []
@@ -228,12 +239,7 @@ def test_nobody_misses_anything_while_workers_are_killed(server: Server) -> None
 
 
 def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> None:
-    def reload(number: int) -> None:
-        before = server.stats()["process"]
-        server.signal(signal.SIGHUP)
-        until(lambda: server.is_served_by_another(before))
-
-    disturb(server, reload)
+    disturb(server, lambda number: replace_all(server))
 
 
 # By property
@@ -252,22 +258,20 @@ def service(
         else:
             url = "memory://"
         is_shared = request.param != "memory"
-        options = f"--workers {WORKERS if is_shared else 1} --graceful-timeout 5"
+        options = f"--workers {FEWER if is_shared else 1} --graceful-timeout 5"
         running = serve("gunicorn gevent", options=options, SSE_URL=url)
         yield stack.enter_context(running), is_shared
 
 
+#: Workers, each of which costs a second to start anew, and clients.
+FEWER = WORKERS if IS_LONG else 2
 CLIENTS = 3
-
-#: Seconds within which there are workers again that answer. A master that replaces them
-#: ends the old ones before the new have started, all at once.
-SLOWEST_START = 4 * PATIENCE
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.integers(1, 9)),
         st.tuples(st.just("cut"), st.integers(0, CLIENTS - 1)),
-        st.tuples(st.just("kill"), st.integers(0, WORKERS - 1)),
+        st.tuples(st.just("kill"), st.integers(0, FEWER - 1)),
         st.tuples(st.sampled_from(["cut all", "replace"]), st.just(0)),
     ),
     max_size=20,
@@ -277,7 +281,7 @@ _rooms = count()
 
 
 @settings(
-    max_examples=100 if IS_LONG else 5,
+    max_examples=100 if IS_LONG else 3,
     deadline=None,
     # What takes seconds, and hangs on who is faster, cannot be made smaller.
     phases=[Phase.explicit, Phase.generate],
@@ -301,9 +305,7 @@ def test_who_comes_back_sees_everything_once_and_in_order_or_is_told(
             with suppress(ProcessLookupError):  # It was just replaced.
                 os.kill(running[number % len(running)], signal.SIGKILL)
         elif step == "replace":
-            before = {*server.workers()}
-            server.signal(signal.SIGHUP)
-            until(lambda: before.isdisjoint(server.workers()), SLOWEST_START)
+            replace_all(server)
         elif step == "cut":
             clients[number].cut()
         elif step == "cut all":

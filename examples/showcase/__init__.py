@@ -42,6 +42,7 @@ def create_app() -> Flask:
         # What somebody who joins the chat can still read: up to an hour of it.
         SSE_HISTORY_AGE=3600,
         ANSWER_PACE=0.06,  # seconds from one token to the next
+        ANSWER_SENTENCES=12,
         MAX_CONTENT_LENGTH=16 * 1024,
     )
     app.config.from_prefixed_env()  # FLASK_SSE_URL=... sets SSE_URL, and so on

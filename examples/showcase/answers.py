@@ -23,8 +23,6 @@ from markov import speech
 
 from flask_sse_lite import sse
 
-SENTENCES = 12  # of an answer
-
 
 class Answer(NamedTuple):
     """What a ticket says of an answer."""
@@ -62,7 +60,7 @@ def speak(question: str, answer: Answer) -> Iterator[dict[str, object]]:
     made = 0
     end = "closed"
     try:
-        for token in speech(question, SENTENCES):
+        for token in speech(question, current_app.config["ANSWER_SENTENCES"]):
             time.sleep(current_app.config["ANSWER_PACE"])
             made += 1
             yield {"text": token, "time": time.time()}

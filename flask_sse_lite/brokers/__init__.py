@@ -31,10 +31,11 @@ class Claim:
     """The right of one run to feed a channel, until it is over.
 
     ``began`` is the epoch and the position where it began: where the log stood before
-    its first event. A store that lost what it had gets the run anew, at another.
+    its first event. A store that lost what it had gets the run anew, at another, unless
+    it ``is_over``.
     """
 
-    __slots__ = ("began", "budget", "channel", "token")
+    __slots__ = ("began", "budget", "channel", "is_over", "token")
 
     def __init__(
         self, channel: str, budget: int, began: tuple[str, int] = ("", 0)
@@ -42,6 +43,7 @@ class Claim:
         self.channel = channel
         self.budget = budget
         self.began = began
+        self.is_over = False
         self.token = secrets.token_hex(8)
 
 

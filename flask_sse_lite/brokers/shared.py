@@ -328,21 +328,27 @@ class SharedBroker(Broker):
             claim.began = began
             self._note_published(began)
             self._claims.add(claim)
+            if claim.is_over:  # Since a moment ago, and it is not to begin again.
+                self._claims.discard(claim)
         return began is not None
 
     def say(self, claim: Claim, event: Event) -> Event | None:
         position = self._say_there(claim, event)
         if position is None:
-            self._claims.discard(claim)
+            self._give_up(claim)
             return None
         self._note_published(position)
         return event.published(claim.channel, position_id(*position, claim.channel))
 
     def end_run(self, claim: Claim) -> None:
         # First of all: if the store is away, the lease is to come to its end.
-        self._claims.discard(claim)
+        self._give_up(claim)
         if position := self._say_there(claim, None):
             self._note_published(position)
+
+    def _give_up(self, claim: Claim) -> None:
+        claim.is_over = True
+        self._claims.discard(claim)
 
     def _say_there(self, claim: Claim, event: Event | None) -> tuple[str, int] | None:
         self._check_open()
@@ -355,8 +361,6 @@ class SharedBroker(Broker):
             # It may have forgotten the run.
             self._have_begun(claim)
             position = self._say(claim, event, 0)
-        if event is None:
-            self._claims.discard(claim)
         return position
 
     def subscribers(self, channel: str) -> int:
