@@ -259,6 +259,14 @@ def serve(
             server.stop()
 
 
+def several(kind: str, workers: int) -> str:
+    """The options of a gunicorn with so many workers. Its master loads the application,
+    which spares each worker a second; but not for gevent, where the standard library
+    complains as a worker ends if it was patched in the master."""
+    loaded = "" if "gevent" in kind else "--preload"
+    return f"--workers {workers} --graceful-timeout 5 {loaded}"
+
+
 #: nginx, if it is installed. Debian has it where only root looks for programs.
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 

@@ -30,7 +30,7 @@ from flask_sse_lite.testing import read_events
 
 from .crowd import Crowd
 from .redis_servers import PERSISTENT, RedisServer, redis_server
-from .servers import HOST, PATIENCE, Server, descriptor_limit, serve, until
+from .servers import HOST, PATIENCE, Server, descriptor_limit, serve, several, until
 from .test_brokers import Reader, publish, sequences
 from .test_workers import Faithful
 
@@ -780,11 +780,7 @@ def machines(server: RedisServer, *kinds: str) -> Iterator[list[Server]]:
     with ExitStack() as stack:
         yield [
             stack.enter_context(
-                serve(
-                    kind,
-                    options="--workers 2 --graceful-timeout 5",
-                    SSE_URL=server.url,
-                )
+                serve(kind, options=several(kind, 2), SSE_URL=server.url)
             )
             for kind in kinds
         ]

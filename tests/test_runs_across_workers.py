@@ -20,9 +20,9 @@ from flask_sse_lite import Event
 from flask_sse_lite.testing import BOOKKEEPING
 
 from .redis_servers import redis_server
-from .servers import PATIENCE, Client, Server, serve, until
+from .servers import PATIENCE, Client, Server, serve, several, until
 
-WORKERS = 3
+WORKERS = 4
 
 GUNICORNS = ["gunicorn gevent", "gunicorn gthread"]
 
@@ -43,7 +43,7 @@ def workers(kind: str, broker: str, folder: Path) -> Iterator[Server]:
             serve(
                 kind,
                 app="tests.applications.generators:app",
-                options=f"--workers {WORKERS} --graceful-timeout 5",
+                options=several(kind, WORKERS),
                 SSE_URL=url,
                 FOLDER=str(folder),
             )

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from . import IS_LONG
 from .redis_servers import redis_server
-from .servers import PATIENCE, Client, Server, serve, until
+from .servers import PATIENCE, Client, Server, serve, several, until
 
 WORKERS = 4
 
@@ -46,8 +46,7 @@ SLOWEST_START = 4 * PATIENCE
 @contextmanager
 def workers(kind: str, broker: str, folder: Path) -> Iterator[Server]:
     url = URLS[broker].format(folder=folder)
-    options = f"--workers {WORKERS} --graceful-timeout 5"
-    with serve(kind, options=options, SSE_URL=url) as server:
+    with serve(kind, options=several(kind, WORKERS), SSE_URL=url) as server:
         yield server
 
 
@@ -258,20 +257,19 @@ def service(
         else:
             url = "memory://"
         is_shared = request.param != "memory"
-        options = f"--workers {FEWER if is_shared else 1} --graceful-timeout 5"
-        running = serve("gunicorn gevent", options=options, SSE_URL=url)
+        kind = "gunicorn gthread"
+        options = several(kind, WORKERS if is_shared else 1)
+        running = serve(kind, options=options, SSE_URL=url)
         yield stack.enter_context(running), is_shared
 
 
-#: Workers, each of which costs a second to start anew, and clients.
-FEWER = WORKERS if IS_LONG else 2
 CLIENTS = 3
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.integers(1, 9)),
         st.tuples(st.just("cut"), st.integers(0, CLIENTS - 1)),
-        st.tuples(st.just("kill"), st.integers(0, FEWER - 1)),
+        st.tuples(st.just("kill"), st.integers(0, WORKERS - 1)),
         st.tuples(st.sampled_from(["cut all", "replace"]), st.just(0)),
     ),
     max_size=20,
