@@ -1,7 +1,7 @@
 # make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
 # make test         the tests
-# make soak         those of what goes on for long, in full size: a quarter of an hour or
-#                   more, with figures (PYTEST_ARGS="-k million" takes some of them)
+# make soak         those of what goes on for long, in full size: half an hour, with
+#                   figures (PYTEST_ARGS="-k million" takes some of them)
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory, side by side with the usual recipe, what scale costs
