@@ -56,8 +56,8 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build
 
 # One stamp per extra of setup.py, and what some of them have in them.
-WITHIN_dev := test demo redis
 WITHIN_test := demo redis
+WITHIN_dev := test $(WITHIN_test)
 
 $(VENV)/%.stamp: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

@@ -922,6 +922,24 @@ def test_a_run_is_not_over_where_the_store_got_it_anew_as_it_spoke(
     assert claim in broker._claims
 
 
+def test_a_run_that_ends_as_the_store_gets_it_is_not_kept(
+    shared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = shared.open()
+    assert isinstance(broker, SharedBroker)
+    begin_there = broker._begin
+
+    def end_meanwhile(claim: Claim) -> Any:
+        began = begin_there(claim)
+        broker.end_run(claim)
+        return began
+
+    monkeypatch.setattr(broker, "_begin", end_meanwhile)
+    claim = Claim("a", 1000)
+    assert broker._have_begun(claim)
+    assert claim not in broker._claims
+
+
 def said(broker: Broker, claim: Claim, text: str) -> list[str]:
     """What a run says, as soon as there is a store again."""
     try:

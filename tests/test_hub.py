@@ -71,13 +71,6 @@ class Client:
         return [event.type for event in self.events]
 
 
-def eventually(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def log() -> Log:
     return Log(history=256, age=300)
@@ -88,7 +81,7 @@ def hub() -> Iterator[Hub]:
     hub = Hub()
     yield hub
     hub.stop(PATIENCE)
-    eventually(lambda: not hub.is_running)
+    until(lambda: not hub.is_running, PATIENCE)
     hub.abandon()
 
 
@@ -257,7 +250,7 @@ def test_what_was_published_before_a_stop_arrives_before_the_end(
     hub: Hub, log: Log, connect: Connect
 ) -> None:
     client = connect()
-    eventually(lambda: hub.stats()["open"]["handed off"] == 1)
+    until(lambda: hub.stats()["open"]["handed off"] == 1, PATIENCE)
     log.append("a", Event("last"))
     hub.stop(PATIENCE)
     assert client.read_to_end() == [None]
@@ -278,9 +271,9 @@ def test_a_descriptor_that_is_closed_by_others_costs_nobody_else_a_stream(
 
 def test_a_client_that_leaves_is_forgotten_at_once(hub: Hub, connect: Connect) -> None:
     client = connect()
-    eventually(lambda: hub.stats()["open"]["handed off"] == 1)
+    until(lambda: hub.stats()["open"]["handed off"] == 1, PATIENCE)
     client.socket.close()
-    eventually(lambda: len(hub) == 0)
+    until(lambda: len(hub) == 0, PATIENCE)
 
 
 def test_a_client_that_talks_without_end_is_sent_off(
@@ -289,7 +282,7 @@ def test_a_client_that_talks_without_end_is_sent_off(
     client = connect()
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         client.socket.sendall(b"x" * 50_000_000)
-    eventually(lambda: len(hub) == 0)
+    until(lambda: len(hub) == 0, PATIENCE)
 
 
 class Restless:
@@ -352,7 +345,7 @@ def test_more_than_can_be_sent_to_some_keeps_nobody_else_waiting(
 ) -> None:
     assert_served("quiet", log, connect)
     connect("quiet").socket.close()
-    eventually(lambda: len(hub) == 2)
+    until(lambda: len(hub) == 2, PATIENCE)
     hub.stop(PATIENCE)
     assert restless.read_to_end()
 

@@ -683,7 +683,7 @@ def test_past_the_limit_browsers_come_back_later_and_others_are_told_so(
 
 
 def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
-    tight: Server,
+    tight: Server, kind: Kind
 ) -> None:
     """400 events of 64 kB are published while it sleeps, and 32 of them kept."""
     lots, lot, padding = 50, 8, "." * 2**16
@@ -705,8 +705,8 @@ def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
         grown = tight.stats()["peak_memory"] - before
         assert grown < 9_000_000
 
-        # What lies in between may take in some more in the middle of it: there is a gap
-        # before that then, and another one behind.
+        # A router may take in some more in the middle of it: there is a gap before that
+        # then, and another one behind.
         numbers: list[int] = []
         last_event_id, gaps, is_told = "", 0, False
         while numbers[-1:] != [lots * lot - 1]:
@@ -720,7 +720,7 @@ def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
                 assert is_next != is_told
                 is_told = False
             last_event_id = event.id or ""
-        assert gaps
+        assert gaps == 1 or (gaps and "router" in kind.server)
         assert numbers[0] == 0
         assert numbers[-KEPT:] == list(range(lots * lot - KEPT, lots * lot))
         tight.publish({"data": "live", "channel": room})
