@@ -144,7 +144,7 @@ class Bells:
     def _make_folder(self) -> None:
         with suppress(FileExistsError):
             os.mkdir(self.folder, 0o700)
-        self._share(self.folder, 0o777)
+            self._share(self.folder, 0o777)
         self._close_folder()
         for name in os.listdir(self.folder):
             path = os.path.join(self.folder, name)

@@ -1,36 +1,40 @@
 """The SQLite broker: one file, for all processes of one machine.
 
-Here lives what publishing, reading and dropping events cost the file, and what is done
-when it is busy, broken or gone; how they stand in it, statements.py says. A process has
-one connection at most, used by one thread at a time and for one short step. Nothing
-here waits while it holds it: where another process writes, it comes back a moment
-later, so that the greenlets of a gevent worker go on.
+Here lives what publishing and reading events cost the file, and what is done when it is
+busy, broken or gone. How events stand in it, statements.py says; how it stays small,
+housekeeping.py; whether it goes on where it was, life.py. A process has one connection
+at most, used by one thread at a time and for one short step. Nothing here waits while
+it holds it: where another process writes, it comes back a moment later, so that the
+greenlets of a gevent worker go on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import takewhile
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..cursor import BEGINNING, position_id
 from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event, good_event
+from ..event import Event, stored_event
 from ..log import Past, Record
-from ..settings import Settings
+from ..settings import MOST, Settings
 from . import Claim
 from .bells import Bells
-from .native import wait_natively
+from .housekeeping import Broom, Diary, Kept, checkpoint
+from .life import FULL, NORMAL, StoreLife, TooNew
 from .options import read_options
+from .place import Place
 from .shared import (
     FORK_PATIENCE,
     LOST,
@@ -40,7 +44,8 @@ from .shared import (
     State,
     Summary,
 )
-from .statements import PRUNED_AT_ONCE, Statements
+from .statements import Statements
+from .witness import Witness
 
 #: Seconds between two tries to write while others do, at first and at most; each is
 #: somewhere between nothing and that.
@@ -51,10 +56,14 @@ LONGEST_RETRY = 0.002
 PAGE = 256
 PAGE_CHARACTERS = 1_000_000
 
-#: Every so many publishes, on the average, one is followed by a look for what the file
+#: So many publishes of a process to a channel are followed by a look for what the file
 #: need not keep any longer: of the channel's, what is too much, and of all, what is too
-#: old. (By chance, for a publisher may be a script that publishes once.)
+#: old.
 PUBLISHES_PER_PRUNE = 32
+
+#: Seconds that a publisher tries for that while others are writing. If it does not get
+#: its turn, it tries again at its next publish to the channel.
+TIDYING = 0.25
 
 #: What stands as an entry's type where a run begins; its budget stands as ``retry``.
 BEGINS = "begin"
@@ -63,9 +72,9 @@ BEGINS = "begin"
 #: for a moment misses none.
 SLACK = 2.0
 
-#: Every so many publishes, on the average, one brings what stands in the write-ahead
-#: log into the file, which waits for the disk. (SQLite's own way is to do so at every
-#: publish, as long as others write too fast for the log to be begun anew.)
+#: So many publishes of a process are followed by a checkpoint, which brings what stands
+#: in the write-ahead log into the file, and waits for the disk. (SQLite's own way is to
+#: do so at every publish, as long as others write too fast for the log to begin anew.)
 PUBLISHES_PER_CHECKPOINT = 256
 
 #: Bytes of a page of a new file. A publish writes a few of them, mostly for a small
@@ -82,6 +91,13 @@ WAL_PATIENCE = 100
 #: then takes some at a look, and nobody who publishes has to wake it for each.
 BURST = 0.001
 
+#: Modes of the file and of its folder, where they are made: what is published is
+#: nobody else's to read. What is there already keeps its mode.
+MODE = 0o600
+FOLDER_MODE = 0o700
+
+logger = logging.getLogger("flask_sse_lite")
+
 T = TypeVar("T")
 
 
@@ -92,6 +108,8 @@ class SqliteBroker(SharedBroker):
     :param prefix: what its tables' names begin with.
     :param retention: what it is to keep; None for what it says itself.
     :param makes_folder: whether its folder is made where it is not there.
+    :param synchronous: ``"normal"`` or ``"full"``, from now on; None for what it says
+        itself.
     """
 
     def __init__(
@@ -102,9 +120,12 @@ class SqliteBroker(SharedBroker):
         retention: Retention | None,
         timeout: float,
         makes_folder: bool = False,
+        synchronous: str | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
+        self._prefix = prefix
         self._tables = Statements(prefix)
+        self._wanted_synchronous = synchronous
         self._wanted_retention = retention
         self._makes_folder = makes_folder
         super().__init__(f"The SQLite file {self.path}", timeout)
@@ -116,46 +137,82 @@ class SqliteBroker(SharedBroker):
         self._connection_lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._inode = (0, 0)
+        self._place: Place | None = None
+        self._witness = Witness(self.path, self._prefix)
+        self._life: StoreLife | None = None
         self._epoch = ""
+        #: The newest position of the epoch that was given out or seen here; and that of
+        #: the newest row that was read, with its time.
+        self._newest = BEGINNING
+        self._last_row = (BEGINNING, 0.0)
         self._kept = Retention(1, 1)
         #: That which forks now, and holds the lock for it.
         self._forking_thread = 0
-        #: Up to where what is too old was looked for.
-        self._swept = 0
+        self._broom = Broom(self._tables)
+        self._diary = Diary(
+            drop=PUBLISHES_PER_PRUNE, checkpoint=PUBLISHES_PER_CHECKPOINT
+        )
+        #: How many streams of which channels the file says that this process serves,
+        #: and until when it says so.
+        self._told: dict[str, int] = {}
+        self._told_until = 0.0
         #: Whether the bell had rung again when the follower began to wait.
         self._is_burst = False
 
     # The store
 
     def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
-        row = (time.time(), channel, *_columns(event))
+        columns = _columns(event)
 
         def insert(connection: sqlite3.Connection) -> tuple[str, int]:
+            row = (self._now(), channel, *columns)
             if event:
                 cursor = connection.execute(self._tables.insert, row)
             else:
                 with _transaction(connection, "IMMEDIATE"):
                     connection.execute(self._tables.end_run, (row[0], channel))
                     cursor = connection.execute(self._tables.insert, row)
-            # It was there for all to see if it still is.
-            self._check_in_place()
-            return self._epoch, cursor.lastrowid or 0
+            return self._given_out(connection, cursor.lastrowid)
 
         position = self._do(insert, checks_first=False)
-        self._note_put(channel, BEGINNING)
+        self._note_put(channel, BEGINNING, event)
         return position
 
-    def _note_put(self, channel: str, dropped: int) -> None:
-        """Tell the others, and from time to time do what there is to do.
+    def _note_put(self, channel: str, dropped: int, event: Event | None = None) -> None:
+        """Tell the others, and do what this process has to do before it writes more.
 
         :param dropped: up to there, nothing of the channel need be kept.
         """
         self._bells.ring()
-        if random.random() * PUBLISHES_PER_PRUNE < 1:
-            self._tidy(lambda connection: self._drop(connection, channel, dropped))
-        if random.random() * PUBLISHES_PER_CHECKPOINT < 1:
-            self._tidy(_checkpoint)
+        diary = self._diary
+        diary.note(channel, len(event.data) if event else 0)
+        if diary.is_drop_due(channel) and self._tidy(
+            lambda connection: self._drop(connection, channel, dropped)
+        ):
+            diary.has_dropped(channel)
+        if diary.is_checkpoint_due():
+            self._bring_home()
+
+    def _given_out(
+        self, connection: sqlite3.Connection, sequence: int | None
+    ) -> tuple[str, int]:
+        """See to it that what was just written is there for all to see, and stands at a
+        position that was not given out before.
+
+        :returns: the position.
+        """
+        self._check_in_place()
+        position = sequence or 0
+        if position <= self._newest:
+            # The file has gone back under this connection.
+            try:
+                with _transaction(connection, "IMMEDIATE"):
+                    self._renew_there(connection, self._epoch)
+            except sqlite3.Error as error:
+                raise BrokerUnavailable(f"{self.name} has gone back") from error
+        self._newest = position
+        self._witness.reach(position)
+        return self._epoch, position
 
     def _state(self) -> State:
         return self._do(self._read_state)
@@ -167,9 +224,17 @@ class SqliteBroker(SharedBroker):
         return self._note_state(row)
 
     def _note_state(self, row: Sequence[Any]) -> State:
-        self._epoch, sequence, history, age = row
+        epoch, sequence, history, age = row
+        if epoch != self._epoch:
+            self._epoch, self._newest = epoch, BEGINNING
+        self._newest = max(self._newest, sequence)
         self._kept = Retention(history, age)
-        return State(self._epoch, sequence, self._kept)
+        return State(epoch, sequence, self._kept)
+
+    def _now(self) -> float:
+        """The store's clock. The connection is there."""
+        assert self._life
+        return self._life.now()
 
     def _load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
         def load(connection: sqlite3.Connection) -> tuple[State, dict[str, Past]]:
@@ -180,7 +245,7 @@ class SqliteBroker(SharedBroker):
         return self._do(load)
 
     def _past(self, connection: sqlite3.Connection, channel: str) -> Past:
-        history, now = self._kept.history, time.time()
+        history, now = self._kept.history, self._now()
         held = (channel, now - self._kept.age)
         run = connection.execute(self._tables.run, held).fetchone()
         limit = -1 if run else history + 1
@@ -200,14 +265,34 @@ class SqliteBroker(SharedBroker):
         return int(dropped)
 
     def _record(self, row: Any, now: float) -> Record:
-        sequence, at, channel, data, type, id, retry = row
+        sequence, at, channel, *columns = row
+        age = now - at if isinstance(at, (int, float)) else 0.0
+        try:
+            return self._read(sequence, age, channel, *columns)
+        except (ValueError, TypeError) as error:
+            return self._cannot_read(self._epoch, sequence, age, channel, error)
+
+    def _read(
+        self,
+        sequence: int,
+        age: float,
+        channel: str,
+        data: object,
+        type: object,
+        id: object,
+        retry: Any,
+    ) -> Record:
+        """:raises ValueError: (or what else comes of it) for what this release does not
+        write."""
         retry = None if retry is None else int(retry)
         if data is None:
-            budget = retry if type == BEGINS and retry else 0
-            return Record(sequence, now - at, channel, None, budget)
-        id = position_id(self._epoch, sequence, channel) if id is None else id
-        event = good_event(data, type, id, retry, channel)
-        return Record(sequence, now - at, channel, event)
+            budget = retry if type == BEGINS else 0
+            if type not in (None, BEGINS) or not (type is None or 0 < budget <= MOST):
+                raise ValueError("It is neither an end nor a beginning")
+            return Record(sequence, age, channel, None, budget)
+        position = position_id(self._epoch, sequence, channel)
+        event = stored_event(data, type, id, retry, channel, position)
+        return Record(sequence, age, channel, event)
 
     def _news(self, after: int) -> News:
         return self._do(lambda connection: self._read_news(connection, after))
@@ -227,18 +312,22 @@ class SqliteBroker(SharedBroker):
     ) -> tuple[News, bool]:
         """News without what is lost, and whether something may be. Most often that is
         one statement, which sees one moment without a transaction."""
-        now = time.time()
-        records: list[Record] = []
+        now, records = self._now(), []
         state, sequence, size, has_hole, more = None, after, 0, False, False
-        with closing(connection.execute(self._tables.news, (after, PAGE))) as rows:
+        with closing(connection.execute(self._tables.news, (after, PAGE + 1))) as rows:
             for count, (*row, epoch, newest, history, age) in enumerate(rows, 1):
                 state = state or self._note_state((epoch, newest, history, age))
+                if row[0] == after:
+                    if self._is_another(row):
+                        return News(epoch, -1, [], {}, False), False
+                    continue
                 has_hole = has_hole or row[0] != sequence + 1
                 sequence = row[0]
+                self._last_row = (sequence, row[1])
                 if self.log.holds(row[2]):
                     records.append(self._record(row, now))
                     size += len(row[3] or "")
-                if count == PAGE or size >= PAGE_CHARACTERS:
+                if count >= PAGE or size >= PAGE_CHARACTERS:
                     more = sequence < newest
                     break
         state = state or self._read_state(connection)
@@ -246,9 +335,16 @@ class SqliteBroker(SharedBroker):
             has_hole, sequence = True, state.sequence
         return News(state.epoch, sequence, records, {}, more), has_hole
 
+    def _is_another(self, row: Sequence[Any]) -> bool:
+        """Whether a row is not the one that stood at its position before: the file has
+        gone back, and others went on there. (A time that lay ahead of the store's clock
+        is set back to that, and never set forward.)"""
+        (sequence, at), now = self._last_row, row[1]
+        return bool(row[0] == sequence and type(now) is type(at) and now > at)
+
     def _summaries(self) -> list[Summary]:
         def read(connection: sqlite3.Connection) -> list[Summary]:
-            now = time.time()
+            now = self._now()
             with _transaction(connection):
                 history, age = self._read_state(connection).retention
                 rows = connection.execute(self._tables.summaries, (now - age,))
@@ -260,15 +356,25 @@ class SqliteBroker(SharedBroker):
         return self._do(read)
 
     def _renew(self, epoch: str) -> None:
-        new = secrets.token_hex(8)
-        self._do(lambda c: c.execute(self._tables.renew, (new, epoch)))
+        def renew(connection: sqlite3.Connection) -> None:
+            with _transaction(connection, "IMMEDIATE"):
+                self._renew_there(connection, epoch)
+
+        self._do(renew)
+
+    def _renew_there(self, connection: sqlite3.Connection, epoch: str) -> None:
+        """A transaction that writes is open."""
+        row = (secrets.token_hex(8), epoch)
+        if connection.execute(self._tables.renew, row).rowcount:
+            state = self._read_state(connection)
+            self._witness.write(state.epoch, state.sequence)
 
     # Its runs. Whether a lease is over is told by a clock that nobody sets, and that
     # begins anew with the machine.
 
     def _begin(self, claim: Claim) -> tuple[str, int] | None:
         tables, channel = self._tables, claim.channel
-        begins = (time.time(), channel, None, BEGINS, None, str(claim.budget))
+        begins = (channel, None, BEGINS, None, str(claim.budget))
 
         def begin(connection: sqlite3.Connection) -> tuple[str, int] | None:
             now = time.monotonic()
@@ -278,13 +384,13 @@ class SqliteBroker(SharedBroker):
                 known = (channel, claim.token)
                 if connection.execute(tables.goes_on, known).fetchone():
                     return None
-                start = connection.execute(tables.insert, begins).lastrowid or 0
+                row = (self._now(), *begins)
+                start = connection.execute(tables.insert, row).lastrowid or 0
                 connection.execute(
                     tables.begin_run,
                     (channel, start, claim.budget, claim.token, now + self.lease),
                 )
-            self._check_in_place()
-            return self._epoch, start
+            return self._given_out(connection, start)
 
         began = self._do(begin)
         self._bells.ring()
@@ -293,10 +399,12 @@ class SqliteBroker(SharedBroker):
     def _say(
         self, claim: Claim, event: Event | None, dropped: int
     ) -> tuple[str, int] | None:
-        tables, now = self._tables, time.time()
-        row = (now, claim.channel, *_columns(event), claim.channel, claim.token)
+        tables = self._tables
+        columns = (claim.channel, *_columns(event), claim.channel, claim.token)
 
         def say(connection: sqlite3.Connection) -> tuple[str, int] | None:
+            now = self._now()
+            row = (now, *columns)
             if event:
                 cursor = connection.execute(tables.say, row)
             else:
@@ -304,12 +412,14 @@ class SqliteBroker(SharedBroker):
                     cursor = connection.execute(tables.say, row)
                     if cursor.rowcount:
                         connection.execute(tables.end_run, (now, claim.channel))
-            self._check_in_place()
-            return (self._epoch, cursor.lastrowid or 0) if cursor.rowcount else None
+            if not cursor.rowcount:
+                self._check_in_place()
+                return None
+            return self._given_out(connection, cursor.lastrowid)
 
         position = self._do(say, checks_first=False)
         if position:
-            self._note_put(claim.channel, dropped)
+            self._note_put(claim.channel, dropped, event)
         return position
 
     def _extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
@@ -342,7 +452,7 @@ class SqliteBroker(SharedBroker):
         # What is far ahead is of the machine's life before.
         row = (now, now + 2 * self.lease)
         for (channel,) in connection.execute(self._tables.lost, row).fetchall():
-            at = time.time()
+            at = self._now()
             for event in (LOST, None):
                 row = (at, channel, *_columns(event))
                 connection.execute(self._tables.insert, row)
@@ -351,16 +461,32 @@ class SqliteBroker(SharedBroker):
     # Its counts
 
     def _count(self, counts: Mapping[str, int]) -> None:
+        now = time.monotonic()
+        is_told = counts == self._told and bool(counts)
+        if is_told and now < self._told_until - 2 * self.duty_interval:
+            return
+        until = now + self.count_life
+
         def count(connection: sqlite3.Connection) -> None:
-            now, tables = time.monotonic(), self._tables
-            row = (self._process, json.dumps(counts), now + self.count_life)
+            tables = self._tables
             with _transaction(connection, "IMMEDIATE"):
-                connection.execute(tables.count, row)
+                if not counts:
+                    connection.execute(tables.delete_count, (self._process,))
+                elif (
+                    not is_told
+                    or not connection.execute(
+                        tables.count_on, (until, self._process)
+                    ).rowcount
+                ):
+                    row = (self._process, json.dumps(counts), until)
+                    connection.execute(tables.count, row)
+                # A release can have written counts that hold longer than this one's.
                 connection.execute(
                     tables.delete_counts, (now, now + 2 * self.count_life)
                 )
 
         self._do(count)
+        self._told, self._told_until = dict(counts), until
 
     def _counted(self, channel: str) -> int:
         def read(connection: sqlite3.Connection) -> list[Any]:
@@ -368,47 +494,31 @@ class SqliteBroker(SharedBroker):
             row = (self._process, now, now + 2 * self.count_life)
             return connection.execute(self._tables.counts, row).fetchall()
 
-        return sum(json.loads(counts).get(channel, 0) for (counts,) in self._do(read))
+        return sum(_number_of(channel, counts) for (counts,) in self._do(read))
 
     # Keeping it small
 
-    def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something unless others are writing: then somebody does it later."""
-        with suppress(BrokerUnavailable):
-            self._do(step, is_urgent=False)
+    def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do something for the file, for which nobody waits long.
+
+        :returns: whether it was done.
+        """
+        try:
+            self._do(step, patience=TIDYING)
+        except BrokerUnavailable:
+            return False
+        return True
 
     def _drop(self, connection: sqlite3.Connection, channel: str, until: int) -> None:
-        """Drop some of what need not be kept.
-
-        :param until: up to there, nothing of the channel need be.
-        """
-        tables, now = self._tables, time.time()
         with _transaction(connection, "IMMEDIATE"):
             self._read_state(connection)
-            history, age = self._kept
-            connection.execute(tables.delete_runs, (now - age,))
-            if until:
-                doomed = connection.execute(tables.up_to, (channel, until)).fetchall()
-            elif connection.execute(tables.run, (channel, now - age)).fetchone():
-                doomed = []
-            else:
-                rows = connection.execute(tables.too_many, (channel, channel, history))
-                doomed = [row[:2] for row in _until(now - min(SLACK, age), rows)]
-            rows = connection.execute(tables.oldest, (self._swept,))
-            old = list(_until(now - age, rows))
-            # What is of a run stays, and is not to hide what lies behind it.
-            self._swept = old[-1][0] if len(old) == PRUNED_AT_ONCE else 0
-            doomed += [(sequence, name) for sequence, name, _, held in old if not held]
-            dropped: dict[str, int] = {}
-            for sequence, name in doomed:
-                dropped[name] = max(sequence, dropped.get(name, 0))
-            connection.executemany(tables.delete, {(s,) for s, _ in doomed})
-            for name, sequence in dropped.items():
-                if connection.execute(tables.is_kept, (name,)).fetchone():
-                    connection.execute(tables.set_mark, (name, sequence, sequence))
-                else:
-                    connection.execute(tables.forget, (sequence,))
-                    connection.execute(tables.delete_mark, (name,))
+            kept = Kept(*self._kept, SLACK, self._now())
+            self._broom.drop(connection, channel, until, kept)
+
+    def _bring_home(self) -> None:
+        """Bring what stands in the write-ahead log into the file."""
+        is_done = self._tidy(lambda c: checkpoint(c, LARGE_WAL, WAL_PATIENCE))
+        self._diary.has_checkpointed(is_done=is_done)
 
     # The follower's ears
 
@@ -417,6 +527,9 @@ class SqliteBroker(SharedBroker):
         self._bells.listen()
 
     def _wait(self, timeout: float) -> bool:
+        if self._diary.is_checkpoint_late():
+            # Whoever has written, and if nobody publishes.
+            self._bring_home()
         if self._is_burst:
             time.sleep(BURST)
         start = time.monotonic()
@@ -434,29 +547,34 @@ class SqliteBroker(SharedBroker):
         step: Callable[[sqlite3.Connection], T],
         *,
         checks_first: bool = True,
-        is_urgent: bool = True,
+        patience: float | None = None,
     ) -> T:
         """Take a step, again and again while others are writing.
 
         :param checks_first: whether to see before it that the file is still there.
-        :raises BrokerUnavailable: when it cannot be done; and where it is not urgent,
-            when it cannot be done at once.
+        :param patience: seconds that it can take; None for the broker's.
+        :raises BrokerUnavailable: when it cannot be done.
         """
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + (self.timeout if patience is None else patience)
         pause = FIRST_RETRY
         while True:
-            if not self._connection_lock.acquire(timeout=self.timeout):
+            left = max(0.0, deadline - time.monotonic())
+            if not self._connection_lock.acquire(timeout=left):
                 raise BrokerUnavailable(f"{self.name} is too slow")
             try:
                 self._check_open()
                 if checks_first and self._connection and not self._is_in_place():
                     self._disconnect()
                 return step(self._connection or self._connect())
+            except TooNew as error:
+                raise BrokerUnavailable(f"{self.name} {error}") from None
             except (sqlite3.Error, sqlite3.Warning, OSError) as error:
+                if self._can_read_on(error):
+                    continue
                 if not _is_busy(error):
                     self._disconnect()
                     raise BrokerUnavailable(f"{self.name} fails: {error}") from error
-                if not is_urgent or time.monotonic() >= deadline:
+                if time.monotonic() >= deadline:
                     raise BrokerUnavailable(
                         f"{self.name} is kept locked by another process"
                     ) from error
@@ -471,12 +589,19 @@ class SqliteBroker(SharedBroker):
             raise BrokerUnavailable(f"{self.name} was deleted or replaced")
 
     def _is_in_place(self) -> bool:
-        """Whether the connection's file is the one that has its name."""
-        try:
-            found = os.stat(self.path)
-        except OSError:
+        """Whether the connection's files are those that have their names."""
+        return self._place is not None and self._place.is_same()
+
+    def _can_read_on(self, error: Exception) -> bool:
+        """Whether an error comes of text that is none, which another program has
+        written. From now on such text is read as bytes, and so as an entry that cannot
+        be read. (To look at each text is too slow to do it always.)"""
+        connection = self._connection
+        is_text = "Could not decode to UTF-8" in str(error)
+        if not is_text or not connection or connection.text_factory is _text:
             return False
-        return (found.st_dev, found.st_ino) == self._inode
+        connection.text_factory = _text
+        return True
 
     def _connect(self) -> sqlite3.Connection:
         self._make_file()
@@ -492,13 +617,45 @@ class SqliteBroker(SharedBroker):
             ):
                 connection.execute(f"PRAGMA {pragma}").close()
             self._set_up(connection)
-            found = os.stat(self.path)
+            self._place = Place(self.path)
+            self._go_on(connection)
         except BaseException:
             connection.close()
+            self._witness.close()
             raise
-        self._inode = (found.st_dev, found.st_ino)
         self._connection = connection
         return connection
+
+    def _go_on(self, connection: sqlite3.Connection) -> None:
+        """Begin another life of the store, if it does not go on where it was."""
+        witness = self._opened_witness()
+        wanted = self._wanted_synchronous
+        life = StoreLife(connection, self._tables, witness, wanted)
+        life.check()
+        goes_on = life.fits()
+        if life.is_synchronous:
+            connection.execute("PRAGMA synchronous = FULL").close()
+        if not goes_on:
+            with _transaction(connection, "IMMEDIATE"):
+                for statement in self._tables.schema:
+                    connection.execute(statement)
+                life.begin()
+        self._life = life
+        self.log.voids = life.voids
+        self._told, self._newest, self._last_row = {}, BEGINNING, (BEGINNING, 0.0)
+        self._read_state(connection)
+
+    def _opened_witness(self) -> Witness | None:
+        try:
+            self._witness.open()
+        except OSError as error:
+            logger.warning(
+                "%s has no witness beside it (%s). If it is put back to an earlier "
+                "state, clients are not told",
+                *(self.name, error),
+            )
+            return None
+        return self._witness
 
     def _make_file(self) -> None:
         """Make the file, unless it is there. What is left of one that was deleted must
@@ -507,15 +664,15 @@ class SqliteBroker(SharedBroker):
             return
         folder = os.path.dirname(self.path)
         if self._makes_folder:
-            os.makedirs(folder, exist_ok=True)
+            _make_folder(folder)
         with _locked(folder):
             if os.path.exists(self.path):
                 return
             for ending in ("-wal", "-shm", "-journal"):
                 with suppress(FileNotFoundError):
                     os.unlink(self.path + ending)
-            # SQLite's own mode, which the umask narrows.
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+            # SQLite gives the others that it makes beside it the same mode.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, MODE))
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         wanted = self._wanted_retention
@@ -536,7 +693,10 @@ class SqliteBroker(SharedBroker):
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        self._witness.close()
         if connection and self._pid == os.getpid():
+            if not self._is_in_place():
+                _keep_from_writing(connection, self._tables)
             connection.close()
         elif connection:
             # To close the parent's would drop this process's locks on the file.
@@ -575,11 +735,43 @@ def _columns(event: Event | None) -> tuple[str | None, ...]:
     return (event.data, event.type, event.id, retry)
 
 
-def _until(time: float, rows: sqlite3.Cursor) -> Iterator[Any]:
-    """What comes before the first row that is as young as that. Most often that is the
-    first of all, and no other is looked at."""
-    with closing(rows):
-        yield from takewhile(lambda row: row[2] < time, rows)
+def _number_of(channel: str, counts: object) -> int:
+    """How many streams of a channel a process has noted; none where that cannot be
+    read."""
+    try:
+        number = json.loads(str(counts)).get(channel, 0)
+    except (ValueError, AttributeError):
+        return 0
+    return number if isinstance(number, int) else 0
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder for its owner alone, and those that it lies in."""
+    parent = os.path.dirname(path)
+    if parent != path and not os.path.isdir(parent):
+        _make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(path, FOLDER_MODE)
+
+
+def _keep_from_writing(connection: sqlite3.Connection, tables: Statements) -> None:
+    """Have a connection, whose files were taken away, close without bringing its
+    write-ahead log into the file: that may be another one by now, or others may have
+    written to it."""
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        return
+    # There is something to be brought home, which is then interrupted.
+    with suppress(sqlite3.Error):
+        connection.execute(tables.set_life, ("left", secrets.token_hex(8)))
+    connection.interrupt()
 
 
 def _is_busy(error: Exception) -> bool:
@@ -588,28 +780,6 @@ def _is_busy(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and (
         "locked" in text or text == "locking protocol"
     )
-
-
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    def checkpoint(kind: str) -> int:
-        """:returns: how many pages stand in the write-ahead log."""
-        pragma = f"PRAGMA wal_checkpoint({kind})"
-        _, pages, _ = connection.execute(pragma).fetchone()
-        return int(pages)
-
-    if wait_natively(lambda: checkpoint("PASSIVE")) > LARGE_WAL:
-        with _patience(connection, WAL_PATIENCE):
-            wait_natively(lambda: checkpoint("TRUNCATE"))
-
-
-@contextmanager
-def _patience(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
-    """Have SQLite itself wait for others."""
-    connection.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA busy_timeout = 0").close()
 
 
 @contextmanager
@@ -643,13 +813,17 @@ def _locked(folder: str) -> Iterator[None]:
 def connect(settings: Settings, folder: str | None) -> SqliteBroker:
     parts = urlsplit(settings.url)
     options = read_options(settings, parts.query)
+    synchronous = options.others.pop("synchronous", None)
+    if synchronous is None and options.retention:
+        synchronous = NORMAL
+    is_known = synchronous in (None, NORMAL, FULL)
     path = unquote(parts.path.removeprefix("/"))
     is_path = path not in ("", ":memory:") and "\0" not in path
-    if parts.netloc or parts.fragment or options.others or not is_path:
+    if parts.netloc or parts.fragment or options.others or not (is_path and is_known):
         raise InvalidValue(
             f"{settings.url_key} is to be sqlite:///name.db (in the application's "
             "instance folder) or sqlite:////an/absolute/path.db, and takes the options "
-            "history, age and prefix"
+            "history, age, prefix and synchronous (normal or full)"
         )
     is_relative = not os.path.isabs(path)
     if is_relative and folder is None:
@@ -663,4 +837,5 @@ def connect(settings: Settings, folder: str | None) -> SqliteBroker:
         retention=options.retention,
         timeout=settings.broker_timeout,
         makes_folder=is_relative,
+        synchronous=synchronous,
     )

@@ -2,9 +2,22 @@
 
 Here lives how events stand in it: the tables, and each statement by the name of what it
 is for. When something is said, and what is done about the answer, is the broker's.
+
+Processes of several releases use one file at a time. A later release can add tables,
+and columns that have a default. It takes nothing away, and it adds no column to
+``store``, ``channels``, ``runs`` or ``counts``, into which the first release inserts
+rows without naming the columns. Every statement names its columns, so that a release
+passes over those that it does not know. The table ``life`` has two numbers for what
+cannot be done in this way: ``format`` is the highest ``FORMAT`` of the releases that
+have used the file, and says nothing about who can read it; ``needs`` is the lowest
+``FORMAT`` of a release that can. A release whose ``FORMAT`` is below ``needs`` refuses
+the file.
 """
 
 from __future__ import annotations
+
+#: The number of the format in which this release writes.
+FORMAT = 1
 
 #: Events dropped in one go at most, for each of the two reasons: some 2 ms of work. As
 #: many more than are published meanwhile as it takes to catch up.
@@ -20,9 +33,12 @@ class Statements:
     """
 
     def __init__(self, prefix: str) -> None:
-        events, channels, store, runs, counts, index = (
+        events, channels, store, runs, counts, life, index = (
             _quoted(f"{prefix}_{name}")
-            for name in ("events", "channels", "store", "runs", "counts", "by_channel")
+            for name in (
+                *("events", "channels", "store", "runs", "counts", "life"),
+                "by_channel",
+            )
         )
         row = "sequence, time, channel, data, type, id, retry"
         self.schema = (
@@ -39,14 +55,29 @@ class Statements:
             "lease REAL NOT NULL, ended REAL) WITHOUT ROWID",
             f"CREATE TABLE IF NOT EXISTS {counts} (process TEXT PRIMARY KEY, "
             "counts TEXT NOT NULL, lease REAL NOT NULL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {life} (name TEXT PRIMARY KEY, "
+            "value TEXT NOT NULL) WITHOUT ROWID",
         )
         self.begin = (
-            f"INSERT INTO {store} SELECT ?, ?, ?, 0 "
-            f"WHERE NOT EXISTS (SELECT * FROM {store})"
+            f"INSERT INTO {store} (epoch, history, age, forgotten) SELECT ?, ?, ?, 0 "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {store})"
         )
-        newest = (
-            "coalesce((SELECT seq FROM sqlite_sequence "
-            f"WHERE name = {_literal(f'{prefix}_events')}), 0)"
+        # What life.py knows of the store, by name.
+        self.life = f"SELECT name, value FROM {life}"
+        self.set_life = (
+            f"INSERT INTO {life} (name, value) VALUES (?, ?) "
+            "ON CONFLICT DO UPDATE SET value = excluded.value"
+        )
+        self.has_life = (
+            "SELECT 1 FROM sqlite_master WHERE type = 'table' "
+            f"AND name = {_literal(f'{prefix}_life')}"
+        )
+        counted = f"name = {_literal(f'{prefix}_events')}"
+        newest = f"coalesce((SELECT seq FROM sqlite_sequence WHERE {counted}), 0)"
+        self.jump = f"UPDATE sqlite_sequence SET seq = ? WHERE {counted}"
+        self.begin_jump = (
+            "INSERT INTO sqlite_sequence (name, seq) "
+            f"VALUES ({_literal(f'{prefix}_events')}, ?)"
         )
         self.state = f"SELECT epoch, {newest}, history, age FROM {store}"
         self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
@@ -54,10 +85,13 @@ class Statements:
         insert = f"INSERT INTO {events} (time, channel, data, type, id, retry) "
         self.insert = f"{insert} VALUES (?, ?, ?, ?, ?, ?)"
         self.say = (
-            f"{insert} SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT * FROM {runs} "
+            f"{insert} SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM {runs} "
             "WHERE channel = ? AND token = ? AND ended IS NULL)"
         )
-        self.begin_run = f"INSERT OR REPLACE INTO {runs} VALUES (?, ?, ?, ?, ?, NULL)"
+        self.begin_run = (
+            f"INSERT OR REPLACE INTO {runs} "
+            "(channel, start, budget, token, lease, ended) VALUES (?, ?, ?, ?, ?, NULL)"
+        )
         self.end_run = (
             f"UPDATE {runs} SET ended = ? WHERE channel = ? AND ended IS NULL"
         )
@@ -74,10 +108,15 @@ class Statements:
             "AND coalesce(ended >= ?, 1)"
         )
         self.delete_runs = f"DELETE FROM {runs} WHERE ended < ?"
-        self.count = f"INSERT OR REPLACE INTO {counts} VALUES (?, ?, ?)"
+        self.date_runs = f"UPDATE {runs} SET ended = ? WHERE ended > ?"
+        self.count = (
+            f"INSERT OR REPLACE INTO {counts} (process, counts, lease) VALUES (?, ?, ?)"
+        )
+        self.count_on = f"UPDATE {counts} SET lease = ? WHERE process = ?"
         self.counts = (
             f"SELECT counts FROM {counts} WHERE process != ? AND lease BETWEEN ? AND ?"
         )
+        self.delete_count = f"DELETE FROM {counts} WHERE process = ?"
         self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
         # Each with the state, which is thus of the same moment.
         epoch, history, age = (
@@ -85,7 +124,7 @@ class Statements:
         )
         self.news = (
             f"SELECT {row}, {epoch}, {newest}, {history}, {age} "
-            f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT ?"
+            f"FROM {events} WHERE sequence >= ? ORDER BY sequence LIMIT ?"
         )
         self.past = (
             f"SELECT {row} FROM {events} WHERE channel = ? "
@@ -108,7 +147,7 @@ class Statements:
             f"ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
         )
         self.oldest = (
-            f"SELECT sequence, channel, time, EXISTS (SELECT * FROM {runs} "
+            f"SELECT sequence, channel, time, EXISTS (SELECT 1 FROM {runs} "
             f"WHERE channel = {events}.channel AND sequence >= start) "
             f"FROM {events} WHERE sequence > ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
         )
@@ -117,9 +156,11 @@ class Statements:
             f"AND sequence <= ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
         )
         self.delete = f"DELETE FROM {events} WHERE sequence = ?"
+        self.date = f"UPDATE {events} SET time = ? WHERE sequence = ? AND time > ?"
+        self.date_all = f"UPDATE {events} SET time = ? WHERE time > ?"
         self.is_kept = f"SELECT 1 FROM {events} WHERE channel = ? LIMIT 1"
         self.set_mark = (
-            f"INSERT INTO {channels} VALUES (?, ?) "
+            f"INSERT INTO {channels} (name, dropped) VALUES (?, ?) "
             "ON CONFLICT DO UPDATE SET dropped = max(dropped, ?)"
         )
         self.delete_mark = f"DELETE FROM {channels} WHERE name = ?"

@@ -1,0 +1,224 @@
+"""What tells one life of an SQLite store from the next, and its one clock.
+
+Here lives what a process does with a store when it opens it: whether the store goes on
+where it was, or has gone back. A position must not be used twice for different events,
+and a client must not be continued over events that are gone. So a store that has, or
+can have, lost events begins another epoch: every client that comes back is told by a
+gap. A store that lost none, and can nevertheless have been elsewhere meanwhile, leaves
+out a great many positions: ids from there are a gap, and all others are resumed.
+
+=========================================================== ===============
+The witness, beside the database                            The store
+=========================================================== ===============
+fits                                                        goes on
+is not there, though the store had one                      another epoch
+has another epoch or a newer position: a backup was put     another epoch
+back, or ``-wal`` was removed
+is of other files: a copy                                   another epoch
+is of another boot: a power loss, a snapshot of a machine   another epoch
+the same with ``synchronous=full``, which loses nothing     a jump
+is of another device alone: mounted anew                    a jump
+=========================================================== ===============
+
+Two things cannot be told. A machine that is put back together with its memory has all
+of this put back too. And where a file system does not say how often it has used an
+inode number, a database and its witness that are put back together fit, if they happen
+to get the numbers that they had.
+
+Ages are told by the store's clock. It is set by the wall clock when the store is first
+opened in a boot, and nobody sets it after that.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from .statements import FORMAT, Statements
+from .witness import Life, Witness, boot_id
+
+#: Positions that a jump leaves out: more than are ever published between two looks.
+JUMP = 1 << 32
+
+#: Characters of the jumps that a store remembers. With more of them another epoch
+#: begins.
+LONGEST_HOLES = 1_000
+
+#: How a store is synchronized with the disk: at each checkpoint, or at each publish.
+NORMAL = "normal"
+FULL = "full"
+
+
+#: What becomes of a store: see the table at the top.
+GOES_ON, JUMPS, RENEWS = "goes on", "jumps", "renews"
+
+
+class TooNew(Exception):
+    """The store needs a later release."""
+
+
+def _seconds() -> float:
+    """Seconds of this boot, which nobody sets; those in which the machine sleeps are
+    among them where the system counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class StoreLife:
+    """One process's view of a store's life. It is used with the connection, and by
+    whoever holds that.
+
+    :param witness: the witness, open; None where none can be had.
+    :param wanted: how the store is to be synchronized from now on; None for what it
+        says itself.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        tables: Statements,
+        witness: Witness | None,
+        wanted: str | None,
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._witness = witness
+        self._wanted = wanted
+        self._boot = boot_id()
+        #: What the clock showed when the boot began; None where boots have no names:
+        #: then it is the wall clock.
+        self._offset: float | None = None
+        #: Positions left out, between the two of each pair.
+        self.voids: list[tuple[int, int]] = []
+        self.is_synchronous = False
+
+    def now(self) -> float:
+        """The store's clock."""
+        return time.time() if self._offset is None else self._offset + _seconds()
+
+    def check(self) -> None:
+        """:raises TooNew: for a store that this release must not touch."""
+        needs = self._values().get("needs", "")
+        if _number(needs) > FORMAT:
+            raise TooNew(
+                f"was changed by a later release: it needs one that knows format "
+                f"{needs}, and this one knows format {FORMAT}. Install a later "
+                "flask-sse-lite here"
+            )
+
+    def fits(self) -> bool:
+        """Whether the store goes on as it was; then there is nothing to write."""
+        values = self._values()
+        self._take(values)
+        return (
+            _number(values.get("format", "")) >= FORMAT
+            and self._wanted in (None, values.get("synchronous", NORMAL))
+            and (not self._boot or self._clock(values) is not None)
+            and self._verdict(values) == GOES_ON
+        )
+
+    def begin(self) -> None:
+        """Have the store go on, in another life if need be. A transaction that writes
+        is open."""
+        values = self._values()
+        if _number(values.get("format", "")) < FORMAT:
+            self._set("format", str(FORMAT))
+        verdict = self._verdict(values)
+        if verdict == JUMPS and len(values.get("holes", "")) > LONGEST_HOLES:
+            verdict = RENEWS
+        if verdict == RENEWS:
+            self._renew()
+        elif verdict == JUMPS:
+            self._jump(values.get("holes", ""))
+        if self._boot and self._clock(values) is None:
+            self._set_clock()
+        if self._wanted not in (None, values.get("synchronous", NORMAL)):
+            self._set("synchronous", self._wanted or NORMAL)
+        if self._witness:
+            self._set("witness", "yes")
+            self._witness.write(*self._state())
+        self._take(self._values())
+
+    def _verdict(self, values: Mapping[str, str]) -> str:
+        if not self._witness:
+            return GOES_ON
+        found = self._witness.read()
+        if found is None:
+            # The first witness of a store, or of one that an earlier release has made.
+            return RENEWS if "witness" in values else GOES_ON
+        position, life = found
+        epoch, sequence = self._state()
+        here = self._witness.here(epoch)
+        is_full = values.get("synchronous") == FULL
+        return _judged(life, here, is_behind=sequence < position, is_full=is_full)
+
+    def _renew(self) -> None:
+        epoch, _ = self._state()
+        self._connection.execute(self._tables.renew, (secrets.token_hex(8), epoch))
+        self._set("holes", "")
+
+    def _jump(self, holes: str) -> None:
+        _, low = self._state()
+        high = low + JUMP
+        if not self._connection.execute(self._tables.jump, (high,)).rowcount:
+            self._connection.execute(self._tables.begin_jump, (high,))
+        self._set("holes", f"{holes}{low} {high};")
+
+    # The clock
+
+    def _clock(self, values: Mapping[str, str]) -> float | None:
+        """How the clock was set in this boot."""
+        boot, _, offset = values.get("clock", "").rpartition(" ")
+        if boot != self._boot:
+            return None
+        with suppress(ValueError):
+            return float(offset)
+        return None
+
+    def _set_clock(self) -> None:
+        """Set it by the wall clock. What is dated later than now, by a clock that went
+        ahead, grows old from now on."""
+        now = time.time()
+        self._set("clock", f"{self._boot} {now - _seconds()!r}")
+        self._connection.execute(self._tables.date_all, (now, now))
+        self._connection.execute(self._tables.date_runs, (now, now))
+
+    # What stands in the store
+
+    def _take(self, values: Mapping[str, str]) -> None:
+        self.is_synchronous = FULL in (self._wanted, values.get("synchronous"))
+        self.voids = [
+            (int(low), int(high))
+            for low, high in re.findall("([0-9]+) ([0-9]+);", values.get("holes", ""))
+        ]
+        self._offset = self._clock(values) if self._boot else None
+
+    def _state(self) -> tuple[str, int]:
+        row = self._connection.execute(self._tables.state).fetchone()
+        return str(row[0]), int(row[1])
+
+    def _values(self) -> dict[str, str]:
+        if not self._connection.execute(self._tables.has_life).fetchone():
+            return {}
+        return dict(self._connection.execute(self._tables.life).fetchall())
+
+    def _set(self, name: str, value: str) -> None:
+        self._connection.execute(self._tables.set_life, (name, value))
+
+
+def _judged(found: Life, here: Life, *, is_behind: bool, is_full: bool) -> str:
+    """What becomes of a store with a witness: the table at the top."""
+    if is_behind or found.epoch != here.epoch or found.files != here.files:
+        return RENEWS
+    if found.boot != here.boot:
+        return JUMPS if is_full else RENEWS
+    return GOES_ON if found.device == here.device else JUMPS
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,58 @@
+"""Whether the files of an open database are still those that have their names.
+
+Here lives what is looked at for that, before and after what is written. Deleting,
+renaming and replacing change the folder, so that most often the folder alone is looked
+at.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+#: What lies beside a database while it is open.
+ENDINGS = ("-wal", "-shm")
+
+#: Nanoseconds before which a folder's time may not tell its next change from the last.
+CLOCK_TICK = 50_000_000
+
+
+class Place:
+    """The files of a database that was just opened, and their folder.
+
+    :param path: the database.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._folder = os.path.dirname(path)
+        # SQLite puts the others beside the file itself, in whatever folder that is.
+        self._is_link = os.path.islink(path)
+        self._paths = [path, *(os.path.realpath(path) + end for end in ENDINGS)]
+        self._files = self._find()
+        self._known = (0, 0, 0)
+
+    def is_same(self) -> bool:
+        """Whether nothing was deleted or replaced since."""
+        try:
+            found = os.stat(self._folder)
+        except OSError:
+            return False
+        key = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        if key == self._known:
+            return True
+        if self._find() != self._files:
+            return False
+        if not self._is_link and time.time_ns() - found.st_mtime_ns > CLOCK_TICK:
+            self._known = key
+        return True
+
+    def _find(self) -> list[tuple[int, int] | None]:
+        return [_identity(path) for path in self._paths]
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
