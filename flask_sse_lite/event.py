@@ -143,10 +143,15 @@ class Event:
 
 
 def own_event(
-    name: str, data: str = "", *, id: str | None = None, retry: int | None = None
+    name: str,
+    data: str = "",
+    *,
+    id: str | None = None,
+    retry: int | None = None,
+    channel: str | None = None,
 ) -> Event:
     """One of this extension's own events, whose types begin with ``stream-``."""
-    return good_event(data, RESERVED_TYPE_PREFIX + name, id, retry, None)
+    return good_event(data, RESERVED_TYPE_PREFIX + name, id, retry, channel)
 
 
 def good_event(
@@ -155,6 +160,24 @@ def good_event(
     """An event of values that are known to be good; of ours, its type may be."""
     event: Event = object.__new__(Event)
     return event._set(data, type, id, retry, channel, _encode_body(data, type))
+
+
+def stored_event(
+    data: object, type: object, id: object, retry: object, channel: str, position: str
+) -> Event:
+    """An event as it stands in a store, which any release of this extension, and any
+    other program, can have written. Types of our own are good there.
+
+    :param position: its id, where it has no other.
+    :raises InvalidValue: for values that no event can have.
+    """
+    return good_event(
+        _checked_data(data),
+        None if type is None else _checked_line("type", type),
+        position if id is None else _checked_id(id),
+        None if retry is None else _checked_retry(retry),
+        channel,
+    )
 
 
 def encode_text(data: str, type: str | None) -> bytes:
@@ -244,7 +267,7 @@ def _checked_line(name: str, value: object) -> str:
     return _plain(value)
 
 
-def _checked_id(value: str | int) -> str:
+def _checked_id(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return _written("id", int(value))
     text = _checked_line("id", value)
@@ -254,7 +277,7 @@ def _checked_id(value: str | int) -> str:
     return text
 
 
-def _checked_retry(value: int) -> int:
+def _checked_retry(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidType(
             "An event's retry is a whole number of milliseconds, "

@@ -92,6 +92,18 @@ class Past(NamedTuple):
     budget: int = 0
 
 
+def unreadable(epoch: str, sequence: int, age: float, channel: str) -> Record:
+    """What stands in a log for an entry of a store that this process cannot read: a
+    gap of its channel, at its own place. Whoever reads past it is told of it, and
+    nobody loses what lies before it or behind it."""
+    since = position_id(epoch, sequence - 1, channel)
+    told = json.dumps({"since": since, "channels": [channel]})
+    id = position_id(epoch, sequence, channel)
+    return Record(
+        sequence, age, channel, own_event("gap", told, id=id, channel=channel)
+    )
+
+
 class _Step(NamedTuple):
     """One reader's step, for others that follow it."""
 

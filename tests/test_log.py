@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from flask_sse_lite import Event
 from flask_sse_lite.cursor import Batch, Cursor, Entry
 from flask_sse_lite.event import HEARTBEAT, Decoder
-from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log
+from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log, Past, Record, unreadable
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.stream import BATCH_BYTES, frames
 from flask_sse_lite.subscription import Subscription
@@ -381,6 +381,26 @@ def test_the_id_of_a_gap_after_an_unknown_id_is_known(log: Log) -> None:
     gap = log.read(log.cursor(["a"], "unknown"), ALL).gap
     assert gap is not None
     assert read(log, log.cursor(["a"], gap.id or "")) == ["2", "3", "4", "5"]
+
+
+def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(log: Log) -> None:
+    log.restart(EPOCH, 0, {}, history=4, age=10)
+    log.load({"a": Past(0, []), "b": Past(0, [])})
+    both, other = log.cursor(["a", "b"]), log.cursor(["b"])
+    for record in (
+        Record(1, 0.0, "a", Event("1", id="1", channel="a")),
+        unreadable(log.epoch, 2, 0.0, "a"),
+        Record(3, 0.0, "a", Event("3", id="3", channel="a")),
+        Record(4, 0.0, "b", Event("4", id="4", channel="b")),
+    ):
+        log.feed(record)
+    events = [entry.event for entry in log.read(both, ALL).entries if entry.event]
+    assert [event.type for event in events] == [None, "stream-gap", None, None]
+    gap = events[1]
+    assert gap.json == {"since": log.position(1), "channels": ["a"]}
+    assert (gap.id, gap.channel) == (log.position(2), "a")
+    assert read(log, other) == ["4"]
+    assert read(log, log.cursor(["a"], log.position(2))) == ["3"]
 
 
 @pytest.mark.parametrize(

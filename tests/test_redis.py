@@ -468,6 +468,70 @@ def test_in_a_cluster_a_prefix_in_braces_keeps_all_in_one_place(
         assert Reader(opened(url), "a", "{b}", since=since).take(2) == ["1", "2"]
 
 
+# What others have written
+
+
+#: Bodies of entries that this release does not write.
+FOREIGN = [
+    b"x",
+    b"{}",
+    b"null",
+    b"true",
+    b"-1",
+    b"1e400",
+    b"9" * 5000,
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'["data"]',
+    b"[1, null, null, null]",
+    b'["x", 1, null, null]',
+    b'["x", "a\\nid: 7", null, null]',
+    b'["x", null, "a\\u0000", null]',
+    b'["x", null, null, "1.5"]',
+    b'["x", null, null, -1]',
+    b'["\\ud800", null, null, null]',
+    b'{"data": "x"}',
+]
+
+
+def put(server: RedisServer, channel: str, body: bytes, **others: bytes) -> None:
+    """Do what a publish does, with any body and fields."""
+    store = "sse:store"
+    epoch, found = server.ask("HMGET", store, "epoch", "sequence")
+    before = server.ask("ZSCORE", "sse:channels", channel) or found
+    sequence = int(found) + 1
+    fields = {"p": str(int(before)).encode(), "t": b"0", "b": body, **others}
+    words = [word for field in fields.items() for word in field]
+    server.ask("XADD", f"sse:channel:{channel}", f"{sequence}-0", *words)
+    server.ask("HSET", store, "sequence", sequence, "last", sequence)
+    server.ask("ZADD", "sse:channels", sequence, channel)
+    text = b"%s %d\n%s\n%s" % (epoch, sequence, channel.encode(), body)
+    server.ask("PUBLISH", "sse:events:0", text)
+
+
+@pytest.mark.parametrize("body", FOREIGN, ids=range(len(FOREIGN)))
+def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(
+    server: RedisServer, opened: Opener, body: bytes
+) -> None:
+    publisher = opened(server.url)
+    since = publisher.position()
+    publish(publisher, "a", "1")
+    live = Reader(opened(server.url), "a", "b", since=since)
+    put(server, "a", body)
+    publish(publisher, "a", "3")
+    publish(publisher, "b", "4")
+    late = Reader(opened(server.url), "a", "b", since=since)
+    for reader in (live, late):
+        reader.until(lambda reader=reader: "4" in reader.data)  # type: ignore[misc]
+        assert not reader.gaps
+        assert [event.type for event in reader.events] == [
+            *(None, "stream-gap", None, None)
+        ]
+        assert reader.events[1].json["channels"] == ["a"]
+        back = Reader(opened(server.url), "a", since=reader.events[1].id or "")
+        assert back.take(1) == ["3"]
+
+
 # When Redis is away
 
 

@@ -23,9 +23,9 @@ from urllib.parse import urlencode
 
 from ..cursor import position_id
 from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event, good_event
+from ..event import Event, stored_event
 from ..log import BREATH, Past, Record
-from ..settings import Settings
+from ..settings import MOST, Settings
 from . import Claim, scripts
 from .options import read_options
 from .shared import (
@@ -70,6 +70,9 @@ NOT_OURS = (
     *("health_check_interval", "max_connections", "retry_on_timeout"),
     *("socket_timeout", "socket_connect_timeout"),
 )
+
+#: A position, or a time in milliseconds, as Redis keeps it.
+_DIGITS = re.compile(rb"[0-9]{1,19}")
 
 T = TypeVar("T")
 
@@ -329,10 +332,19 @@ class RedisBroker(SharedBroker):
     def _records(
         self, channel: str, entries: list[Any], answer: _Answer
     ) -> Iterator[Record]:
-        for id, fields in entries:
-            sequence = int(id.partition(b"-")[0])
-            age = (answer.now - int(fields[3])) / 1000
-            yield _record(answer.state.epoch, sequence, age, channel, fields[5])
+        for id, words in entries:
+            fields = _fields(words)
+            age = (answer.now - _number(fields.get(b"t"), answer.now)) / 1000
+            body = fields.get(b"b")
+            yield self._record(answer.state.epoch, _position(id), age, channel, body)
+
+    def _record(
+        self, epoch: str, sequence: int, age: float, channel: str, body: bytes | None
+    ) -> Record:
+        try:
+            return _read(epoch, sequence, age, channel, body)
+        except (ValueError, TypeError, RecursionError) as error:
+            return self._cannot_read(epoch, sequence, age, channel, error)
 
     # Its runs
 
@@ -459,7 +471,7 @@ class RedisBroker(SharedBroker):
         epoch, sequence, channel, body = message
         if not self.log.holds(channel):
             return Record(sequence, 0.0, channel, None)  # Nobody will look at it.
-        return _record(epoch, sequence, 0.0, channel, body)
+        return self._record(epoch, sequence, 0.0, channel, body)
 
     def _interrupt(self) -> None:
         for link in list(self._links):
@@ -547,9 +559,26 @@ def _pieces(names: Collection[T]) -> Iterator[list[T]]:
         yield listed[start : start + CHANNELS_AT_ONCE]
 
 
+def _position(id: bytes) -> int:
+    return int(id.partition(b"-")[0])
+
+
+def _fields(words: Sequence[bytes]) -> dict[bytes, bytes]:
+    """An entry's fields by their names. A release passes over those that it does not
+    know."""
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def _number(text: bytes | None, otherwise: int) -> int:
+    return int(text) if text and _DIGITS.fullmatch(text) else otherwise
+
+
 def _before(entry: Any) -> int:
-    """The position of what stood before an entry in its channel."""
-    return int(entry[1][1])
+    """The position of what stood before an entry in its channel. Where the entry does
+    not say it, all before it counts as lost."""
+    id, words = entry
+    position = _position(id)
+    return min(_number(_fields(words).get(b"p"), position - 1), position - 1)
 
 
 def _packed(event: Event | None) -> bytes:
@@ -560,15 +589,30 @@ def _packed(event: Event | None) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _record(epoch: str, sequence: int, age: float, channel: str, body: bytes) -> Record:
+def _read(
+    epoch: str, sequence: int, age: float, channel: str, body: bytes | None
+) -> Record:
+    """:raises ValueError: (or what else comes of it) for what this release does not
+    write. It passes over fields behind those that it knows."""
+    if body is None:
+        raise ValueError("The entry has no body")
     if not body:
         return Record(sequence, age, channel, None)
     fields = json.loads(body)
     if isinstance(fields, int):
-        return Record(sequence, age, channel, None, budget=fields)
-    data, type, id, retry = fields
-    id = position_id(epoch, sequence, channel) if id is None else id
-    return Record(sequence, age, channel, good_event(data, type, id, retry, channel))
+        return Record(sequence, age, channel, None, budget=_budget(fields))
+    if not isinstance(fields, list):
+        raise TypeError("The body is no list")
+    data, type, id, retry, *_ = fields
+    position = position_id(epoch, sequence, channel)
+    event = stored_event(data, type, id, retry, channel, position)
+    return Record(sequence, age, channel, event)
+
+
+def _budget(number: int) -> int:
+    if isinstance(number, bool) or not 0 < number <= MOST:
+        raise ValueError("A run's budget is a number of bytes")
+    return number
 
 
 _LOST = _packed(LOST)

@@ -21,10 +21,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ..cursor import position_id
+from ..cursor import RUN_PREFIX, position_id
 from ..errors import BrokerUnavailable
 from ..event import Event, own_event
-from ..log import BREATH, Log, Past, Record
+from ..log import BREATH, Log, Past, Record, unreadable
 from . import Broker, Claim
 
 #: Seconds without news after which the store is asked all the same: a publisher may
@@ -38,6 +38,9 @@ LONGEST_PAUSE = 1.0
 
 #: What the readers of a run are told whose process died.
 LOST = own_event("error", '{"reason": "lost"}')
+
+#: Channels of which a process says in its log that it cannot read an entry there.
+MAX_UNREADABLE_TOLD = 100
 
 #: Seconds that a fork waits for the others who use a store.
 FORK_PATIENCE = 1.0
@@ -135,6 +138,8 @@ class SharedBroker(Broker):
         self._publishing = threading.Lock()
         #: Events published since others last got their turn.
         self._burst = 0
+        #: Channels with an entry that could not be read, of which the log was told.
+        self._unreadable: set[str] = set()
         #: What the store knows this process by; and its runs.
         self._process = secrets.token_hex(8)
         self._claims: set[Claim] = set()
@@ -378,6 +383,28 @@ class SharedBroker(Broker):
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise BrokerUnavailable(f"The broker of {self.name} is closed")
+
+    # Entries that cannot be read
+
+    def _cannot_read(
+        self, epoch: str, sequence: int, age: float, channel: str, error: Exception
+    ) -> Record:
+        """What stands for an entry that this process cannot read. The operator is told
+        once of each channel, and of a bounded number of them."""
+        told = self._unreadable
+        if channel not in told and len(told) < MAX_UNREADABLE_TOLD:
+            told.add(channel)
+            # Whoever knows the name of a run's channel can read it. What an error says
+            # of an entry can be as long and as secret as the entry.
+            is_run = channel.startswith(RUN_PREFIX)
+            logger.warning(
+                "%s has an entry in %s that this release cannot read (%s). Readers of "
+                "that channel get a stream-gap in its place. Another program, or a "
+                "later release, has written it.",
+                *(self.name, "a run" if is_run else f"the channel {channel!r}"),
+                type(error).__name__,
+            )
+        return unreadable(epoch, sequence, age, channel)
 
     # Following
 
