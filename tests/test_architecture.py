@@ -25,7 +25,10 @@ LAYERS: dict[str, set[str]] = {
     "settings": {"errors", "event"},
     "brokers": {"errors", "event", "log", "settings"},
     "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.shared": {"errors", "event", "cursor", "log", "brokers"},
+    "brokers.deadline": {"errors"},
+    "brokers.shared": {
+        *("errors", "event", "cursor", "log", "brokers", "brokers.deadline"),
+    },
     "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": set(),
     "brokers.native": set(),
@@ -33,12 +36,14 @@ LAYERS: dict[str, set[str]] = {
     "brokers.sqlite": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
-        "brokers.statements",
+        *("brokers.deadline", "brokers.statements"),
     },
     "brokers.scripts": set(),
+    "brokers.links": {"brokers.deadline", "brokers.scripts"},
     "brokers.redis": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
-        *("brokers.options", "brokers.scripts", "brokers.shared"),
+        *("brokers.deadline", "brokers.links", "brokers.options", "brokers.scripts"),
+        "brokers.shared",
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
@@ -107,7 +112,7 @@ CONFINED: dict[str, set[str]] = {
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension"},
-    "socket": {"brokers.bells", "brokers.redis", "poller", "handoff"},
+    "socket": {"brokers.bells", "brokers.links", "poller", "handoff"},
     "select": {"poller"},
     "ctypes": {"poller"},
     "fcntl": {"brokers.sqlite", "handoff"},
@@ -118,7 +123,7 @@ CONFINED: dict[str, set[str]] = {
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.redis"},
+    "redis": {"brokers.links", "brokers.redis"},
     "sqlite3": {"brokers.sqlite"},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -139,7 +144,7 @@ INSTALLED = {"flask", "werkzeug", "click"}
 OPTIONAL = {"gevent", "resource", "fcntl"}
 
 #: What a module needs that is imported only where it is wanted.
-NEEDED = {"brokers.redis": {"redis"}}
+NEEDED = {"brokers.links": {"redis"}, "brokers.redis": {"redis"}}
 
 
 @dataclass(frozen=True)
