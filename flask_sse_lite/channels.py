@@ -124,10 +124,11 @@ class Channels:
             self.warn_of_siblings()
         elif not self.has_served and not self.recorders:
             self._warn_of_silence()
-        for name in names:
-            published = broker.publish(name, event)
-            for record in self.recorders:
-                record(published)
+        with broker.within_timeout():
+            for name in names:
+                published = broker.publish(name, event)
+                for record in self.recorders:
+                    record(published)
         return published
 
     def _event(

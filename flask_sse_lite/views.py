@@ -145,7 +145,8 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
         # Those that arrive at this very moment are counted when they begin.
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
-        cursor = find(channels)
+        with channels.broker.within_timeout():
+            cursor = find(channels)
     except TooManyRuns:
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:

@@ -25,7 +25,10 @@ LAYERS: dict[str, set[str]] = {
     "settings": {"errors", "event"},
     "brokers": {"errors", "event", "log", "settings"},
     "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.shared": {"errors", "event", "cursor", "log", "brokers"},
+    "brokers.deadline": {"errors"},
+    "brokers.shared": {
+        *("errors", "event", "cursor", "log", "brokers", "brokers.deadline"),
+    },
     "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": set(),
     "brokers.native": set(),
@@ -38,11 +41,14 @@ LAYERS: dict[str, set[str]] = {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
         *("brokers.bells", "brokers.options", "brokers.shared", "brokers.statements"),
         *("brokers.place", "brokers.witness", "brokers.life", "brokers.housekeeping"),
+        "brokers.deadline",
     },
     "brokers.scripts": set(),
+    "brokers.links": {"brokers.deadline", "brokers.scripts"},
     "brokers.redis": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
-        *("brokers.options", "brokers.scripts", "brokers.shared"),
+        *("brokers.deadline", "brokers.links", "brokers.options", "brokers.scripts"),
+        "brokers.shared",
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
@@ -111,7 +117,7 @@ CONFINED: dict[str, set[str]] = {
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension"},
-    "socket": {"brokers.bells", "brokers.redis", "poller", "handoff"},
+    "socket": {"brokers.bells", "brokers.links", "poller", "handoff"},
     "select": {"poller"},
     "ctypes": {"poller"},
     "fcntl": {"brokers.sqlite", "brokers.witness", "handoff"},
@@ -122,7 +128,7 @@ CONFINED: dict[str, set[str]] = {
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.redis"},
+    "redis": {"brokers.links", "brokers.redis"},
     "sqlite3": {"brokers.sqlite", "brokers.life", "brokers.housekeeping"},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -143,7 +149,7 @@ INSTALLED = {"flask", "werkzeug", "click"}
 OPTIONAL = {"gevent", "resource", "fcntl"}
 
 #: What a module needs that is imported only where it is wanted.
-NEEDED = {"brokers.redis": {"redis"}}
+NEEDED = {"brokers.links": {"redis"}, "brokers.redis": {"redis"}}
 
 
 @dataclass(frozen=True)

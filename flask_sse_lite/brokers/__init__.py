@@ -10,6 +10,7 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 
 from ..errors import InvalidValue
@@ -55,7 +56,7 @@ class Broker(ABC):
     files, a thread) it lets go of at ``close``, and in a forked child.
 
     All but ``close`` raise ``BrokerUnavailable`` where a store that they need cannot be
-    reached, within a bounded time.
+    reached, within ``SSE_BROKER_TIMEOUT``: whatever a call waits for counts.
     """
 
     #: What this process remembers, and what its readers read.
@@ -69,6 +70,10 @@ class Broker(ABC):
 
     #: Seconds until ``subscribers`` knows of all who came, or left, up to now.
     counting_takes: float = 0.0
+
+    def within_timeout(self) -> AbstractContextManager[object]:
+        """Have all calls of a block end within the time that one of them has."""
+        return nullcontext()
 
     @abstractmethod
     def publish(self, channel: str, event: Event) -> Event:

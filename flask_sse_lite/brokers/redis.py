@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from ..event import Event, stored_event
 from ..log import BREATH, Past, Record
 from ..settings import MOST, Settings
 from . import Claim, scripts
+from .deadline import Deadline, OutOfTime
 from .options import read_options
 from .shared import (
     LOST,
@@ -39,7 +39,10 @@ from .shared import (
 
 try:
     from redis.connection import Connection, parse_url
-    from redis.exceptions import NoScriptError, RedisError, ResponseError
+    from redis.exceptions import RedisError, ResponseError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
+
+    from .links import Link
 except ImportError as error:
     raise InvalidValue(
         "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
@@ -75,65 +78,6 @@ NOT_OURS = (
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 T = TypeVar("T")
-
-
-class _Link:
-    """A connection, for one thread at a time.
-
-    All raise redis-py's errors, and those of sockets, within the seconds that the
-    connection was made with for each wait.
-    """
-
-    def __init__(self, connection: Any, timeout: float) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        #: Which life of the server is spoken to; empty where it is not to be had.
-        self.server = b""
-
-    def open(self) -> None:
-        self._connection.connect()
-
-    def recognize(self) -> None:
-        """Ask the server for the name of its life."""
-        with suppress(ResponseError):  # Not everybody may ask.
-            found = re.search(rb"run_id:(\w+)", self.call("INFO", "server"))
-            self.server = found[1] if found else b""
-
-    def is_good(self) -> bool:
-        """Whether the server has not hung up meanwhile, as far as can be known."""
-        try:
-            return not self.can_read(0)
-        except (RedisError, OSError):
-            return False
-
-    def call(self, *words: Any) -> Any:
-        self.send(*words)
-        if not self.can_read(self._timeout):
-            raise TimeoutError("It does not answer")
-        return self.read()
-
-    def run(self, script: scripts.Script, *words: Any) -> Any:
-        try:
-            return self.call("EVALSHA", script.name, *words)
-        except NoScriptError:
-            return self.call("EVAL", script.text, *words)
-
-    def send(self, *words: Any) -> None:
-        self._connection.send_command(*words)
-
-    def can_read(self, timeout: float) -> bool:
-        return bool(self._connection.can_read(timeout))
-
-    def read(self) -> Any:
-        return self._connection.read_response()
-
-    def interrupt(self) -> None:
-        """End what is waited for, and all use. For any thread."""
-        with suppress(OSError, AttributeError):
-            self._connection._sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._connection.disconnect()
 
 
 class _Answer(NamedTuple):
@@ -177,11 +121,11 @@ class RedisBroker(SharedBroker):
     def _reset(self) -> None:
         super()._reset()
         self._has_set_retention = False
-        self._links: set[_Link] = set()
-        self._idle: list[_Link] = []
+        self._links: set[Link] = set()
+        self._idle: list[Link] = []
         self._room = threading.Semaphore(MAX_LINKS)
         # The follower's.
-        self._ears: _Link | None = None
+        self._ears: Link | None = None
         self._heard_at = 0.0
         self._pinged_at: float | None = None
         #: The newest position heard on this connection.
@@ -301,7 +245,7 @@ class RedisBroker(SharedBroker):
 
     def _run(
         self,
-        link: _Link,
+        link: Link,
         script: scripts.Script,
         keys: Sequence[str],
         own: Sequence[Any],
@@ -402,10 +346,11 @@ class RedisBroker(SharedBroker):
     # The follower's ears
 
     def _listen(self) -> None:
-        with self._translated():
+        deadline = Deadline(self.timeout)
+        with self._translated(deadline):
             if self._ears:
                 self._drop(self._ears)
-            self._ears = ears = self._open()
+            self._ears = ears = self._open(deadline)
             ears.call("SUBSCRIBE", self._topic)
         self._heard_at = time.monotonic()
         self._pinged_at = None
@@ -414,7 +359,8 @@ class RedisBroker(SharedBroker):
     def _wait(self, timeout: float) -> bool:
         ears = self._ears
         assert ears
-        with self._translated():
+        ears.deadline = deadline = Deadline(timeout + self.timeout)
+        with self._translated(deadline):
             if ears.can_read(timeout):
                 return self._take_in(ears) or self._is_away
             now = time.monotonic()
@@ -426,7 +372,7 @@ class RedisBroker(SharedBroker):
                 self._pinged_at = now
         return self._is_away
 
-    def _take_in(self, ears: _Link) -> bool:
+    def _take_in(self, ears: Link) -> bool:
         """Feed all that has arrived.
 
         :returns: whether the store is to be looked at.
@@ -436,6 +382,8 @@ class RedisBroker(SharedBroker):
         while has_more and not is_to_look:
             messages: list[tuple[str, int, str, bytes]] = []
             while has_more and len(messages) < MESSAGES_AT_ONCE:
+                # Each message has its time: of a burst, the last takes longer to come.
+                ears.deadline = Deadline(self.timeout)
                 kind, *_, text = ears.read()
                 if kind == b"message":
                     messages.append(self._message(text))
@@ -484,40 +432,46 @@ class RedisBroker(SharedBroker):
     # Connections
 
     @contextmanager
-    def _link(self) -> Iterator[_Link]:
+    def _link(self) -> Iterator[Link]:
         """A connection for some commands, with nobody else on it."""
-        if not self._room.acquire(timeout=self.timeout):
-            raise BrokerUnavailable(f"{self.name} is too slow")
-        try:
-            with self._translated():
-                link = self._idle_link() or self._new_link()
-                try:
+        with self._within() as deadline:
+            if not self._room.acquire(timeout=deadline.left):
+                raise OutOfTime(f"{self.name} is too slow")
+            try:
+                with self._translated(deadline), self._borrowed(deadline) as link:
                     yield link
-                except ResponseError as error:
-                    if "READONLY" in str(error):
-                        self._drop(link)  # Another is the master now.
-                    else:
-                        self._give_back(link)
-                    raise
-                except BaseException:
-                    # Its answer may still come, and is nobody else's.
-                    self._drop(link)
-                    raise
-                self._give_back(link)
-        finally:
-            self._room.release()
+            finally:
+                self._room.release()
 
-    def _idle_link(self) -> _Link | None:
+    @contextmanager
+    def _borrowed(self, deadline: Deadline) -> Iterator[Link]:
+        link = self._idle_link(deadline) or self._new_link(deadline)
+        try:
+            yield link
+        except ResponseError as error:
+            if "READONLY" in str(error):
+                self._drop(link)  # Another is the master now.
+            else:
+                self._give_back(link)
+            raise
+        except BaseException:
+            # Its answer may still come, and is nobody else's.
+            self._drop(link)
+            raise
+        self._give_back(link)
+
+    def _idle_link(self, deadline: Deadline) -> Link | None:
         while self._idle:
             with suppress(IndexError):
                 link = self._idle.pop()
                 if link.is_good():
+                    link.deadline = deadline
                     return link
                 self._drop(link)
         return None
 
-    def _new_link(self) -> _Link:
-        link = self._open()
+    def _new_link(self, deadline: Deadline) -> Link:
+        link = self._open(deadline)
         try:
             link.recognize()
         except BaseException:
@@ -525,13 +479,13 @@ class RedisBroker(SharedBroker):
             raise
         return link
 
-    def _give_back(self, link: _Link) -> None:
+    def _give_back(self, link: Link) -> None:
         self._idle.append(link)
         if self._closing.is_set():
             self._drop(link)
 
-    def _open(self) -> _Link:
-        link = _Link(self._connection_class(**self._options), self.timeout)
+    def _open(self, deadline: Deadline) -> Link:
+        link = Link(self._connection_class, self._options, deadline)
         self._links.add(link)
         try:
             link.open()
@@ -540,17 +494,20 @@ class RedisBroker(SharedBroker):
             raise
         return link
 
-    def _drop(self, link: _Link) -> None:
+    def _drop(self, link: Link) -> None:
         self._links.discard(link)
         link.close()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, deadline: Deadline) -> Iterator[None]:
         """Whatever fails here: the store is away."""
+        was_fair = deadline.is_fair
         try:
             yield
         except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"{self.name} fails: {error}") from error
+            is_late = isinstance(error, (TimeoutError, RedisTimeoutError))
+            kind = OutOfTime if is_late and not was_fair else BrokerUnavailable
+            raise kind(f"{self.name} fails: {error}") from error
 
 
 def _pieces(names: Collection[T]) -> Iterator[list[T]]:

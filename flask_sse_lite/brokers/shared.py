@@ -18,14 +18,16 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ..cursor import RUN_PREFIX, position_id
 from ..errors import BrokerUnavailable
 from ..event import Event, own_event
 from ..log import BREATH, Log, Past, Record, unreadable
 from . import Broker, Claim
+from .deadline import Deadline, Deadlines, OutOfTime
 
 #: Seconds without news after which the store is asked all the same: a publisher may
 #: have died between publishing and telling.
@@ -93,6 +95,23 @@ class News(NamedTuple):
     more: bool
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _bounded(
+    method: Callable[Concatenate[SharedBroker, P], T],
+) -> Callable[Concatenate[SharedBroker, P], T]:
+    """Have a public call end within the broker's timeout, whatever it waits for."""
+
+    @wraps(method)
+    def call(broker: SharedBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with broker._within():
+            return method(broker, *args, **kwargs)
+
+    return call
+
+
 class SharedBroker(Broker):
     """A broker that follows a store.
 
@@ -131,6 +150,7 @@ class SharedBroker(Broker):
         self._is_attached = False
         self._is_away = False
         self._closing = threading.Event()
+        self._deadlines = Deadlines()
         #: When the last look at the store began that brought the log up to it.
         self._looked_at = 0.0
         #: The newest position that was published here.
@@ -256,10 +276,25 @@ class SharedBroker(Broker):
 
     # The contract
 
+    def within_timeout(self) -> AbstractContextManager[object]:
+        return self._within()
+
+    def _within(self) -> AbstractContextManager[Deadline]:
+        """The deadline of the public call that this is a part of; of what is none, one
+        of its own."""
+        return self._deadlines.within(self.timeout)
+
+    @property
+    def _deadline(self) -> Deadline:
+        """The same, for what comes next alone."""
+        return self._deadlines.current or Deadline(self.timeout)
+
+    @_bounded
     def publish(self, channel: str, event: Event) -> Event:
         epoch, sequence = self._put_there(channel, event)
         return event.published(channel, position_id(epoch, sequence, channel))
 
+    @_bounded
     def end(self, channel: str) -> None:
         self._put_there(channel, None)
 
@@ -282,16 +317,19 @@ class SharedBroker(Broker):
                 self._burst = 0
                 time.sleep(BREATH)
 
+    @_bounded
     def position(self) -> str:
         self._check_open()
         state = self._state()
         return position_id(state.epoch, state.sequence, "")
 
+    @_bounded
     def summaries(self) -> list[Summary]:
         """The channels of which the store retains something."""
         self._check_open()
         return sorted(self._summaries())
 
+    @_bounded
     def want(
         self, channels: Collection[str], since: str = "", *, fresh: bool = False
     ) -> None:
@@ -316,6 +354,7 @@ class SharedBroker(Broker):
             return True
         return bool(since) and not self.log.knows(channels, since)
 
+    @_bounded
     def begin_run(self, channel: str, budget: int) -> Claim | None:
         self.want((channel,))
         claim = Claim(channel, budget)
@@ -337,6 +376,7 @@ class SharedBroker(Broker):
                 self._claims.discard(claim)
         return began is not None
 
+    @_bounded
     def say(self, claim: Claim, event: Event) -> Event | None:
         position = self._say_there(claim, event)
         if position is None:
@@ -345,6 +385,7 @@ class SharedBroker(Broker):
         self._note_published(position)
         return event.published(claim.channel, position_id(*position, claim.channel))
 
+    @_bounded
     def end_run(self, claim: Claim) -> None:
         # First of all: if the store is away, the lease is to come to its end.
         self._give_up(claim)
@@ -368,6 +409,7 @@ class SharedBroker(Broker):
             position = self._say(claim, event, 0)
         return position
 
+    @_bounded
     def subscribers(self, channel: str) -> int:
         self._check_open()
         return self.listeners().get(channel, 0) + self._counted(channel)
@@ -412,13 +454,18 @@ class SharedBroker(Broker):
     def _changing(self) -> Iterator[None]:
         """Change the log, by what the store says. One at a time; nobody waits long for
         a store that is known to be away."""
-        if not self._lock.acquire(timeout=self.timeout):
-            raise BrokerUnavailable(f"{self.name} is too slow")
+        is_followers = threading.current_thread() is self._follower
+        deadline = self._deadline
+        if not self._lock.acquire(timeout=deadline.left):
+            raise OutOfTime(f"{self.name} is too slow")
         try:
-            is_followers = threading.current_thread() is self._follower
             if self._is_away and not is_followers:
                 raise BrokerUnavailable(f"{self.name} is away")
+            if not deadline.left:
+                raise OutOfTime(f"{self.name} is too slow")
             yield
+        except OutOfTime:
+            raise
         except BrokerUnavailable as error:
             if self._is_attached:
                 self._note_away(error)

@@ -31,6 +31,7 @@ from ..log import Past, Record
 from ..settings import MOST, Settings
 from . import Claim
 from .bells import Bells
+from .deadline import Deadline, OutOfTime
 from .housekeeping import Broom, Diary, Kept, checkpoint
 from .life import FULL, NORMAL, StoreLife, TooNew
 from .options import read_options
@@ -555,12 +556,13 @@ class SqliteBroker(SharedBroker):
         :param patience: seconds that it can take; None for the broker's.
         :raises BrokerUnavailable: when it cannot be done.
         """
-        deadline = time.monotonic() + (self.timeout if patience is None else patience)
+        deadline = self._deadline
+        if patience is not None:
+            deadline = Deadline(min(patience, deadline.left))
         pause = FIRST_RETRY
         while True:
-            left = max(0.0, deadline - time.monotonic())
-            if not self._connection_lock.acquire(timeout=left):
-                raise BrokerUnavailable(f"{self.name} is too slow")
+            if not self._connection_lock.acquire(timeout=deadline.left):
+                raise OutOfTime(f"{self.name} is too slow")
             try:
                 self._check_open()
                 if checks_first and self._connection and not self._is_in_place():
@@ -574,13 +576,13 @@ class SqliteBroker(SharedBroker):
                 if not _is_busy(error):
                     self._disconnect()
                     raise BrokerUnavailable(f"{self.name} fails: {error}") from error
-                if time.monotonic() >= deadline:
+                if not deadline.left:
                     raise BrokerUnavailable(
                         f"{self.name} is kept locked by another process"
                     ) from error
             finally:
                 self._connection_lock.release()
-            time.sleep(random.uniform(0, pause))
+            time.sleep(min(random.uniform(0, pause), deadline.left))
             pause = min(2 * pause, LONGEST_RETRY)
 
     def _check_in_place(self) -> None:
@@ -665,7 +667,7 @@ class SqliteBroker(SharedBroker):
         folder = os.path.dirname(self.path)
         if self._makes_folder:
             _make_folder(folder)
-        with _locked(folder):
+        with _locked(folder, self._deadline):
             if os.path.exists(self.path):
                 return
             for ending in ("-wal", "-shm", "-journal"):
@@ -795,8 +797,11 @@ def _transaction(connection: sqlite3.Connection, kind: str = "") -> Iterator[Non
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """What is done to a folder by one process at a time."""
+def _locked(folder: str, deadline: Deadline) -> Iterator[None]:
+    """What is done to a folder by one process at a time.
+
+    :raises BlockingIOError: when another does something until the deadline.
+    """
     try:
         import fcntl
     except ImportError:  # Not a Unix.
@@ -804,7 +809,14 @@ def _locked(folder: str) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not deadline.left:
+                    raise
+                time.sleep(LONGEST_RETRY)
         yield
     finally:
         os.close(descriptor)

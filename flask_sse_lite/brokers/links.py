@@ -1,0 +1,193 @@
+"""Links: connections to a Redis, each for one thread at a time.
+
+Here lives how one connection is opened, asked and let go of, so that no wait goes
+beyond the deadline of the call that uses it. redis-py bounds each wait for a socket by
+itself: an answer that drips, a host with several addresses, or the round trips that
+open a connection would take many times as long. What is asked is unknown here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import threading
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from .deadline import Deadline
+from .scripts import Script
+
+
+class Link:
+    """A connection, for one thread at a time.
+
+    All raise redis-py's errors, and those of sockets, at the deadline at the latest.
+
+    :param connection_class: redis-py's, and ``options`` for it.
+    """
+
+    def __init__(
+        self, connection_class: type, options: dict[str, Any], deadline: Deadline
+    ) -> None:
+        #: Until when what is waited for must be there. The thread that uses the link
+        #: sets it.
+        self.deadline = deadline
+        #: Which life of the server is spoken to; empty where it is not to be had.
+        self.server = b""
+        #: Seconds that a wait takes at most, besides.
+        self.patience: float | None = None
+        self._connection: Any = _bounded(connection_class)(
+            link=self, retry=Retry(NoBackoff(), 0), **options
+        )
+
+    def open(self) -> None:
+        host = getattr(self._connection, "host", None)
+        if host:
+            _resolve(host, self._connection.port, self.deadline)
+        self._connection.connect()
+
+    def recognize(self) -> None:
+        """Ask the server for the name of its life."""
+        with suppress(ResponseError):  # Not everybody may ask.
+            found = re.search(rb"run_id:(\w+)", self.call("INFO", "server"))
+            self.server = found[1] if found else b""
+
+    def is_good(self) -> bool:
+        """Whether the server has not hung up meanwhile, as far as can be known."""
+        try:
+            return not self.can_read(0.0)
+        except (RedisError, OSError):
+            return False
+
+    def call(self, *words: Any) -> Any:
+        self.send(*words)
+        return self.read()
+
+    def run(self, script: Script, *words: Any) -> Any:
+        try:
+            return self.call("EVALSHA", script.name, *words)
+        except NoScriptError:
+            return self.call("EVAL", script.text, *words)
+
+    def send(self, *words: Any) -> None:
+        self._connection.send_command(*words)
+
+    def can_read(self, timeout: float) -> bool:
+        """Whether there is something to read, within so many seconds."""
+        self.patience = timeout
+        try:
+            return bool(self._connection.can_read(timeout))
+        finally:
+            self.patience = None
+
+    def read(self) -> Any:
+        return self._connection.read_response()
+
+    def interrupt(self) -> None:
+        """End what is waited for, and all use. For any thread."""
+        with suppress(OSError, AttributeError):
+            self._connection._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+
+class _Socket:
+    """A socket whose every wait ends at its link's deadline."""
+
+    def __init__(self, real: Any, link: Link) -> None:
+        self._real = real
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def settimeout(self, seconds: object) -> None:
+        """redis-py has no say: its timeouts begin anew with each wait."""
+
+    def recv(self, *arguments: Any) -> Any:
+        self._be_in_time()
+        return self._real.recv(*arguments)
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self._be_in_time()
+        return self._real.recv_into(*arguments)
+
+    def sendall(self, data: Any) -> None:
+        # One timeout bounds all of it, however many pieces the system takes.
+        self._be_in_time()
+        self._real.sendall(data)
+
+    def _be_in_time(self) -> None:
+        seconds = self._link.patience
+        if seconds != 0:
+            left = _left(self._link.deadline)
+            seconds = left if seconds is None else min(seconds, left)
+        self._real.settimeout(seconds)
+
+
+@lru_cache
+def _bounded(connection_class: type) -> type:
+    """A connection class of redis-py, with each of its waits within its link's
+    deadline."""
+
+    class Bounded(connection_class):  # type: ignore[misc]
+        def __init__(self, *, link: Link, **options: Any) -> None:
+            self._link = link
+            super().__init__(**options)
+
+        @property
+        def socket_timeout(self) -> float:
+            return _left(self._link.deadline)
+
+        @socket_timeout.setter
+        def socket_timeout(self, seconds: object) -> None:
+            pass
+
+        socket_connect_timeout = socket_timeout
+
+        def _connect(self) -> _Socket:
+            return _Socket(super()._connect(), self._link)
+
+    return Bounded
+
+
+def _left(deadline: Deadline) -> float:
+    """:raises TimeoutError: where nothing is."""
+    if left := deadline.left:
+        return left
+    raise TimeoutError("It does not answer")
+
+
+def _resolve(host: str, port: int, deadline: Deadline) -> None:
+    """Look a name up within the deadline. The system's own look has no bound: a native
+    thread waits for it, and redis-py's look comes behind it."""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return  # There is nothing to look up.
+    errors: list[OSError] = []
+
+    def look_up() -> None:
+        try:
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(
+        target=look_up, name="flask_sse_lite.resolver", daemon=True
+    )
+    try:
+        thread.start()
+    except RuntimeError:
+        return  # The interpreter ends, and begins no thread any more.
+    thread.join(_left(deadline))
+    if thread.is_alive():
+        raise TimeoutError(f"The address of {host} cannot be had")
+    if errors:
+        raise errors[0]

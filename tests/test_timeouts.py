@@ -1,0 +1,406 @@
+"""Whoever asks a store has an answer, or an error, within SSE_BROKER_TIMEOUT in all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse_lite import SSE, BrokerUnavailable, Event, Publisher
+from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.brokers.redis import MAX_LINKS
+from flask_sse_lite.settings import Settings
+
+from .redis_servers import RedisServer, redis_server
+from .servers import HOST, PATIENCE
+
+TIMEOUT = 1.0
+
+#: Seconds in which a call must be over. A busy machine wakes who waits a little late;
+#: whoever waits twice is far beyond it.
+BOUND = 1.7 * TIMEOUT
+
+#: More than a process has connections for.
+CROWD = 10 * MAX_LINKS
+
+#: Everything that asks a broker.
+CALLS: dict[str, Callable[[Broker], object]] = {
+    "publish": lambda broker: broker.publish("a", Event("x")),
+    "close": lambda broker: broker.end("a"),
+    "position": lambda broker: broker.position(),
+    "subscribers": lambda broker: broker.subscribers("a"),
+    "stream": lambda broker: broker.want(["b"]),
+    "stream that resumes": lambda broker: broker.want(["b"], "0123456789abcdef-1"),
+    "run": lambda broker: broker.begin_run("c", 1000),
+}
+
+
+def opened(url: str) -> Broker:
+    return connect(Settings.read({"SSE_URL": url, "SSE_BROKER_TIMEOUT": TIMEOUT}))
+
+
+def times(calls: list[Callable[[], object]]) -> list[float]:
+    """Do all of it at once, and see that each fails.
+
+    :returns: how many seconds each took.
+    """
+    took: list[float] = []
+
+    def do(call: Callable[[], object]) -> None:
+        began = time.monotonic()
+        with suppress(BrokerUnavailable):
+            call()
+            return
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=do, args=[c], daemon=True) for c in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(took) == len(calls)
+    return took
+
+
+class Way:
+    """A way to a server that what it answers takes slowly.
+
+    :param pause: seconds in front of each piece.
+    :param piece: bytes of one; all that there is where it is left out.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.pause = 0.0
+        self.piece = 1 << 16
+        self._ends: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server((HOST, 0), backlog=64)
+        self.url = f"redis://{HOST}:{self._listener.getsockname()[1]}"
+        self._is_closed = threading.Event()
+        self._start(self._accept)
+
+    def _start(self, do: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=do, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((HOST, self._port))
+                self._ends += [client, server]
+                self._start(self._pump, client, server, False)
+                self._start(self._pump, server, client, True)
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, is_slow: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                while data:
+                    if is_slow and self._is_closed.wait(self.pause):
+                        return
+                    size = self.piece if is_slow else len(data)
+                    target.sendall(data[:size])
+                    data = data[size:]
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._is_closed.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for end in (self._listener, *self._ends):
+            end.close()
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def way(server: RedisServer) -> Iterator[Way]:
+    way = Way(server.port)
+    yield way
+    way.close()
+
+
+# Redis
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("crowd", [1, CROWD])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_frozen_redis(
+    server: RedisServer, name: str, crowd: int, is_known: bool
+) -> None:
+    with closing(opened(server.url)) as broker:
+        if is_known:
+            broker.want(["a"])
+            broker.publish("a", Event("before"))
+        server.freeze()
+        took = times([lambda: CALLS[name](broker)] * crowd)
+        server.thaw()
+    assert max(took) < BOUND
+
+
+#: What each answer of a slow server does: it comes late, but within the timeout; or one
+#: byte after the other.
+SLOW = {"late": (0.6 * TIMEOUT, 1 << 16), "dripping": (0.05 * TIMEOUT, 1)}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("kind", SLOW)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_slow_redis(way: Way, name: str, kind: str, is_known: bool) -> None:
+    with closing(opened(f"{way.url}/1")) as broker:
+        if is_known:
+            broker.want(["a"])
+            # Each call has a script of its own, which Redis does not know yet: it is
+            # asked twice.
+        way.pause, way.piece = SLOW[kind]
+        began = time.monotonic()
+        with suppress(BrokerUnavailable):
+            CALLS[name](broker)
+        assert time.monotonic() - began < BOUND
+        way.pause = 0.0
+
+
+def test_a_slow_redis_where_a_password_and_a_database_are_asked_for() -> None:
+    with (
+        redis_server("--requirepass", "geheim") as server,
+        closing(Way(server.port)) as way,
+    ):
+        way.pause, way.piece = SLOW["late"]
+        url = way.url.replace("redis://", "redis://:geheim@")
+        with closing(opened(f"{url}/1?client_name=x")) as broker:
+            took = times([lambda: CALLS["publish"](broker)] * CROWD)
+        assert max(took) < BOUND
+
+
+def test_one_publish_to_many_channels_has_one_timeout(way: Way) -> None:
+    app, sse = Flask("application"), SSE()
+    app.config |= {"SSE_URL": way.url, "SSE_BROKER_TIMEOUT": TIMEOUT}
+    sse.init_app(app)
+    with app.app_context():
+        sse.publish("before")
+        way.pause = 0.3 * TIMEOUT
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            sse.publish("x", channel=[f"room.{number}" for number in range(20)])
+        assert time.monotonic() - began < BOUND
+        way.pause = 0.0
+    app.extensions["sse"].close()
+
+
+def test_a_call_that_waited_in_a_queue_does_not_take_its_store_for_away(
+    way: Way,
+) -> None:
+    with closing(opened(way.url)) as broker:
+        broker.want(["a"])
+        way.pause = 0.1 * TIMEOUT
+        late: list[str] = []
+
+        def want(channel: str) -> None:
+            try:
+                broker.want([channel])
+            except BrokerUnavailable:
+                late.append(channel)
+
+        channels = map(str, range(CROWD))
+        threads = [threading.Thread(target=want, args=[name]) for name in channels]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert late
+        broker.want(["last"])
+        way.pause = 0.0
+
+
+@contextmanager
+def deaf_addresses(count: int) -> Iterator[int]:
+    """Addresses of one port on which nobody takes connections any more."""
+    with ExitStack() as stack:
+        first = stack.enter_context(socket.create_server(("127.0.1.1", 0), backlog=0))
+        port = first.getsockname()[1]
+        for number in range(1, count + 1):
+            place = (f"127.0.1.{number}", port)
+            if number > 1:
+                stack.enter_context(socket.create_server(place, backlog=0))
+            for _ in range(4):
+                client = stack.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(place)
+        yield port
+
+
+def test_a_host_with_several_addresses_of_which_none_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.getaddrinfo
+
+    def several(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host != "several.example":
+            return real(host, port, *args, **kwargs)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.1.{number}", port))
+            for number in range(1, 5)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    with (
+        deaf_addresses(4) as port,
+        closing(opened(f"redis://several.example:{port}")) as broker,
+    ):
+        assert max(times([lambda: CALLS["publish"](broker)])) < BOUND
+
+
+def test_a_resolver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+
+    def look_up(*args: Any, **kwargs: Any) -> Any:
+        assert answers.wait(PATIENCE)
+        raise socket.gaierror("nothing is known of it")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with closing(opened("redis://lost.example")) as broker:
+        assert max(times([lambda: CALLS["publish"](broker)] * CROWD)) < BOUND
+    answers.set()
+
+
+def test_a_redis_that_refuses_is_an_error_at_once() -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+    with closing(opened(f"redis://{HOST}:{port}")) as broker:
+        for call in CALLS.values():
+            assert max(times([lambda call=call: call(broker)])) < TIMEOUT / 2  # type: ignore[misc]
+
+
+def test_a_publisher_has_a_timeout_of_its_own(server: RedisServer) -> None:
+    with Publisher.from_url(server.url, timeout=TIMEOUT) as publisher:
+        publisher.publish("before")
+        server.freeze()
+        assert max(times([lambda: publisher.publish("x")] * CROWD)) < BOUND
+        server.thaw()
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+import gevent
+from flask import Flask
+from flask_sse_lite import SSE, BrokerUnavailable
+
+url, timeout, crowd = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+app, sse = Flask("application"), SSE()
+app.config |= {"SSE_URL": url, "SSE_BROKER_TIMEOUT": timeout}
+sse.init_app(app)
+with app.app_context():
+    sse.publish("before")
+print("ready", flush=True)
+input()
+
+def took(number):
+    began = time.monotonic()
+    try:
+        with app.app_context():
+            sse.publish("x") if number % 2 else sse.messages(f"room.{number}")
+    except BrokerUnavailable:
+        pass
+    return time.monotonic() - began
+
+jobs = [gevent.spawn(took, number) for number in range(crowd)]
+gevent.joinall(jobs)
+took = [job.value for job in jobs]
+assert sum(seconds > timeout * 0.9 for seconds in took) >= crowd / 2, took
+print(max(took))
+"""
+
+
+@contextmanager
+def greenlets(url: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", GREENLETS, url, str(TIMEOUT), str(CROWD)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_greenlets_and_a_frozen_redis(server: RedisServer) -> None:
+    with greenlets(server.url) as process:
+        server.freeze()
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        server.thaw()
+    assert float(said) < BOUND
+
+
+# SQLite
+
+
+#: Those of the calls that write. What reads does not wait for who writes.
+WRITES = ("publish", "close", "run")
+
+
+@pytest.mark.parametrize("crowd", [1, CROWD])
+@pytest.mark.parametrize("name", WRITES)
+def test_a_file_that_another_process_keeps_locked(
+    tmp_path: Path, name: str, crowd: int
+) -> None:
+    file = tmp_path / "events.db"
+    with closing(opened(f"sqlite:///{file}")) as broker:
+        broker.want(["a", "c"])
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            took = times([lambda: CALLS[name](broker)] * crowd)
+            other.execute("ROLLBACK")
+    assert max(took) < BOUND
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_folder_that_another_process_keeps_locked(tmp_path: Path, name: str) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with closing(opened(f"sqlite:///{tmp_path}/events.db")) as broker:
+        took = times([lambda: CALLS[name](broker)] * CROWD)
+        os.close(descriptor)
+        assert CALLS[name](broker) is not broker
+    assert max(took) < BOUND
+
+
+def test_greenlets_and_a_file_that_another_process_keeps_locked(tmp_path: Path) -> None:
+    file = tmp_path / "events.db"
+    with (
+        greenlets(f"sqlite:///{file}") as process,
+        closing(sqlite3.connect(file, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        other.execute("ROLLBACK")
+    assert float(said) < BOUND
