@@ -106,6 +106,7 @@ class _Channel:
     """What is retained of one channel, and who watches it."""
 
     __slots__ = (
+        "awaits_end",
         "budget",
         "dropped",
         "ended_when",
@@ -137,10 +138,15 @@ class _Channel:
         self.size = 0
         self.read_to = BEGINNING
         self.ended_when: float | None = None
+        #: Whether a run began here, of whose end nothing was seen. This outlives what
+        #: is known of the run: a store that lost it will never put its end.
+        self.awaits_end = False
 
     def append(self, entry: Entry, now: float) -> None:
         self.entries.append(entry)
         self.unread += 1
+        if entry.event is None:
+            self.awaits_end = False
         if self.budget:
             self.size += entry.size
             if entry.event is None:
@@ -168,11 +174,15 @@ class _Channel:
             for entry in self.after(past.start):
                 if entry.event is None:
                     self.ended_when = entry.time
+            self.awaits_end = self.ended_when is None
+        elif self.entries and self.entries[-1].event is None:
+            self.awaits_end = False
 
     def hold(self, budget: int, start: int) -> None:
         self.budget, self.start = budget, start
         self.size = sum(entry.size for entry in self.entries)
         self.ended_when = None
+        self.awaits_end = True
 
     def after(self, position: int) -> list[Entry]:
         """The entries behind a position; looked for from the new end, where most
@@ -196,6 +206,11 @@ class _Channel:
             if entry.sequence <= position:
                 return entry.event is None
         return False
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the last word is the end."""
+        return bool(self.entries) and self.entries[-1].event is None
 
     def evict(self, history: int, oldest: float) -> bool:
         """Drop what is too old or too much.
@@ -293,11 +308,17 @@ class Log:
         self._tell(watchers, kept)
         return event
 
-    def end_run(self, channel: str, start: int) -> None:
-        """As ``end``, for the run that began at a position."""
+    def end_run(self, channel: str, start: int, reason: Event | None = None) -> None:
+        """As ``end``, for the run that began at a position.
+
+        :param reason: what is said right before the end. No reader can read the one
+            without the other.
+        """
         with self._lock:
             if not self._goes_on(channel, start):
                 return
+            if reason:
+                self._append_event(channel, reason)
             watchers = tuple(self._append(channel, None).watchers)
         for tell in watchers:
             tell()
@@ -590,6 +611,20 @@ class Log:
         kept = self._channels.get(channel)
         return kept is not None and kept.is_running
 
+    def awaiting_end(self) -> list[str]:
+        """The channels that are watched and that a run is to end: one that goes on, or
+        one that the store has lost."""
+        with self._lock:
+            return [
+                name
+                for name, channel in self._channels.items()
+                if channel.watchers
+                and (
+                    channel.awaits_end
+                    or (name.startswith(RUN_PREFIX) and not channel.has_end)
+                )
+            ]
+
     def dropped(self, channel: str) -> int:
         """The highest position of what is no longer kept of a channel."""
         kept = self._channels.get(channel)
@@ -602,6 +637,12 @@ class Log:
             if kept is None:
                 return 0
             return sum(entry.size for entry in kept.after(kept.read_to))
+
+    def has_been_read(self, channel: str) -> bool:
+        """Whether anyone has read something of the run that goes on in a channel, or
+        was the last there."""
+        kept = self._channels.get(channel)
+        return kept is not None and kept.read_to > kept.start
 
     def has_ended(self, channel: str) -> bool:
         """Whether the last word in a channel is its end."""
