@@ -31,6 +31,7 @@ from .cursor import (
     position_id,
 )
 from .event import BLANKS, Event, own_event
+from .outputs import RUNS_BYTES, Outputs
 
 #: Channels remembered that nobody listens to. Past it the one longest untouched is
 #: forgotten, whatever its age: a million names published to in five minutes may not
@@ -207,6 +208,19 @@ class _Channel:
                 return entry.event is None
         return False
 
+    def shed(self, excess: int) -> None:
+        """Drop so many bytes of a run, the oldest first, or all but its end."""
+        count, left = 0, self.size - excess
+        last = len(self.entries) - self.has_end
+        while self.size > max(left, 0) and count < last:
+            self.size -= self.entries[count].size
+            count += 1
+        if count == last:
+            self.size = 0
+        if count:
+            self.dropped = self.entries[count - 1].sequence
+            del self.entries[:count]
+
     @property
     def has_end(self) -> bool:
         """Whether the last word is the end."""
@@ -246,6 +260,7 @@ class Log:
     :param epoch: the name of this life of the log, 16 hexadecimal digits; drawn where
         it is left out. Two logs must not share one: make a log after a fork.
     :param clock: seconds, never falling.
+    :param runs_bytes: kept of the output of all runs together.
     """
 
     def __init__(
@@ -255,6 +270,7 @@ class Log:
         age: float,
         epoch: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        runs_bytes: int = RUNS_BYTES,
     ) -> None:
         self.epoch = epoch or secrets.token_hex(8)
         self.sequence = BEGINNING
@@ -275,6 +291,8 @@ class Log:
         #: The last step of a reader that came from and got to where most are.
         self._step: _Step | None = None
         self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
+        #: Of all channels that runs feed, or fed.
+        self._outputs = Outputs(runs_bytes)
         self._lock = threading.Lock()
 
     # Growing by itself
@@ -354,9 +372,13 @@ class Log:
 
     def _keep(self, channel: _Channel, entry: Entry, now: float) -> None:
         """The one door by which a channel grows. The lock is held."""
+        is_run = bool(channel.budget)
         channel.append(entry, now)
         if channel.evict(self._history, now - self._age):
             self._step = None
+        if is_run:
+            self._note_output(entry.channel, channel)
+            self._fit_outputs()
         self._let_go(now)
 
     def _touch(self, name: str, now: float) -> _Channel:
@@ -380,7 +402,34 @@ class Log:
                 return
             last = channel.entries[-1].sequence if channel.entries else channel.dropped
             self._forgotten = max(self._forgotten, last)
+            self._outputs.note(name, 0)
             del self._idle[name], self._channels[name]
+
+    # What is kept of all runs. The lock is held.
+
+    def _note_output(self, name: str, channel: _Channel) -> None:
+        self._outputs.note(name, channel.size if channel.budget else 0)
+
+    def _fit_outputs(self) -> None:
+        """Drop what is too much of all runs' output, of what was read longest ago."""
+        while (excess := self._outputs.excess) > 0:
+            name = self._outputs.next_to_go
+            channel = self._channels[name]
+            channel.shed(excess)
+            self._step = None
+            if not channel.size and not channel.is_running and not channel.watchers:
+                self._drop_output(channel)
+            self._note_output(name, channel)
+
+    def _drop_output(self, channel: _Channel) -> None:
+        """Forget a run that is over and of which nothing is left but its end. A log
+        that is fed loads it anew, should somebody want it."""
+        last = channel.entries[-1].sequence if channel.entries else channel.dropped
+        channel.empty()
+        channel.dropped = last
+        channel.is_whole = not self._is_fed
+        if self._is_fed:
+            self._forgotten = max(self._forgotten, last)
 
     # Being fed, by one thread at a time
 
@@ -412,9 +461,12 @@ class Log:
             self._idle.clear()
             for channel in self._channels.values():
                 channel.empty()
+            self._outputs.clear()
             for name, past in pasts.items():
                 self._touch(name, now).fill(past, sequence, now)
                 self._evict([name])
+                self._note_output(name, self._channels[name])
+            self._fit_outputs()
             self._unfed = {n for n, c in self._channels.items() if not c.is_whole}
             tells = {t for c in self._channels.values() for t in c.watchers}
         for tell in tells:
@@ -479,6 +531,9 @@ class Log:
                 channel.fill(past, self.sequence, now)
                 tells.update(channel.watchers)
             self._evict(pasts)
+            for name in pasts:
+                self._note_output(name, self._channels[name])
+            self._fit_outputs()
             self._step = None
             self._let_go(now)
         for tell in tells:
@@ -500,6 +555,7 @@ class Log:
                 self._touch(name, now)
             if budget:
                 channel.hold(budget, sequence)
+                self._note_output(name, channel)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
                 self._keep(channel, entry, now)
@@ -536,6 +592,7 @@ class Log:
             kept.dropped = dropped
             kept.entries = kept.after(dropped)
             kept.size = sum(entry.size for entry in kept.entries) if kept.budget else 0
+            self._note_output(channel, kept)
             self._step = None
             watchers = tuple(kept.watchers)
         for tell in watchers:
@@ -596,7 +653,14 @@ class Log:
                 # Nobody had this name before.
                 kept.dropped = BEGINNING
             kept.hold(budget, self.sequence)
+            self._note_output(channel, kept)
             return self.sequence
+
+    def limit_runs(self, size: int) -> None:
+        """Keep no more than so many bytes of the output of all runs together."""
+        with self._lock:
+            self._outputs.limit = size
+            self._fit_outputs()
 
     def run_start(self, channel: str) -> int | None:
         """Where the log stood before the first event of the run that goes on in a
@@ -786,6 +850,7 @@ class Log:
         for name in cursor.channels:
             if (kept := self._channels.get(name)) and kept.budget:
                 kept.read_to = max(kept.read_to, cursor.position)
+                self._outputs.note_read(name)
         if not ended and not more:
             cursor.arrive(until)
             if is_plain and not gap and not cursor.ended and until == self.sequence:
@@ -805,8 +870,11 @@ class Log:
         for name in names:
             if channel := self._channels.get(name):
                 channel.unread = 0
+                is_run = bool(channel.budget)
                 if channel.evict(self._history, oldest):
                     self._step = None
+                if is_run:
+                    self._note_output(name, channel)
 
     def _gap(self, cursor: Cursor) -> Event | None:
         """What to tell of events that are lost; from here on it counts as told."""

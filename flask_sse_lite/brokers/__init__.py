@@ -131,6 +131,11 @@ class Broker(ABC):
             a reason.
         """
 
+    def limit_runs(self, size: int) -> None:
+        """Have the log hold no more than so many bytes of the output of all runs
+        together. How much a store keeps is not changed by that."""
+        self.log.limit_runs(size)
+
     @abstractmethod
     def subscribers(self, channel: str) -> int:
         """How many streams of a channel there are, in all processes together."""
@@ -160,4 +165,5 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
         )
     module = import_module(f".{BROKERS[scheme]}", __name__)
     broker: Broker = module.connect(settings, folder)
+    broker.limit_runs(settings.runs_bytes)
     return broker

@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from ..cursor import position_id
+from ..cursor import position_id, without_run_names
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, good_event
 from ..log import BREATH, Past, Record
@@ -561,7 +561,9 @@ class RedisBroker(SharedBroker):
         try:
             yield
         except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"{self.name} fails: {error}") from error
+            # Redis may name the key that it refuses.
+            text = without_run_names(f"{self.name} fails: {error}")
+            raise BrokerUnavailable(text) from error
 
 
 def _pieces(names: Collection[T]) -> Iterator[list[T]]:

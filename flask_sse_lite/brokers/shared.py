@@ -25,6 +25,7 @@ from ..cursor import position_id
 from ..errors import BrokerUnavailable
 from ..event import Event, own_event
 from ..log import BREATH, Log, Past, Record
+from ..outputs import RUNS_BYTES
 from . import Broker, Claim
 
 #: Seconds without news after which the store is asked all the same: a publisher may
@@ -113,6 +114,9 @@ class SharedBroker(Broker):
 
     counting_takes = 2 * duty_interval
 
+    #: See ``limit_runs``.
+    _runs_bytes = RUNS_BYTES
+
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
         self.timeout = timeout
@@ -121,7 +125,7 @@ class SharedBroker(Broker):
 
     def _reset(self) -> None:
         """As new: at the beginning, and in a forked child."""
-        self.log = Log(history=1, age=1)
+        self.log = Log(history=1, age=1, runs_bytes=self._runs_bytes)
         # Whoever changes the log holds this: see _changing.
         self._lock = threading.Lock()
         self._follower: threading.Thread | None = None
@@ -393,6 +397,10 @@ class SharedBroker(Broker):
             # The store had lost the run. (The follower may have been faster.)
             position = self._say(claim, event, 0, reason)
         return position
+
+    def limit_runs(self, size: int) -> None:
+        self._runs_bytes = size  # A forked child has a log of its own.
+        super().limit_runs(size)
 
     def subscribers(self, channel: str) -> int:
         self._check_open()
