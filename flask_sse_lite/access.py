@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from .cursor import HIDDEN, RUN_PREFIX, without_run_names
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -16,11 +19,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_sse_lite.access")
 
 
-def log_request(environ: WSGIEnvironment) -> None:
-    """Write the line, in the Common Log Format; how much will be sent is not known."""
+def log_request(environ: WSGIEnvironment, channels: Iterable[str] = ()) -> None:
+    """Write the line, in the Common Log Format; how much will be sent is not known.
+
+    :param channels: what is streamed. The name of a run is hidden, for it is all that
+        one needs to read that run.
+    """
     target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if query := environ.get("QUERY_STRING"):
         target += f"?{query}"
+    for channel in channels:
+        if channel.startswith(RUN_PREFIX):
+            # Whatever route of the application's own it stands in.
+            target = target.replace(channel.removeprefix(RUN_PREFIX), HIDDEN)
+    target = without_run_names(target)
     logger.info(
         '%s - %s [%s] "%s %s %s" 200 -',
         environ.get("REMOTE_ADDR") or "-",

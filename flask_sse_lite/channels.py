@@ -15,7 +15,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .brokers import Broker, connect
-from .cursor import BEGINNING, RUN_PREFIX, Cursor, position_id
+from .cursor import (
+    BEGINNING,
+    RUN_PREFIX,
+    Cursor,
+    position_id,
+    without_run_names,
+)
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .hub import current_hub
@@ -204,7 +210,7 @@ class Channels:
             self.broker,
             items,
             linger=linger,
-            budget=self.settings.run_bytes,
+            budget=min(self.settings.run_bytes, self.settings.runs_bytes),
             limit=self.settings.max_runs,
             context=context,
         )
@@ -294,7 +300,7 @@ def check_own(*channels: str) -> tuple[str, ...]:
         if name.startswith(RESERVED_CHANNEL_PREFIX):
             raise InvalidValue(
                 f"Channels that begin with {RESERVED_CHANNEL_PREFIX!r} are this "
-                f"extension's own: {name!r}"
+                f"extension's own: {without_run_names(name)!r}"
             )
     if not channels:
         raise InvalidValue("Name at least one channel")

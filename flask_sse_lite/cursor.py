@@ -6,6 +6,7 @@ and read by its reader.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,6 +15,17 @@ from .event import RESERVED_CHANNEL_PREFIX, Event
 
 #: What the channel of one run alone begins with; behind it stands the run's name.
 RUN_PREFIX = f"{RESERVED_CHANNEL_PREFIX}run."
+
+#: What stands for a run's name in logs.
+HIDDEN = "(hidden)"
+
+# A run's name, behind what stands before it in a channel, an address and an id. (A
+# query may have these encoded.)
+_RUN_NAME = re.compile(
+    "(run(?:[./]|%2F)|[0-9a-f]{16}(?:-|%2D)[0-9]{1,19}(?:-|%2D))"
+    "[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])",
+    re.IGNORECASE,
+)
 
 #: Before every event: where a reader begins of whom nothing is known.
 BEGINNING = 0
@@ -30,6 +42,11 @@ def position_id(epoch: str, sequence: int, channel: str) -> str:
     if channel.startswith(RUN_PREFIX):
         return f"{epoch}-{sequence}-{channel.removeprefix(RUN_PREFIX)}"
     return f"{epoch}-{sequence}"
+
+
+def without_run_names(text: str) -> str:
+    """A text for a log: whoever knows a run's name may read the run."""
+    return _RUN_NAME.sub(rf"\1{HIDDEN}", text)
 
 
 class Entry(NamedTuple):

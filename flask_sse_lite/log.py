@@ -31,6 +31,7 @@ from .cursor import (
     position_id,
 )
 from .event import BLANKS, Event, own_event
+from .outputs import RUNS_BYTES, Outputs
 
 #: Channels remembered that nobody listens to. Past it the one longest untouched is
 #: forgotten, whatever its age: a million names published to in five minutes may not
@@ -118,6 +119,7 @@ class _Channel:
     """What is retained of one channel, and who watches it."""
 
     __slots__ = (
+        "awaits_end",
         "budget",
         "dropped",
         "ended_when",
@@ -149,10 +151,15 @@ class _Channel:
         self.size = 0
         self.read_to = BEGINNING
         self.ended_when: float | None = None
+        #: Whether a run began here, of whose end nothing was seen. This outlives what
+        #: is known of the run: a store that lost it will never put its end.
+        self.awaits_end = False
 
     def append(self, entry: Entry, now: float) -> None:
         self.entries.append(entry)
         self.unread += 1
+        if entry.event is None:
+            self.awaits_end = False
         if self.budget:
             self.size += entry.size
             if entry.event is None:
@@ -180,11 +187,15 @@ class _Channel:
             for entry in self.after(past.start):
                 if entry.event is None:
                     self.ended_when = entry.time
+            self.awaits_end = self.ended_when is None
+        elif self.entries and self.entries[-1].event is None:
+            self.awaits_end = False
 
     def hold(self, budget: int, start: int) -> None:
         self.budget, self.start = budget, start
         self.size = sum(entry.size for entry in self.entries)
         self.ended_when = None
+        self.awaits_end = True
 
     def after(self, position: int) -> list[Entry]:
         """The entries behind a position; looked for from the new end, where most
@@ -208,6 +219,24 @@ class _Channel:
             if entry.sequence <= position:
                 return entry.event is None
         return False
+
+    def shed(self, excess: int) -> None:
+        """Drop so many bytes of a run, the oldest first, or all but its end."""
+        count, left = 0, self.size - excess
+        last = len(self.entries) - self.has_end
+        while self.size > max(left, 0) and count < last:
+            self.size -= self.entries[count].size
+            count += 1
+        if count == last:
+            self.size = 0
+        if count:
+            self.dropped = self.entries[count - 1].sequence
+            del self.entries[:count]
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the last word is the end."""
+        return bool(self.entries) and self.entries[-1].event is None
 
     def evict(self, history: int, oldest: float) -> bool:
         """Drop what is too old or too much.
@@ -243,6 +272,7 @@ class Log:
     :param epoch: the name of this life of the log, 16 hexadecimal digits; drawn where
         it is left out. Two logs must not share one: make a log after a fork.
     :param clock: seconds, never falling.
+    :param runs_bytes: kept of the output of all runs together.
     """
 
     def __init__(
@@ -252,6 +282,7 @@ class Log:
         age: float,
         epoch: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        runs_bytes: int = RUNS_BYTES,
     ) -> None:
         self.epoch = epoch or secrets.token_hex(8)
         self.sequence = BEGINNING
@@ -272,6 +303,8 @@ class Log:
         #: The last step of a reader that came from and got to where most are.
         self._step: _Step | None = None
         self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
+        #: Of all channels that runs feed, or fed.
+        self._outputs = Outputs(runs_bytes)
         self._lock = threading.Lock()
 
     # Growing by itself
@@ -305,11 +338,17 @@ class Log:
         self._tell(watchers, kept)
         return event
 
-    def end_run(self, channel: str, start: int) -> None:
-        """As ``end``, for the run that began at a position."""
+    def end_run(self, channel: str, start: int, reason: Event | None = None) -> None:
+        """As ``end``, for the run that began at a position.
+
+        :param reason: what is said right before the end. No reader can read the one
+            without the other.
+        """
         with self._lock:
             if not self._goes_on(channel, start):
                 return
+            if reason:
+                self._append_event(channel, reason)
             watchers = tuple(self._append(channel, None).watchers)
         for tell in watchers:
             tell()
@@ -345,9 +384,13 @@ class Log:
 
     def _keep(self, channel: _Channel, entry: Entry, now: float) -> None:
         """The one door by which a channel grows. The lock is held."""
+        is_run = bool(channel.budget)
         channel.append(entry, now)
         if channel.evict(self._history, now - self._age):
             self._step = None
+        if is_run:
+            self._note_output(entry.channel, channel)
+            self._fit_outputs()
         self._let_go(now)
 
     def _touch(self, name: str, now: float) -> _Channel:
@@ -371,7 +414,34 @@ class Log:
                 return
             last = channel.entries[-1].sequence if channel.entries else channel.dropped
             self._forgotten = max(self._forgotten, last)
+            self._outputs.note(name, 0)
             del self._idle[name], self._channels[name]
+
+    # What is kept of all runs. The lock is held.
+
+    def _note_output(self, name: str, channel: _Channel) -> None:
+        self._outputs.note(name, channel.size if channel.budget else 0)
+
+    def _fit_outputs(self) -> None:
+        """Drop what is too much of all runs' output, of what was read longest ago."""
+        while (excess := self._outputs.excess) > 0:
+            name = self._outputs.next_to_go
+            channel = self._channels[name]
+            channel.shed(excess)
+            self._step = None
+            if not channel.size and not channel.is_running and not channel.watchers:
+                self._drop_output(channel)
+            self._note_output(name, channel)
+
+    def _drop_output(self, channel: _Channel) -> None:
+        """Forget a run that is over and of which nothing is left but its end. A log
+        that is fed loads it anew, should somebody want it."""
+        last = channel.entries[-1].sequence if channel.entries else channel.dropped
+        channel.empty()
+        channel.dropped = last
+        channel.is_whole = not self._is_fed
+        if self._is_fed:
+            self._forgotten = max(self._forgotten, last)
 
     # Being fed, by one thread at a time
 
@@ -403,9 +473,12 @@ class Log:
             self._idle.clear()
             for channel in self._channels.values():
                 channel.empty()
+            self._outputs.clear()
             for name, past in pasts.items():
                 self._touch(name, now).fill(past, sequence, now)
                 self._evict([name])
+                self._note_output(name, self._channels[name])
+            self._fit_outputs()
             self._unfed = {n for n, c in self._channels.items() if not c.is_whole}
             tells = {t for c in self._channels.values() for t in c.watchers}
         for tell in tells:
@@ -470,6 +543,9 @@ class Log:
                 channel.fill(past, self.sequence, now)
                 tells.update(channel.watchers)
             self._evict(pasts)
+            for name in pasts:
+                self._note_output(name, self._channels[name])
+            self._fit_outputs()
             self._step = None
             self._let_go(now)
         for tell in tells:
@@ -491,6 +567,7 @@ class Log:
                 self._touch(name, now)
             if budget:
                 channel.hold(budget, sequence)
+                self._note_output(name, channel)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
                 self._keep(channel, entry, now)
@@ -527,6 +604,7 @@ class Log:
             kept.dropped = dropped
             kept.entries = kept.after(dropped)
             kept.size = sum(entry.size for entry in kept.entries) if kept.budget else 0
+            self._note_output(channel, kept)
             self._step = None
             watchers = tuple(kept.watchers)
         for tell in watchers:
@@ -587,7 +665,14 @@ class Log:
                 # Nobody had this name before.
                 kept.dropped = BEGINNING
             kept.hold(budget, self.sequence)
+            self._note_output(channel, kept)
             return self.sequence
+
+    def limit_runs(self, size: int) -> None:
+        """Keep no more than so many bytes of the output of all runs together."""
+        with self._lock:
+            self._outputs.limit = size
+            self._fit_outputs()
 
     def run_start(self, channel: str) -> int | None:
         """Where the log stood before the first event of the run that goes on in a
@@ -602,6 +687,20 @@ class Log:
         kept = self._channels.get(channel)
         return kept is not None and kept.is_running
 
+    def awaiting_end(self) -> list[str]:
+        """The channels that are watched and that a run is to end: one that goes on, or
+        one that the store has lost."""
+        with self._lock:
+            return [
+                name
+                for name, channel in self._channels.items()
+                if channel.watchers
+                and (
+                    channel.awaits_end
+                    or (name.startswith(RUN_PREFIX) and not channel.has_end)
+                )
+            ]
+
     def dropped(self, channel: str) -> int:
         """The highest position of what is no longer kept of a channel."""
         kept = self._channels.get(channel)
@@ -614,6 +713,12 @@ class Log:
             if kept is None:
                 return 0
             return sum(entry.size for entry in kept.after(kept.read_to))
+
+    def has_been_read(self, channel: str) -> bool:
+        """Whether anyone has read something of the run that goes on in a channel, or
+        was the last there."""
+        kept = self._channels.get(channel)
+        return kept is not None and kept.read_to > kept.start
 
     def has_ended(self, channel: str) -> bool:
         """Whether the last word in a channel is its end."""
@@ -757,6 +862,7 @@ class Log:
         for name in cursor.channels:
             if (kept := self._channels.get(name)) and kept.budget:
                 kept.read_to = max(kept.read_to, cursor.position)
+                self._outputs.note_read(name)
         if not ended and not more:
             cursor.arrive(until)
             if is_plain and not gap and not cursor.ended and until == self.sequence:
@@ -776,8 +882,11 @@ class Log:
         for name in names:
             if channel := self._channels.get(name):
                 channel.unread = 0
+                is_run = bool(channel.budget)
                 if channel.evict(self._history, oldest):
                     self._step = None
+                if is_run:
+                    self._note_output(name, channel)
 
     def _gap(self, cursor: Cursor) -> Event | None:
         """What to tell of events that are lost; from here on it counts as told."""

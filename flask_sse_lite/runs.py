@@ -26,9 +26,14 @@ from .items import Items
 from .log import Log
 from .poller import Interrupt, is_patched_by_gevent
 
-#: Runs at once in a process of native threads, of which each costs one. Under gevent
-#: they cost a greenlet, and there is no bound.
+#: Runs at once in a process of native threads, of which each costs one (and some 8 MB
+#: of address space).
 MAX_RUNS_ON_THREADS = 100
+
+#: Runs at once in a process under gevent, where each costs a greenlet, some 20 kB with
+#: what a generator holds. The bound is for what runs cost elsewhere: whoever can send
+#: requests can start as many.
+MAX_RUNS_UNDER_GEVENT = 1_000
 
 #: Bytes of events between two looks at whether the readers follow; less where less is
 #: kept.
@@ -40,9 +45,20 @@ PAUSE = 0.02
 #: Seconds without any reader's reading after which a run no longer waits for them.
 STALL = 10.0
 
-#: Seconds that the first reader may take to come, however short the linger: the
-#: response that it reads is still to be sent.
-ARRIVAL = 10.0
+#: Seconds without listeners after which a run is ended of whose output nobody has taken
+#: anything, whatever its linger. The first response is sent in that time, and a browser
+#: that was cut before the first event comes back (after 3.6 s at most, by default). It
+#: is no longer, for a run that nobody waits for holds the place of another.
+ARRIVAL = 6.0
+
+#: Why a run ends before all was said.
+FAILED = own_event("error", '{"reason": "error"}')
+SHUTDOWN = own_event("error", '{"reason": "shutdown"}')
+ABANDONED = own_event("error", '{"reason": "abandoned"}')
+
+#: The name of every thread of a run. A run's own name is its readers' secret, and names
+#: of threads stand in logs.
+THREAD = "flask_sse_lite.run"
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -74,7 +90,7 @@ class Run:
         *,
         linger: float,
         context: Callable[[], AbstractContextManager[object]],
-        at_exit: Callable[[Run], None],
+        at_exit: Callable[[], None],
     ) -> None:
         self.channel = claim.channel
         self.log = broker.log
@@ -84,6 +100,7 @@ class Run:
         self._events = items.events()
         # Those who listen elsewhere are not known of at once.
         self._linger = max(linger, broker.counting_takes)
+        self._arrival = max(ARRIVAL, broker.counting_takes)
         self._budget = claim.budget
         self._pace = min(PACE, claim.budget // 4)
         self._context = context
@@ -97,8 +114,12 @@ class Run:
         # While this holds, its thread is in the generator's hands.
         self._is_stepping = False
         self._interrupt: Interrupt | None = None
-        self._expects_until = time.monotonic() + ARRIVAL
-        self._heard_at = max(self._expects_until - linger, time.monotonic())
+        self._heard_at = time.monotonic()
+        self._expects_until = self._heard_at + ARRIVAL
+        # Somebody has listened and taken something of it.
+        self._is_taken = False
+        # Since when nobody is known of to listen anywhere.
+        self._unheard_since: float | None = None
 
     def begin(self) -> None:
         """:raises RuntimeError: when there can be no thread for it."""
@@ -110,12 +131,12 @@ class Run:
                 # A thread may inherit the context of the request. This is not for it.
                 target=Context().run,
                 args=[self._produce],
-                name=f"flask_sse_lite.run {self.channel}",
+                name=THREAD,
                 daemon=True,
             ).start()
         except BaseException:
-            self._finish("error")
-            self._at_exit(self)
+            self._finish(FAILED)
+            self._at_exit()
             raise
 
     # Its own thread
@@ -129,8 +150,8 @@ class Run:
             logger.exception("A run's application context failed")
         finally:
             self._items.close()  # It may never have been asked for anything.
-            self._finish("error")
-            self._at_exit(self)
+            self._finish(FAILED)
+            self._at_exit()
 
     def _publish_all(self) -> None:
         unpaced = 0
@@ -142,10 +163,13 @@ class Run:
                     self._wait_for_readers()
         except GeneratorExit:
             pass  # It was interrupted, as nobody wants it any more.
+        except BrokerUnavailable as error:
+            logger.error("A run is broken off: %s", error)
+            self._finish(None)  # The broker knows, and says that the run is lost.
         except BaseException:
             # Not only an Exception: gevent's Timeout is none.
             logger.exception("A run could not go on")
-            self._finish("error")
+            self._finish(FAILED)
         finally:
             self._close()
             self._finish(None)
@@ -210,27 +234,44 @@ class Run:
     def tick(self, now: float) -> None:
         """The hub's look: does anyone listen?"""
         if self._has_listeners():
-            self._heard_at = now
-        elif now - self._heard_at >= self._linger and not self._is_ending:
+            self._note_heard(now)
+            # Who stays long enough to be seen, and has been given something, took it.
+            self._is_taken = self._is_taken or self.log.has_been_read(self.channel)
+            return
+        patience = self._linger if self._is_taken else self._arrival
+        if now - self._heard_at >= patience and not self._is_ending:
             # To ask and to say so may take its time, and the hub has none.
-            thread = threading.Thread(target=self._end_unheard, daemon=True)
+            thread = threading.Thread(
+                target=self._end_unheard, name=THREAD, daemon=True
+            )
             self._is_ending = True
             try:
                 thread.start()
             except RuntimeError:
                 self._is_ending = False  # There are too many. There is the next look.
 
+    def _note_heard(self, now: float) -> None:
+        self._heard_at = now
+        self._unheard_since = None
+
     def _end_unheard(self) -> None:
-        """End it, unless anybody listens to another process."""
+        """End it, unless anybody listens to another process. What is known of these
+        may be lost by the store: then they are counted anew before long."""
         try:
-            if self._broker.subscribers(self.channel):
-                self._heard_at = time.monotonic()
-                return
+            listeners = self._broker.subscribers(self.channel)
         except BrokerUnavailable:
             return  # There is the next look.
         finally:
             self._is_ending = False
-        self._end_early(None)
+        now = time.monotonic()
+        if listeners:
+            self._is_taken = True
+            self._note_heard(now)
+            return
+        if self._unheard_since is None:
+            self._unheard_since = now
+        if now - self._unheard_since >= self._broker.counting_takes:
+            self._end_early(ABANDONED)
 
     @property
     def last_words(self) -> tuple[Log, str] | None:
@@ -242,12 +283,12 @@ class Run:
             return
         self._is_stopping = True
         thread = threading.Thread(
-            target=self._end_early, args=["shutdown"], daemon=True
+            target=self._end_early, args=[SHUTDOWN], name=THREAD, daemon=True
         )
         try:
             thread.start()
         except RuntimeError:
-            self._end_early("shutdown")  # The interpreter begins no other thread now.
+            self._end_early(SHUTDOWN)  # The interpreter begins no other thread now.
 
     def _look_for_end(self) -> None:
         """The log's call, for each event: was the channel closed?"""
@@ -257,12 +298,12 @@ class Run:
         if self.log.was_ended(self.channel, start):
             self._end_early(None)
 
-    def _end_early(self, reason: str | None) -> None:
+    def _end_early(self, reason: Event | None) -> None:
         # Only once: a second interrupt would end the cleaning up after the first.
         if self._finish(reason) and self._interrupt:
             self._interrupt(lambda: self._is_stepping)
 
-    def _finish(self, reason: str | None) -> bool:
+    def _finish(self, reason: Event | None) -> bool:
         """Tell the readers that this is the end, once.
 
         :param reason: why, if it is not because all was said.
@@ -275,12 +316,13 @@ class Run:
         current_hub().forget(self)
         self.log.unwatch((self.channel,), self._look_for_end)
         try:
-            try:
-                if reason:
-                    told = own_event("error", f'{{"reason": "{reason}"}}')
-                    self._broker.say(self._claim, told)
-            finally:
-                self._broker.end_run(self._claim)
+            self._broker.end_run(self._claim, reason)
+        except BrokerUnavailable as error:
+            logger.error(
+                "The end of a run could not be told: %s. Whoever reads the run is told "
+                "that it is lost, when the broker is back",
+                error,
+            )
         except Exception:
             logger.exception("The end of a run could not be told")
         return True
@@ -290,12 +332,12 @@ class Runs:
     """The runs of an application in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        #: Those that have a thread, or are to have one.
-        self._at_work: set[object] = set()
+        #: One for each that has a thread, or is to have one.
+        self._places: set[object] = set()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._at_work)
+        return len(self._places)
 
     def begin(
         self,
@@ -313,29 +355,31 @@ class Runs:
         :param limit: how many there may be at once; None for what suits the process.
         :raises TooManyRuns: when there are that many.
         """
-        if limit is None and not is_patched_by_gevent():
-            limit = MAX_RUNS_ON_THREADS
+        if limit is None:
+            is_cheap = is_patched_by_gevent()
+            limit = MAX_RUNS_UNDER_GEVENT if is_cheap else MAX_RUNS_ON_THREADS
         place = object()
         with self._lock:
-            if limit is not None and len(self._at_work) >= limit:
+            if len(self._places) >= limit:
                 raise TooManyRuns
-            self._at_work.add(place)
+            self._places.add(place)
         try:
             claim = broker.begin_run(channel, budget)
-            if claim is None:
-                items.close()
-                return
-            run = Run(
-                claim,
-                broker,
-                items,
-                linger=linger,
-                context=context,
-                at_exit=self._at_work.discard,
-            )
-            self._at_work.add(run)
-        finally:
-            self._at_work.discard(place)
+        except BaseException:
+            self._places.discard(place)
+            raise
+        if claim is None:
+            self._places.discard(place)
+            items.close()
+            return
+        run = Run(
+            claim,
+            broker,
+            items,
+            linger=linger,
+            context=context,
+            at_exit=lambda: self._places.discard(place),
+        )
         try:
             run.begin()
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .errors import InvalidValue
 from .event import check_channel
+from .outputs import RUNS_BYTES
 
 #: What every store, clock and browser can count up to: bytes, events, milliseconds; and
 #: seconds, some thirty years.
@@ -80,6 +81,7 @@ class Settings:
     history_age: float = _setting(300, _seconds)
     broker_timeout: float = _setting(5, _seconds)
     run_bytes: int = _setting(1024 * 1024, _whole(1))
+    runs_bytes: int = _setting(RUNS_BYTES, _whole(1))
     max_runs: int | None = _setting(None, _whole(1))
     replay: int = _setting(0, _whole(0))
     heartbeat: float = _setting(15, _seconds)

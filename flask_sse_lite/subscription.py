@@ -202,7 +202,7 @@ class Subscription:
         hub.adopt(connection, self)
         self._hub = None
         if self._settings.access_log:
-            log_request(server.environ)
+            log_request(server.environ, self.channels)
         hub.paths.note_handed_off(server.name)
         return True
 

@@ -33,10 +33,10 @@ class Claim:
 
     ``began`` is the epoch and the position where it began: where the log stood before
     its first event. A store that lost what it had gets the run anew, at another, unless
-    it ``is_over``.
+    it ``is_over``. Of a run that ``is_broken``, something could not be said.
     """
 
-    __slots__ = ("began", "budget", "channel", "is_over", "token")
+    __slots__ = ("began", "budget", "channel", "is_broken", "is_over", "token")
 
     def __init__(
         self, channel: str, budget: int, began: tuple[str, int] = ("", 0)
@@ -44,7 +44,7 @@ class Claim:
         self.channel = channel
         self.budget = budget
         self.began = began
-        self.is_over = False
+        self.is_broken = self.is_over = False
         self.token = secrets.token_hex(8)
 
 
@@ -126,9 +126,20 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def end_run(self, claim: Claim) -> None:
-        """As ``end``, for a run, unless it is over. It is not heard of any more, even
-        where this fails."""
+    def end_run(self, claim: Claim, reason: Event | None = None) -> None:
+        """As ``end``, for a run, unless it is over. The process says nothing more of
+        the run, even where this fails: where the store cannot be told, the run's
+        readers get a ``stream-error`` that says so, and the end, some seconds later.
+
+        :param reason: why the run ends before all was said. The readers get the reason
+            and the end, or neither. A run whose ``say`` has failed never ends without
+            a reason.
+        """
+
+    def limit_runs(self, size: int) -> None:
+        """Have the log hold no more than so many bytes of the output of all runs
+        together. How much a store keeps is not changed by that."""
+        self.log.limit_runs(size)
 
     @abstractmethod
     def subscribers(self, channel: str) -> int:
@@ -159,4 +170,5 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
         )
     module = import_module(f".{BROKERS[scheme]}", __name__)
     broker: Broker = module.connect(settings, folder)
+    broker.limit_runs(settings.runs_bytes)
     return broker

@@ -42,8 +42,8 @@ class MemoryBroker(Broker):
     def say(self, claim: Claim, event: Event) -> Event | None:
         return self.log.say(claim.channel, claim.began[1], event)
 
-    def end_run(self, claim: Claim) -> None:
-        self.log.end_run(claim.channel, claim.began[1])
+    def end_run(self, claim: Claim, reason: Event | None = None) -> None:
+        self.log.end_run(claim.channel, claim.began[1], reason)
 
     def subscribers(self, channel: str) -> int:
         return self.listeners().get(channel, 0)

@@ -20,7 +20,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from ..cursor import position_id
+from ..cursor import position_id, without_run_names
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, stored_event
 from ..log import BREATH, Past, Record
@@ -145,6 +145,8 @@ class RedisBroker(SharedBroker):
         how: str = "",
         token: str = "",
         dropped: int = 0,
+        told: bytes = b"",
+        seen: tuple[str, int] = ("", 0),
     ) -> tuple[str, int] | None:
         """Put an entry, if the script sees to it: see there."""
         keys = (
@@ -154,7 +156,7 @@ class RedisBroker(SharedBroker):
             self._key("leases"),
         )
         lease = int(self.lease * 1000)
-        own = (channel, body, self._topic, how, token, dropped, lease, _LOST)
+        own = (channel, body, self._topic, how, token, dropped, lease, told, *seen)
         with self._link() as link:
             epoch, *found = self._run(link, scripts.put, keys, own, self._known())
         return (epoch.decode(), int(found[0])) if found else None
@@ -293,14 +295,22 @@ class RedisBroker(SharedBroker):
     # Its runs
 
     def _begin(self, claim: Claim) -> tuple[str, int] | None:
-        body = str(claim.budget).encode()
-        return self._add(claim.channel, body, "begin", claim.token)
+        body, token = str(claim.budget).encode(), claim.token
+        return self._add(
+            claim.channel, body, "begin", token, told=_LOST, seen=claim.began
+        )
 
     def _say(
-        self, claim: Claim, event: Event | None, dropped: int
+        self,
+        claim: Claim,
+        event: Event | None,
+        dropped: int,
+        reason: Event | None = None,
     ) -> tuple[str, int] | None:
-        body = _packed(event)
-        return self._add(claim.channel, body, "say", claim.token, dropped)
+        told = _packed(reason)
+        return self._add(
+            claim.channel, _packed(event), "say", claim.token, dropped, told
+        )
 
     def _extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
         epoch, known = "", set()
@@ -321,7 +331,20 @@ class RedisBroker(SharedBroker):
         with self._link() as link:
             found = self._run(link, scripts.lost, keys, (), self._known())
         for name in found:
-            self._add(name.decode(), b"", "lost")
+            self._add(name.decode(), b"", "lost", told=_LOST)
+
+    def _unknown(self, channels: Collection[str]) -> set[str]:
+        unknown = set()
+        for names in _pieces(channels):
+            keys = (*self._keys, self._key("leases"), *map(self._run_key, names))
+            own = (int(self.lease * 1000), *names)
+            with self._link() as link:
+                found = self._run(link, scripts.unknown, keys, own, self._known())
+            unknown |= {n for n, is_one in zip(names, found, strict=True) if is_one}
+        return unknown
+
+    def _end_unknown(self, channel: str, epoch: str, seen: int) -> None:
+        self._add(channel, b"", "unknown", told=_LOST, seen=(epoch, seen))
 
     # Its counts
 
@@ -507,7 +530,8 @@ class RedisBroker(SharedBroker):
         except (RedisError, OSError) as error:
             is_late = isinstance(error, (TimeoutError, RedisTimeoutError))
             kind = OutOfTime if is_late and not was_fair else BrokerUnavailable
-            raise kind(f"{self.name} fails: {error}") from error
+            # Redis can name the key that it refuses.
+            raise kind(without_run_names(f"{self.name} fails: {error}")) from error
 
 
 def _pieces(names: Collection[T]) -> Iterator[list[T]]:

@@ -87,24 +87,67 @@ end
 # which positions are too old. What is too old or too much goes when it is cheap; until
 # then, logs leave it out. What is of a run goes when its process says that it may.
 #
-# ``how`` is nothing; or "say" for a run, "begin" for a new one, or "lost" where there
-# may be one whose process is dead.
+# ``how`` is nothing; or "say" for a run, "begin" for a new one, or for one that began
+# at ``seen`` and may be lost here; "lost" where there may be one whose process is dead;
+# "unknown" where there may be none, and readers that have come to ``seen`` wait for its
+# end. ``told`` is what comes right before an end.
 _PUT = """
 local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]
 local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
 local how, token, dropped = ARGV[11], ARGV[12], tonumber(ARGV[13])
-local lease, lost = tonumber(ARGV[14]), ARGV[15]
-local runner = redis.call('HMGET', run, 'token', 'ended')
+local lease, told = tonumber(ARGV[14]), ARGV[15]
+local seen_epoch, seen = ARGV[16], tonumber(ARGV[17])
+local runner = redis.call('HMGET', run, 'token', 'ended', 'start')
 local is_held, goes_on = runner[1], runner[1] and not runner[2]
 if how == 'say' and not (goes_on and runner[1] == token) then return {epoch} end
+local function is_end(entry) return entry and entry[2][6] == '' end
+local function hold(start)
+    redis.call('DEL', run)
+    redis.call('HSET', run, 'token', token, 'start', start, 'budget', body)
+    redis.call('ZADD', leases, whole(now + lease), channel)
+end
 local is_lost = false
 if goes_on and (how == 'begin' or how == 'lost') then
-    is_lost = tonumber(redis.call('ZSCORE', leases, channel) or 0) <= now
+    local ends = redis.call('ZSCORE', leases, channel)
+    if ends then is_lost = tonumber(ends) <= now
+    else redis.call('ZADD', leases, whole(now + lease), channel) end
 end
-if how == 'begin' and (goes_on and not is_lost or runner[1] == token) then
+if how == 'begin' then
+    local start = ARGV[17]
+    if runner[1] == token and tonumber(runner[3]) <= sequence then
+        if not goes_on then return {epoch} end
+        redis.call('ZADD', leases, whole(now + lease), channel)
+        return {epoch, runner[3]}
+    end
+    if runner[1] == token then
+        is_lost = false
+    elseif is_held and seen_epoch ~= '' or goes_on and not is_lost then
+        return {epoch}
+    elseif seen_epoch == epoch and seen <= sequence then
+        local said = redis.call('XRANGE', stream, '(' .. start .. '-0', '+')
+        for _, entry in ipairs(said) do
+            if is_end(entry) then return {epoch} end
+        end
+        life = math.max(life, 4 * lease)
+        hold(start)
+        redis.call('PEXPIRE', run, whole(life))
+        redis.call('PEXPIRE', stream, whole(life))
+        return {epoch, start}
+    end
+end
+if how == 'lost' and not is_lost then
+    if not goes_on then redis.call('ZREM', leases, channel) end
     return {epoch}
 end
-if how == 'lost' and not is_lost then return {epoch} end
+if how == 'unknown' then
+    local newest = tonumber(newest_of(channel, stream, run) or 0)
+    local entry = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    if goes_on or seen_epoch ~= epoch or newest > seen or is_end(entry) then
+        return {epoch}
+    end
+    redis.call('ZREM', leases, channel)
+    how, is_lost = 'lost', true
+end
 local sampled, aged = tonumber(found[9] or 0), tonumber(found[11] or 0)
 local is_moment = now >= sampled + step or now < sampled
 if is_moment then
@@ -162,16 +205,16 @@ local function put(body)
 end
 local answer
 if is_lost then
-    put(lost)
+    put(told)
     answer = put('')
+elseif how == 'say' and told ~= '' then
+    put(told)
 end
 if how == 'begin' then is_held = true end
 if how ~= 'lost' then answer = put(body) end
 if answer.err then return answer end
 if how == 'begin' then
-    redis.call('DEL', run)
-    redis.call('HSET', run, 'token', token, 'start', answer[2], 'budget', body)
-    redis.call('ZADD', leases, whole(now + lease), channel)
+    hold(answer[2])
     goes_on = true
 end
 if is_held then
@@ -228,15 +271,19 @@ return {history, tostring(age / 1000), channels}
 """
 
 # Have runs go on. ARGV: for how long; and of each its channel and its token. The keys
-# of each are its hash and its stream. Which of them are known is returned.
+# of each are its hash and its stream. Which of them are known is returned. (One that
+# began at a position which is still to come is of a life before.)
 _EXTEND = """
 local leases, lease, known = KEYS[3], tonumber(ARGV[8]), {}
 life = math.max(life, 4 * lease)
 for number = 1, (#KEYS - 3) / 2 do
     local run, stream = KEYS[2 * number + 2], KEYS[2 * number + 3]
     local channel, token = ARGV[2 * number + 7], ARGV[2 * number + 8]
-    local found = redis.call('HMGET', run, 'token', 'ended')
-    known[number] = found[1] == token and 1 or 0
+    local found = redis.call('HMGET', run, 'token', 'ended', 'start')
+    known[number] = 0
+    if found[1] == token and tonumber(found[3] or 0) <= sequence then
+        known[number] = 1
+    end
     if found[1] == token and not found[2] then
         redis.call('ZADD', leases, whole(now + lease), channel)
         redis.call('PEXPIRE', run, whole(life))
@@ -249,6 +296,25 @@ return {epoch, known}
 # Which runs may have lost their process.
 _LOST = """
 return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now), 'LIMIT', 0, 64)
+"""
+
+# In which channels no run goes on. ARGV: how long a lease holds, and the channels; the
+# keys are the hashes of their runs. A run without a lease gets one.
+_UNKNOWN = """
+local leases, lease, answer = KEYS[3], tonumber(ARGV[8]), {}
+for number = 1, #KEYS - 3 do
+    local run, channel = KEYS[number + 3], ARGV[number + 8]
+    local found = redis.call('HMGET', run, 'token', 'ended')
+    if found[1] and not found[2] then
+        answer[number] = 0
+        if not redis.call('ZSCORE', leases, channel) then
+            redis.call('ZADD', leases, whole(now + lease), channel)
+        end
+    else
+        answer[number] = 1
+    end
+end
+return answer
 """
 
 # Note how many streams of which channels a process serves. ARGV: for how long that
@@ -279,4 +345,5 @@ get = Script(_BEGIN + _GET)
 survey = Script(_BEGIN + _SURVEY)
 extend = Script(_BEGIN + _EXTEND)
 lost = Script(_BEGIN + _LOST)
+unknown = Script(_BEGIN + _UNKNOWN)
 count = Script(_BEGIN + _COUNT)

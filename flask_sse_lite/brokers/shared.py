@@ -26,6 +26,7 @@ from ..cursor import RUN_PREFIX, position_id
 from ..errors import BrokerUnavailable
 from ..event import Event, own_event
 from ..log import BREATH, Log, Past, Record, unreadable
+from ..outputs import RUNS_BYTES
 from . import Broker, Claim
 from .deadline import Deadline, Deadlines, OutOfTime
 
@@ -135,6 +136,9 @@ class SharedBroker(Broker):
 
     counting_takes = 2 * duty_interval
 
+    #: See ``limit_runs``.
+    _runs_bytes = RUNS_BYTES
+
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name
         self.timeout = timeout
@@ -143,7 +147,7 @@ class SharedBroker(Broker):
 
     def _reset(self) -> None:
         """As new: at the beginning, and in a forked child."""
-        self.log = Log(history=1, age=1)
+        self.log = Log(history=1, age=1, runs_bytes=self._runs_bytes)
         # Whoever changes the log holds this: see _changing.
         self._lock = threading.Lock()
         self._follower: threading.Thread | None = None
@@ -163,6 +167,9 @@ class SharedBroker(Broker):
         #: What the store knows this process by; and its runs.
         self._process = secrets.token_hex(8)
         self._claims: set[Claim] = set()
+        #: Channels whose readers wait for the end of a run that the store does not
+        #: know, and since when. The follower's.
+        self._doubted: dict[str, float] = {}
         self._is_counted = False
         self._duties_at = 0.0
         #: Until then no process is taken for dead: it may have been the store's absence
@@ -207,19 +214,27 @@ class SharedBroker(Broker):
     @abstractmethod
     def _begin(self, claim: Claim) -> tuple[str, int] | None:
         """Put the beginning of a run at the next position, unless one goes on in its
-        channel, or the claim was known before. Where one has lost its process, it is
-        ended first.
+        channel. Where one has lost its process, it is ended first.
 
-        :returns: epoch and sequence number.
+        A claim that began before is begun anew only if the store has lost it: neither
+        where its channel was ended since then, nor where another run has begun there.
+        In the epoch where it began it keeps its beginning, and nothing is put.
+
+        :returns: epoch and sequence number where the claim's run begins, if it goes on.
         """
 
     @abstractmethod
     def _say(
-        self, claim: Claim, event: Event | None, dropped: int
+        self,
+        claim: Claim,
+        event: Event | None,
+        dropped: int,
+        reason: Event | None = None,
     ) -> tuple[str, int] | None:
         """As ``_put``, unless the run is over, or not known.
 
         :param dropped: the highest position that need not be kept of its channel.
+        :param reason: what is put right before the end, in the same step.
         """
 
     @abstractmethod
@@ -231,7 +246,22 @@ class SharedBroker(Broker):
 
     @abstractmethod
     def _end_lost(self) -> None:
-        """Put ``LOST`` and the end into the channels of runs whose lease is over."""
+        """Put ``LOST`` and the end into the channels of runs whose lease is over. A
+        lease without a run is dropped."""
+
+    @abstractmethod
+    def _unknown(self, channels: Collection[str]) -> set[str]:
+        """Those of these channels in which no run goes on, as far as the store knows.
+        A run there that has no lease gets one: it ends if nobody extends that."""
+
+    @abstractmethod
+    def _end_unknown(self, channel: str, epoch: str, seen: int) -> None:
+        """Put ``LOST`` and the end into a channel in which no run goes on, unless its
+        last word is the end.
+
+        :param seen: where the caller stands in this epoch. Nothing is put if the
+            channel has something newer: that may be the end.
+        """
 
     # Its counts
 
@@ -362,8 +392,9 @@ class SharedBroker(Broker):
         try:
             self.want((channel,), fresh=True)
         except BaseException:
+            # Others may read it already, and it has said nothing.
             with suppress(BrokerUnavailable):
-                self.end_run(claim)
+                self.end_run(claim, LOST)
             raise
         return claim if has_begun else None
 
@@ -378,7 +409,11 @@ class SharedBroker(Broker):
 
     @_bounded
     def say(self, claim: Claim, event: Event) -> Event | None:
-        position = self._say_there(claim, event)
+        try:
+            position = self._say_there(claim, event)
+        except BaseException:
+            claim.is_broken = True
+            raise
         if position is None:
             self._give_up(claim)
             return None
@@ -386,28 +421,32 @@ class SharedBroker(Broker):
         return event.published(claim.channel, position_id(*position, claim.channel))
 
     @_bounded
-    def end_run(self, claim: Claim) -> None:
+    def end_run(self, claim: Claim, reason: Event | None = None) -> None:
         # First of all: if the store is away, the lease is to come to its end.
         self._give_up(claim)
-        if position := self._say_there(claim, None):
+        if claim.is_broken:
+            reason = reason or LOST
+        if position := self._say_there(claim, None, reason):
             self._note_published(position)
 
     def _give_up(self, claim: Claim) -> None:
         claim.is_over = True
         self._claims.discard(claim)
 
-    def _say_there(self, claim: Claim, event: Event | None) -> tuple[str, int] | None:
+    def _say_there(
+        self, claim: Claim, event: Event | None, reason: Event | None = None
+    ) -> tuple[str, int] | None:
         self._check_open()
         dropped = self.log.dropped(claim.channel)
-        # Which it began in, as far as was known before: the follower may give the run
-        # to the store anew at any moment from here.
-        epoch = claim.began[0]
-        position = self._say(claim, event, dropped)
-        if position is None and self._state().epoch != epoch:
-            # It may have forgotten the run.
-            self._have_begun(claim)
-            position = self._say(claim, event, 0)
+        position = self._say(claim, event, dropped, reason)
+        if position is None and self._have_begun(claim):
+            # The store had lost the run. (The follower may have been faster.)
+            position = self._say(claim, event, 0, reason)
         return position
+
+    def limit_runs(self, size: int) -> None:
+        self._runs_bytes = size  # A forked child has a log of its own.
+        super().limit_runs(size)
 
     @_bounded
     def subscribers(self, channel: str) -> int:
@@ -593,6 +632,7 @@ class SharedBroker(Broker):
                 self._keep_claims()
             if now >= self._patient_until:
                 self._end_lost()
+            self._end_forgotten(now)
         with suppress(BrokerUnavailable):
             counts = self.listeners()
             if counts or self._is_counted:
@@ -605,8 +645,19 @@ class SharedBroker(Broker):
         for claim in claims:
             if claim.token in known:
                 claim.began = (epoch, claim.began[1])
-            elif claim.began[0] != epoch and claim in self._claims:
-                self._have_begun(claim)
+            elif claim in self._claims:
+                self._have_begun(claim)  # The store has lost it.
+
+    def _end_forgotten(self, now: float) -> None:
+        """End the runs whose readers wait here and which the store has lost. A run's
+        own process, if it lives, has given it to the store anew before."""
+        own = {claim.channel for claim in list(self._claims)}
+        waiting = [name for name in self.log.awaiting_end() if name not in own]
+        unknown = self._unknown(waiting) if waiting else ()
+        self._doubted = {name: self._doubted.get(name, now) for name in unknown}
+        for name, since in self._doubted.items():
+            if now - since >= self.lease:
+                self._end_unknown(name, self.log.epoch, self.log.sequence)
 
     def _note_away(self, error: Exception) -> None:
         was_away, self._is_away = self._is_away, True

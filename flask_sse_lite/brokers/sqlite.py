@@ -382,35 +382,62 @@ class SqliteBroker(SharedBroker):
             with _transaction(connection, "IMMEDIATE"):
                 self._read_state(connection)
                 self._end_all_lost(connection, now)
-                known = (channel, claim.token)
-                if connection.execute(tables.goes_on, known).fetchone():
+                runner = connection.execute(tables.runner, (channel,)).fetchone()
+                if runner and runner[0] == claim.token:
+                    return None if runner[2] else (self._epoch, runner[1])
+                if runner and (claim.began[0] or runner[2] is None):
                     return None
-                row = (self._now(), *begins)
-                start = connection.execute(tables.insert, row).lastrowid or 0
+                known = self._lost_start(connection, claim)
+                if known is None:
+                    return None
+                start = known
+                if not known:
+                    row = (self._now(), *begins)
+                    start = connection.execute(tables.insert, row).lastrowid or 0
                 connection.execute(
                     tables.begin_run,
                     (channel, start, claim.budget, claim.token, now + self.lease),
                 )
-            return self._given_out(connection, start)
+            if not known:
+                return self._given_out(connection, start)
+            self._check_in_place()
+            return self._epoch, start
 
         began = self._do(begin)
         self._bells.ring()
         return began
 
+    def _lost_start(self, connection: sqlite3.Connection, claim: Claim) -> int | None:
+        """Where a run begins of which the file has no row: 0 for the next position;
+        None where its channel was ended since it began."""
+        epoch, start = claim.began
+        if epoch != self._epoch:
+            return 0
+        ended = connection.execute(self._tables.ended_since, (claim.channel, start))
+        return None if ended.fetchone() else start
+
     def _say(
-        self, claim: Claim, event: Event | None, dropped: int
+        self,
+        claim: Claim,
+        event: Event | None,
+        dropped: int,
+        reason: Event | None = None,
     ) -> tuple[str, int] | None:
-        tables = self._tables
-        columns = (claim.channel, *_columns(event), claim.channel, claim.token)
+        tables, channel = self._tables, claim.channel
 
         def say(connection: sqlite3.Connection) -> tuple[str, int] | None:
             now = self._now()
-            row = (now, *columns)
+
+            def row(event: Event | None) -> tuple[Any, ...]:
+                return (now, channel, *_columns(event), channel, claim.token)
+
             if event:
-                cursor = connection.execute(tables.say, row)
+                cursor = connection.execute(tables.say, row(event))
             else:
                 with _transaction(connection, "IMMEDIATE"):
-                    cursor = connection.execute(tables.say, row)
+                    if reason:
+                        connection.execute(tables.say, row(reason))
+                    cursor = connection.execute(tables.say, row(None))
                     if cursor.rowcount:
                         connection.execute(tables.end_run, (now, claim.channel))
             if not cursor.rowcount:
@@ -453,11 +480,35 @@ class SqliteBroker(SharedBroker):
         # What is far ahead is of the machine's life before.
         row = (now, now + 2 * self.lease)
         for (channel,) in connection.execute(self._tables.lost, row).fetchall():
-            at = self._now()
-            for event in (LOST, None):
-                row = (at, channel, *_columns(event))
-                connection.execute(self._tables.insert, row)
-            connection.execute(self._tables.end_run, (at, channel))
+            self._tell_lost(connection, channel)
+            connection.execute(self._tables.end_run, (self._now(), channel))
+
+    def _tell_lost(self, connection: sqlite3.Connection, channel: str) -> None:
+        for event in (LOST, None):
+            row = (self._now(), channel, *_columns(event))
+            connection.execute(self._tables.insert, row)
+
+    def _unknown(self, channels: Collection[str]) -> set[str]:
+        rows = self._do(lambda c: c.execute(self._tables.going_on).fetchall())
+        return {*channels} - {channel for (channel,) in rows}
+
+    def _end_unknown(self, channel: str, epoch: str, seen: int) -> None:
+        tables = self._tables
+
+        def end(connection: sqlite3.Connection) -> bool:
+            with _transaction(connection, "IMMEDIATE"):
+                self._read_state(connection)
+                runner = connection.execute(tables.runner, (channel,)).fetchone()
+                last = connection.execute(tables.newest, (channel,)).fetchone()
+                newest, is_end = last or (BEGINNING, False)
+                goes_on = runner and runner[2] is None
+                if goes_on or epoch != self._epoch or newest > seen or is_end:
+                    return False
+                self._tell_lost(connection, channel)
+            return True
+
+        if self._do(end):
+            self._bells.ring()
 
     # Its counts
 

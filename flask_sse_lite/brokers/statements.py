@@ -95,8 +95,15 @@ class Statements:
         self.end_run = (
             f"UPDATE {runs} SET ended = ? WHERE channel = ? AND ended IS NULL"
         )
-        self.goes_on = (
-            f"SELECT 1 FROM {runs} WHERE channel = ? AND (ended IS NULL OR token = ?)"
+        self.runner = f"SELECT token, start, ended FROM {runs} WHERE channel = ?"
+        self.going_on = f"SELECT channel FROM {runs} WHERE ended IS NULL"
+        self.ended_since = (
+            f"SELECT 1 FROM {events} WHERE channel = ? AND sequence > ? "
+            "AND data IS NULL AND type IS NULL LIMIT 1"
+        )
+        self.newest = (
+            f"SELECT sequence, data IS NULL AND type IS NULL FROM {events} "
+            "WHERE channel = ? ORDER BY sequence DESC LIMIT 1"
         )
         self.extend = f"UPDATE {runs} SET lease = ? WHERE channel = ? AND token = ?"
         self.lost = (
