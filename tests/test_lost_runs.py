@@ -3,12 +3,14 @@ reason; its readers never take for whole what is not, and never wait for good.""
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -17,8 +19,9 @@ from flask_sse_lite.brokers import Broker, Claim
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.cursor import RUN_PREFIX
 from flask_sse_lite.event import own_event
+from flask_sse_lite.runs import ARRIVAL
 
-from .servers import PATIENCE, until
+from .servers import PATIENCE, Client, until
 from .test_brokers import (
     Reader,
     RedisStore,
@@ -33,6 +36,7 @@ from .test_brokers import (
     shared,
     store,
 )
+from .test_generators import Generators, assert_nothing_is_left, generators
 
 __all__ = ["hasty", "shared", "store"]
 
@@ -440,3 +444,123 @@ def test_an_event_that_came_of_a_failed_call_is_followed_by_the_reason(
     assert reasons(reader) == [LOST]
     assert [event.data for event in reader.events[:-1]] in (["1"], ["1", "2"])
     assert broker.say(claim, Event("3")) is None
+
+
+# On servers
+
+GUNICORNS = ["gunicorn gevent", "gunicorn gthread"]
+
+#: Seconds within which the readers of a run are told that it is lost, and then some.
+TOLD = 20.0
+
+#: Steps of a run that speaks all the time.
+STEPS = "tick"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    store = {"sqlite": SqliteStore, "redis": RedisStore}[request.param](tmp_path)
+    yield store
+    store.close()
+
+
+def url(store: Store) -> str:
+    if isinstance(store, RedisStore):
+        return store.server.url
+    assert isinstance(store, SqliteStore)
+    return f"sqlite:///{store.file}"
+
+
+@contextmanager
+def silent(store: Store) -> Iterator[None]:
+    """A store that does nothing, and is there."""
+    if isinstance(store, RedisStore):
+        store.server.freeze()
+        yield
+        store.server.thaw()
+        return
+    with unwritable(store):
+        yield
+
+
+def rest(client: Client) -> list[tuple[str | None, str]]:
+    """What a client was sent, up to the end of its stream, without repetition."""
+    client.socket.settimeout(TOLD)
+    told = [(event.type, event.data) for event in client.take(1_000_000)]
+    return [one for one, _ in itertools.groupby(told)]
+
+
+TOLD_LOST = [("stream-error", '{"reason": "lost"}'), ("stream-end", "")]
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_a_run_whose_store_was_silent_never_seems_whole(
+    tmp_path: Path, kind: str, failing: Store
+) -> None:
+    """Neither to who is connected, nor to who comes back, nor to who comes later."""
+    config = {"SSE_URL": url(failing), "SSE_BROKER_TIMEOUT": 1}
+    with generators(kind, tmp_path, **config) as served:
+        name = served.new()
+        with served.ask(name, STEPS, "/run") as client:
+            location = client.headers["location"]
+            (seen,) = client.take(1)
+            with silent(failing):
+                # It is closed when it could not say something.
+                served.await_(name, "closed")
+            assert rest(client)[-2:] == TOLD_LOST
+        for since in (seen.id or "", ""):
+            with Client(served.server.port) as client:
+                headers = {"Last-Event-ID": since} if since else {}
+                client.request(location, headers=headers)
+                told = rest(client)
+                assert told[-2:] == TOLD_LOST
+                assert since or told[0] == (None, "tick")
+        assert_nothing_is_left(served)
+
+
+@pytest.mark.parametrize("kind", GUNICORNS)
+def test_readers_of_a_run_that_redis_forgot_do_not_wait_for_good(
+    tmp_path: Path, kind: str, redis: RedisStore
+) -> None:
+    with generators(
+        kind, tmp_path, SSE_URL=redis.server.url, SSE_BROKER_TIMEOUT=1
+    ) as served:
+        name = served.new()
+        with served.ask(name, STEPS, "/run") as client:
+            client.take(1)
+            redis.server.kill()
+            served.await_(name, "closed")
+            redis.server.forget()
+            redis.server.start()
+            told = rest(client)
+            assert told[-2:] == TOLD_LOST
+            assert "stream-gap" in [type for type, _ in told]
+        assert_nothing_is_left(served)
+
+
+@pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn sync"])
+def test_abandoned_requests_hold_no_place_for_long(tmp_path: Path, kind: str) -> None:
+    """Whether they read the head of the answer or not."""
+    with generators(kind, tmp_path, SSE_MAX_RUNS=20) as served:
+        name = served.new()
+        steps = f"wait:{name},one" if "gevent" not in kind else "sleep"
+        target = f"/run?{urlencode({'name': name, 'steps': steps})}"
+        for _ in range(20):
+            with Client(served.server.port) as client:
+                client.request(target)
+        until(lambda: served.happened(name).count("begin") == 20)
+        began = time.monotonic()
+        other = f"/run?{urlencode({'name': served.new(), 'steps': 'one'})}"
+        if "gevent" not in kind:
+            # On native threads a generator that waits cannot be interrupted.
+            until(lambda: time.monotonic() - began > ARRIVAL + 2)
+            served.open(name)
+        until(lambda: status(served, other) == 200)
+        assert time.monotonic() - began < 3 * ARRIVAL
+        assert "one" not in served.happened(name)
+
+
+def status(served: Generators, target: str) -> int:
+    with Client(served.server.port) as client:
+        client.request(target)
+        return client.status

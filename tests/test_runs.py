@@ -3,6 +3,7 @@ then on servers: cut, stopped, killed, and in crowds."""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -27,7 +28,7 @@ from werkzeug.test import TestResponse
 from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.event import Decoder
 from flask_sse_lite.hub import current_hub
-from flask_sse_lite.runs import MAX_RUNS_ON_THREADS
+from flask_sse_lite.runs import MAX_RUNS_ON_THREADS, MAX_RUNS_UNDER_GEVENT
 from flask_sse_lite.testing import read_events
 
 from .crowd import Crowd
@@ -550,6 +551,88 @@ def test_the_first_reader_has_time_to_come(
     assert texts(response, count=1) == ["a"]
 
 
+def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.runs.ARRIVAL", 0.1)
+    client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
+    response = client.get("/run")
+    assert texts(response, count=1) == ["a"]
+    log = app.extensions["sse"].log
+    channel = f"$run.{response.headers['Location'].rpartition('/')[2]}"
+    until(lambda: not log.is_running(channel))
+    gate.set()
+    assert_all_gone(app)
+    *_, reason, end = read_events(client.get(response.headers["Location"]))
+    assert (reason.type, reason.json) == ("stream-error", {"reason": "abandoned"})
+    assert end.type == "stream-end"
+
+
+def test_one_of_which_nobody_took_anything_is_soon_given_up(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    """However long its linger. One that was taken has all of that."""
+    monkeypatch.setattr("flask_sse_lite.runs.ARRIVAL", 0.3)
+    app.config["SSE_HEARTBEAT"] = 1
+    abandoned = [Answer("a", gate=gate) for _ in range(5)]
+    taken = Answer("a", "b", gate=gate)
+    client = serve(app, sse, taken, *abandoned, linger=1000)
+    hub = current_hub()
+    response = client.get("/run")
+    stream = response.iter_encoded()
+    assert any(b"data: a" in piece for piece in stream)
+    for _ in range(3):  # It is seen to listen.
+        looked_at = hub._looked_at
+        until(lambda before=looked_at: hub._looked_at > before)  # type: ignore[misc]
+    response.close()
+    for _ in abandoned:
+        client.get("/run").close()
+    # They hold their threads until their generators say something.
+    channels = app.extensions["sse"]
+    names = [name for name in channels.log._channels if name.startswith("$run.")]
+    until(lambda: sum(map(channels.log.is_running, names)) == 1)
+    gate.set()
+    until(lambda: runs(app) == 0)
+    assert [answer.steps for answer in (taken, *abandoned)] == [2, 1, 1, 1, 1, 1]
+
+
+def test_no_thread_nor_any_log_line_names_a_run(
+    app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture, gate: threading.Event
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    names: list[str] = []
+
+    def answer() -> Iterator[str]:
+        logging.getLogger("app").info("calling the model")
+        yield "a"
+        assert gate.wait(PATIENCE)
+        raise RuntimeError("the model failed")
+
+    response = serve(app, sse, answer()).get("/run")
+    secret = response.headers["Location"].rpartition("/")[2]
+    texts(response, count=1)
+    names += [thread.name for thread in threading.enumerate()]
+    gate.set()
+    assert_all_gone(app)
+    assert "flask_sse_lite.run" in names
+    told = logging.Formatter("%(threadName)s %(message)s")
+    lines = [told.format(record) for record in caplog.records]
+    assert any("calling the model" in line for line in lines)
+    assert any("the model failed" in line for line in lines)
+    with app.app_context():
+        shown = [*names, *lines, repr(sse.stats()), repr(app.extensions["sse"].runs)]
+    assert [text for text in shown if secret in text] == []
+
+
+def test_no_error_names_a_run(app: Flask, sse: SSE) -> None:
+    name = f"$run.{'x' * 22}"
+    with app.test_request_context():
+        for use in (sse.stream, sse.close, lambda name: sse.run([], channel=name)):
+            with pytest.raises(InvalidValue) as caught:
+                use(name)
+            assert "x" * 22 not in str(caught.value)
+
+
 def test_an_error_is_told_without_its_details_and_logged(
     app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1021,6 +1104,10 @@ def test_a_thousand_that_wait_hold_a_greenlet_each_and_nobody_up(
         members = crowd.join_all(1000, **asked)
         until(lambda: cooperative.happened(name).count("begin") == 1000)
         during = server.stats()
+        # That is as many as there may be.
+        assert MAX_RUNS_UNDER_GEVENT == 1000
+        asked_again = urlencode({"name": name, "steps": "one"})
+        assert server.request("GET", f"/run?{asked_again}").status == 503
         assert server.request("GET", "/ping").status == 200
         assert 1000 <= during["greenlets"] - before["greenlets"] < 1050
         assert during["threads"] == before["threads"]

@@ -28,6 +28,7 @@ def test_the_defaults_are_these() -> None:
         history_age=300,
         broker_timeout=5,
         run_bytes=1024 * 1024,
+        runs_bytes=64 * 1024 * 1024,
         max_runs=None,
         replay=0,
         heartbeat=15,
