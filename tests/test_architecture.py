@@ -39,11 +39,12 @@ LAYERS: dict[str, set[str]] = {
         *("brokers.deadline", "brokers.statements"),
     },
     "brokers.scripts": set(),
-    "brokers.links": {"brokers.deadline", "brokers.scripts"},
+    "brokers.links": {"brokers.deadline"},
+    "brokers.lives": {"brokers.links"},
     "brokers.redis": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
-        *("brokers.deadline", "brokers.links", "brokers.options", "brokers.scripts"),
-        "brokers.shared",
+        *("brokers.deadline", "brokers.links", "brokers.lives", "brokers.options"),
+        *("brokers.scripts", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
@@ -123,7 +124,7 @@ CONFINED: dict[str, set[str]] = {
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.links", "brokers.redis"},
+    "redis": {"brokers.links", "brokers.lives", "brokers.redis"},
     "sqlite3": {"brokers.sqlite"},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -144,7 +145,7 @@ INSTALLED = {"flask", "werkzeug", "click"}
 OPTIONAL = {"gevent", "resource", "fcntl"}
 
 #: What a module needs that is imported only where it is wanted.
-NEEDED = {"brokers.links": {"redis"}, "brokers.redis": {"redis"}}
+NEEDED = {f"brokers.{name}": {"redis"} for name in ("links", "lives", "redis")}
 
 
 @dataclass(frozen=True)
