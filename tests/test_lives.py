@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -14,7 +15,7 @@ from flask_sse_lite.brokers.redis import RedisBroker
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, until
 from .test_brokers import Reader, publish
-from .test_redis import Opener, go_back, is_gone
+from .test_redis import Opener, go_back, is_gone, publish_at_last
 
 #: Users, and what they are not allowed besides what is dangerous.
 RIGHTS = {
@@ -239,3 +240,52 @@ def test_a_full_redis_that_deletes_nothing_refuses_what_is_published(
     server.ask("CONFIG", "SET", "maxmemory", "0")
     publish(broker, "a", "3")
     assert reader.take(2) == ["1", "3"]
+
+
+# What is kept under which persistence: the README's table
+
+
+#: How a Redis keeps events, and how many of six are there when it was killed. Three of
+#: them were there at its last snapshot, or had reached the disk at a loss of power.
+KEPT = {
+    "none": ((), 0),
+    "snapshots": ((), 3),
+    "AOF each second": (("--appendonly", "yes", "--appendfsync", "everysec"), 6),
+    "AOF always": (("--appendonly", "yes", "--appendfsync", "always"), 6),
+    "AOF each second, no power": (("--appendonly", "yes"), 3),
+}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("persistence", KEPT)
+def test_what_is_kept_and_who_is_told_of_what_is_not(
+    opened: Opener, persistence: str, is_known: bool
+) -> None:
+    options, kept = KEPT[persistence]
+    with redis_server(*options) as server:
+        publisher = opened(server.url)
+        ids = publish(publisher, "a", *"123")
+        size = sum(file.stat().st_size for file in server.incremental_files())
+        if persistence == "snapshots":
+            server.ask("SAVE")
+        ids += publish(publisher, "a", *"456")
+        server.kill()
+        if persistence.endswith("no power"):
+            (file,) = server.incremental_files()
+            os.truncate(file, size)
+        server.start()
+        if is_known:
+            # A process is left that knows of the newest of them.
+            publish_at_last(publisher, "a", "new")
+        else:
+            publisher.close()
+            publish(opened(server.url), "a", "new")
+        got_all, got_three = (
+            Reader(opened(server.url), "a", since=id) for id in (ids[5], ids[2])
+        )
+        late = Reader(opened(server.url), "a", last=9)
+        assert late.take(kept + 1) == [*"123456"[:kept], "new"]
+        assert is_gone(got_all) is (kept < 6)
+        # Nobody is left that knows of what this one has missed.
+        is_untold = kept == 3 and not is_known
+        assert is_gone(got_three) is (kept < 6 and not is_untold)
