@@ -590,6 +590,20 @@ def test_an_entry_of_other_fields_is_a_gap_of_its_channel_alone(
     assert publisher.summaries()
 
 
+@pytest.mark.parametrize("text", [b"", b"x", b"a\nb\nc", b"a 1\n\xff\nx", b"a b c\n\n"])
+def test_a_message_that_is_none_of_ours_disturbs_nobody(
+    server: RedisServer, opened: Opener, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Reader(opened(server.url), "a")
+    publisher = opened(server.url)
+    publish(publisher, "a", "1")
+    server.ask("PUBLISH", "sse:events:0", text)
+    server.ask("ZADD", "sse:leases", 1, b"\xff")
+    publish(publisher, "a", "2")
+    assert reader.take(2) == ["1", "2"]
+    assert not caplog.messages
+
+
 def test_of_a_format_that_is_not_its_own_a_process_says_so_and_goes_on(
     server: RedisServer, opened: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -212,7 +212,7 @@ class RedisBroker(SharedBroker):
     def _summaries(self) -> Iterator[Summary]:
         with self._link() as link:
             found = link.call("ZRANGE", self._keys[1], 0, -1)
-        for names in _pieces([name.decode() for name in found]):
+        for names in _pieces(_names(found)):
             keys = (*self._keys, *map(self._stream, names))
             with self._link() as link:
                 answer = self._run(link, scripts.survey, keys, (), self._known())
@@ -352,8 +352,8 @@ class RedisBroker(SharedBroker):
         keys = (*self._keys, self._key("leases"))
         with self._link() as link:
             found = self._run(link, scripts.lost, keys, (), self._known())
-        for name in found:
-            self._add(name.decode(), b"", "lost")
+        for name in _names(found):
+            self._add(name, b"", "lost")
 
     # Its counts
 
@@ -418,7 +418,10 @@ class RedisBroker(SharedBroker):
                 ears.deadline = Deadline(self.timeout)
                 kind, *_, text = ears.read()
                 if kind == b"message":
-                    messages.append(self._message(text))
+                    try:
+                        messages.append(self._message(text))
+                    except ValueError:
+                        is_to_look = True  # No publish of ours says that.
                 # An answer to a PING says nothing of what the store has.
                 is_to_look = is_to_look or kind == b"pong"
                 has_more = ears.can_read(0)
@@ -546,6 +549,15 @@ def _pieces(names: Collection[T]) -> Iterator[list[T]]:
     listed = list(names)
     for start in range(0, len(listed), CHANNELS_AT_ONCE):
         yield listed[start : start + CHANNELS_AT_ONCE]
+
+
+def _names(found: Collection[bytes]) -> list[str]:
+    """Names of channels. What is no text, another program has put there."""
+    names = []
+    for name in found:
+        with suppress(UnicodeDecodeError):
+            names.append(name.decode())
+    return names
 
 
 def _position(id: bytes) -> int:

@@ -277,8 +277,9 @@ local channels = {}
 for number = 3, #KEYS do
     local newest = redis.call('XREVRANGE', KEYS[number], '+', '-', 'COUNT', 1)[1]
     if newest then
+        local at = tonumber(newest[2][4] or '') or now
         channels[number - 2] = {redis.call('XLEN', KEYS[number]),
-            tostring((now - tonumber(newest[2][4])) / 1000), #newest[2][6]}
+            tostring((now - at) / 1000), #(newest[2][6] or 'x')}
     else
         channels[number - 2] = {0, '0', 0}
     end
