@@ -19,11 +19,12 @@ import redis
 import trustme
 from flask import Flask
 
-from flask_sse_lite import SSE, BrokerUnavailable
+from flask_sse_lite import SSE, BrokerUnavailable, Event
 from flask_sse_lite.brokers import connect
 from flask_sse_lite.brokers import redis as module
 from flask_sse_lite.brokers import shared as following
 from flask_sse_lite.brokers.redis import MAX_LINKS, RedisBroker
+from flask_sse_lite.cursor import RUN_PREFIX, position_id
 from flask_sse_lite.errors import InvalidValue
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
@@ -554,6 +555,25 @@ def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(
     told = [text for text in caplog.messages if "cannot read" in text]
     assert len(told) == 4
     assert "'a'" in told[0]
+
+
+def test_an_entry_of_a_run_that_cannot_be_read_is_a_gap_and_the_run_goes_on(
+    server: RedisServer, opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, channel = opened(server.url), f"{RUN_PREFIX}secret"
+    claim = broker.begin_run(channel, 1000)
+    assert claim
+    first = position_id(*claim.began, channel)
+    broker.say(claim, Event("1"))
+    put(server, channel, b"x")
+    broker.say(claim, Event("3"))
+    broker.end_run(claim)
+    for there in (broker, opened(server.url)):
+        reader = Reader(there, channel, since=first)
+        reader.until(lambda reader=reader: reader.has_ended)  # type: ignore[misc]
+        assert [e.type for e in reader.events] == [None, "stream-gap", None]
+    assert [text for text in caplog.messages if "cannot read" in text]
+    assert "secret" not in caplog.text
 
 
 def test_fields_that_this_release_does_not_know_are_passed_over(
