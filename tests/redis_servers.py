@@ -105,6 +105,10 @@ class RedisServer:
             elif path.suffix != ".pem":
                 path.unlink()
 
+    def incremental_files(self) -> list[Path]:
+        """Where it writes each command, if it does."""
+        return [*Path(self._folder).glob("appendonlydir/*.incr.aof")]
+
     def clients(self, type: str) -> int:
         """How many connections of a type it has, but for the one that asks."""
         count = len(self.ask("CLIENT", "LIST", "TYPE", type).splitlines())

@@ -46,11 +46,12 @@ LAYERS: dict[str, set[str]] = {
         "brokers.deadline",
     },
     "brokers.scripts": set(),
-    "brokers.links": {"brokers.deadline", "brokers.scripts"},
+    "brokers.links": {"brokers.deadline"},
+    "brokers.lives": {"brokers.links"},
     "brokers.redis": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
-        *("brokers.deadline", "brokers.links", "brokers.options", "brokers.scripts"),
-        "brokers.shared",
+        *("brokers.deadline", "brokers.links", "brokers.lives", "brokers.options"),
+        *("brokers.scripts", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": {"cursor"},
@@ -130,7 +131,7 @@ CONFINED: dict[str, set[str]] = {
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.links", "brokers.redis"},
+    "redis": {"brokers.links", "brokers.lives", "brokers.redis"},
     "sqlite3": {"brokers.sqlite", "brokers.life", "brokers.housekeeping"},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -151,7 +152,7 @@ INSTALLED = {"flask", "werkzeug", "click"}
 OPTIONAL = {"gevent", "resource", "fcntl"}
 
 #: What a module needs that is imported only where it is wanted.
-NEEDED = {"brokers.links": {"redis"}, "brokers.redis": {"redis"}}
+NEEDED = {f"brokers.{name}": {"redis"} for name in ("links", "lives", "redis")}
 
 
 @dataclass(frozen=True)

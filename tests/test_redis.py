@@ -19,11 +19,12 @@ import redis
 import trustme
 from flask import Flask
 
-from flask_sse_lite import SSE, BrokerUnavailable
+from flask_sse_lite import SSE, BrokerUnavailable, Event
 from flask_sse_lite.brokers import connect
 from flask_sse_lite.brokers import redis as module
 from flask_sse_lite.brokers import shared as following
 from flask_sse_lite.brokers.redis import MAX_LINKS, RedisBroker
+from flask_sse_lite.cursor import RUN_PREFIX, position_id
 from flask_sse_lite.errors import InvalidValue
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
@@ -254,6 +255,20 @@ def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
         assert reader.take(1) == ["x"]
         with pytest.raises(BrokerUnavailable, match="certificate"):
             publish(opened(url), "a", "x")
+        # A service whose certificate nobody has signed is used unseen.
+        unseen = f"{url}?ssl_cert_reqs=none"
+        publish(opened(unseen), "a", "y")
+        assert reader.take(1) == ["y"]
+        assert Reader(opened(unseen), "a", last=2).take(2) == ["x", "y"]
+
+
+def test_the_options_of_redis_pys_connections_pass_through(
+    server: RedisServer, opened: Opener
+) -> None:
+    broker = opened(f"{server.url}?client_name=mine&socket_keepalive=yes&db=1")
+    publish(broker, "a", "x")
+    assert b"name=mine" in server.ask("CLIENT", "LIST")
+    assert server.ask("EXISTS", "sse:store", db=1) == 1
 
 
 @pytest.mark.parametrize(
@@ -511,7 +526,10 @@ def put(server: RedisServer, channel: str, body: bytes, **others: bytes) -> None
 
 @pytest.mark.parametrize("body", FOREIGN, ids=range(len(FOREIGN)))
 def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(
-    server: RedisServer, opened: Opener, body: bytes
+    server: RedisServer,
+    opened: Opener,
+    body: bytes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     publisher = opened(server.url)
     since = publisher.position()
@@ -530,6 +548,95 @@ def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(
         assert reader.events[1].json["channels"] == ["a"]
         back = Reader(opened(server.url), "a", since=reader.events[1].id or "")
         assert back.take(1) == ["3"]
+    put(server, "a", body)
+    publish(publisher, "b", "5")
+    live.until(lambda: "5" in live.data)
+    # Each process says it once: one listened, one came late, and two came back.
+    told = [text for text in caplog.messages if "cannot read" in text]
+    assert len(told) == 4
+    assert "'a'" in told[0]
+
+
+def test_an_entry_of_a_run_that_cannot_be_read_is_a_gap_and_the_run_goes_on(
+    server: RedisServer, opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, channel = opened(server.url), f"{RUN_PREFIX}secret"
+    claim = broker.begin_run(channel, 1000)
+    assert claim
+    first = position_id(*claim.began, channel)
+    broker.say(claim, Event("1"))
+    put(server, channel, b"x")
+    broker.say(claim, Event("3"))
+    broker.end_run(claim)
+    for there in (broker, opened(server.url)):
+        reader = Reader(there, channel, since=first)
+        reader.until(lambda reader=reader: reader.has_ended)  # type: ignore[misc]
+        assert [e.type for e in reader.events] == [None, "stream-gap", None]
+    assert [text for text in caplog.messages if "cannot read" in text]
+    assert "secret" not in caplog.text
+
+
+def test_fields_that_this_release_does_not_know_are_passed_over(
+    server: RedisServer, opened: Opener
+) -> None:
+    publisher = opened(server.url)
+    since = publisher.position()
+    publish(publisher, "a", "1")
+    live = Reader(opened(server.url), "a", since=since)
+    put(server, "a", b'["2", null, null, null, "en", {}]', z=b"?", **{"0": b""})
+    assert live.take(2) == ["1", "2"]
+    assert Reader(opened(server.url), "a", since=since).take(2) == ["1", "2"]
+
+
+@pytest.mark.parametrize("fields", [["x", "y"], ["b", "x"], ["p", "?", "t", "?"]])
+def test_an_entry_of_other_fields_is_a_gap_of_its_channel_alone(
+    server: RedisServer, opened: Opener, fields: list[str]
+) -> None:
+    publisher = opened(server.url)
+    since = publisher.position()
+    publish(publisher, "a", "1")
+    put(server, "a", b"x")
+    key = "sse:channel:a"
+    ((id, _),) = server.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
+    server.ask("XDEL", key, id)
+    # Nothing but its name is as it was.
+    server.ask("XADD", key, id.replace(b"-0", b"-1"), *fields)
+    publish(publisher, "a", "3")
+    publish(publisher, "b", "4")
+    late = Reader(opened(server.url), "a", "b", since=since)
+    late.until(lambda: "4" in late.data)
+    assert [e.data for e in late.events if e.type is None] == ["1", "3", "4"]
+    assert any(event.type == "stream-gap" for event in late.events)
+    assert publisher.summaries()
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"a\nb\nc", b"a 1\n\xff\nx", b"a b c\n\n"])
+def test_a_message_that_is_none_of_ours_disturbs_nobody(
+    server: RedisServer, opened: Opener, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Reader(opened(server.url), "a")
+    publisher = opened(server.url)
+    publish(publisher, "a", "1")
+    server.ask("PUBLISH", "sse:events:0", text)
+    server.ask("ZADD", "sse:leases", 1, b"\xff")
+    publish(publisher, "a", "2")
+    assert reader.take(2) == ["1", "2"]
+    assert not caplog.messages
+
+
+def test_of_a_format_that_is_not_its_own_a_process_says_so_and_goes_on(
+    server: RedisServer, opened: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = opened(server.url)
+    publish(publisher, "a", "1")
+    assert server.ask("HGET", "sse:store", "format") == b"1"
+    assert not caplog.messages
+    server.ask("HSET", "sse:store", "format", "2")
+    reader = Reader(opened(server.url), "a", last=1)
+    publish(publisher, "a", "2")
+    assert reader.take(2) == ["1", "2"]
+    assert [text for text in caplog.messages if "format 2" in text]
+    assert server.ask("HGET", "sse:store", "format") == b"2"
 
 
 # When Redis is away

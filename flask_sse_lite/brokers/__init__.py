@@ -6,6 +6,9 @@ nothing of Flask, nor of who listens: it fills a log, and readers read that.
 
 from __future__ import annotations
 
+# A broker's module is imported at first use, which can be behind the main thread's end.
+# The clients of some stores import this, and Python refuses its first import by then.
+import concurrent.futures.thread  # noqa: F401
 import re
 import secrets
 from abc import ABC, abstractmethod

@@ -9,7 +9,6 @@ open a connection would take many times as long. What is asked is unknown here.
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import threading
 from contextlib import suppress
@@ -17,11 +16,10 @@ from functools import lru_cache
 from typing import Any
 
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from .deadline import Deadline
-from .scripts import Script
 
 
 class Link:
@@ -39,7 +37,7 @@ class Link:
         #: sets it.
         self.deadline = deadline
         #: Which life of the server is spoken to; empty where it is not to be had.
-        self.server = b""
+        self.life = ""
         #: Seconds that a wait takes at most, besides.
         self.patience: float | None = None
         self._connection: Any = _bounded(connection_class)(
@@ -52,12 +50,6 @@ class Link:
             _resolve(host, self._connection.port, self.deadline)
         self._connection.connect()
 
-    def recognize(self) -> None:
-        """Ask the server for the name of its life."""
-        with suppress(ResponseError):  # Not everybody may ask.
-            found = re.search(rb"run_id:(\w+)", self.call("INFO", "server"))
-            self.server = found[1] if found else b""
-
     def is_good(self) -> bool:
         """Whether the server has not hung up meanwhile, as far as can be known."""
         try:
@@ -68,12 +60,6 @@ class Link:
     def call(self, *words: Any) -> Any:
         self.send(*words)
         return self.read()
-
-    def run(self, script: Script, *words: Any) -> Any:
-        try:
-            return self.call("EVALSHA", script.name, *words)
-        except NoScriptError:
-            return self.call("EVAL", script.text, *words)
 
     def send(self, *words: Any) -> None:
         self._connection.send_command(*words)

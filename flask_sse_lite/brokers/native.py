@@ -20,5 +20,8 @@ def wait_natively(function: Callable[[], T]) -> T:
         return function()
     import gevent
 
-    result: T = gevent.get_hub().threadpool.apply(function)
+    try:
+        result: T = gevent.get_hub().threadpool.apply(function)
+    except RuntimeError:
+        return function()  # The interpreter ends, and begins no thread any more.
     return result

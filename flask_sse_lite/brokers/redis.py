@@ -9,6 +9,7 @@ however many subscribers it has.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import threading
@@ -23,7 +24,7 @@ from urllib.parse import urlencode
 from ..cursor import position_id, without_run_names
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, stored_event
-from ..log import BREATH, Past, Record
+from ..log import BREATH, Past, Record, unreadable
 from ..settings import MOST, Settings
 from . import Claim, scripts
 from .deadline import Deadline, OutOfTime
@@ -39,10 +40,11 @@ from .shared import (
 
 try:
     from redis.connection import Connection, parse_url
-    from redis.exceptions import RedisError, ResponseError
+    from redis.exceptions import NoScriptError, RedisError, ResponseError
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
     from .links import Link
+    from .lives import Lives
 except ImportError as error:
     raise InvalidValue(
         "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
@@ -67,6 +69,9 @@ DEFAULT_RETENTION = Retention(256, 300)
 #: A position that no store comes to: Lua counts no further.
 BEHIND_ALL = 2**53
 
+#: How what this release writes stands in Redis.
+FORMAT = b"1"
+
 #: What is redis-py's own business in a URL, and here is nobody's.
 NOT_OURS = (
     *("protocol", "decode_responses", "encoding", "encoding_errors", "timeout"),
@@ -78,6 +83,8 @@ NOT_OURS = (
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 T = TypeVar("T")
+
+logger = logging.getLogger("flask_sse_lite")
 
 
 class _Answer(NamedTuple):
@@ -121,6 +128,8 @@ class RedisBroker(SharedBroker):
     def _reset(self) -> None:
         super()._reset()
         self._has_set_retention = False
+        self._lives = Lives(self.name, self._keys[0])
+        self._is_format_told = False
         self._links: set[Link] = set()
         self._idle: list[Link] = []
         self._room = threading.Semaphore(MAX_LINKS)
@@ -205,7 +214,7 @@ class RedisBroker(SharedBroker):
     def _summaries(self) -> Iterator[Summary]:
         with self._link() as link:
             found = link.call("ZRANGE", self._keys[1], 0, -1)
-        for names in _pieces([name.decode() for name in found]):
+        for names in _pieces(_names(found)):
             keys = (*self._keys, *map(self._stream, names))
             with self._link() as link:
                 answer = self._run(link, scripts.survey, keys, (), self._known())
@@ -229,7 +238,8 @@ class RedisBroker(SharedBroker):
         )
         with self._link() as link:
             answer = self._run(link, scripts.get, keys, (after, *channels), known)
-        epoch, sequence, history, age, holes, now, found = answer
+        epoch, sequence, history, age, holes, now, found, format = answer
+        self._note_format(format)
         self.log.voids = [
             (int(low), int(high))
             for low, high in re.findall(rb"([0-9]+) ([0-9]+);", holes)
@@ -245,6 +255,15 @@ class RedisBroker(SharedBroker):
             },
         )
 
+    def _note_format(self, format: bytes) -> None:
+        if format != FORMAT and not self._is_format_told:
+            self._is_format_told = True
+            logger.warning(
+                "%s has a store of the format %s, which a later release has made; this "
+                "one knows the format %s. What it cannot read is a stream-gap.",
+                *(self.name, format.decode(errors="replace"), FORMAT.decode()),
+            )
+
     def _run(
         self,
         link: Link,
@@ -255,14 +274,23 @@ class RedisBroker(SharedBroker):
     ) -> Any:
         wanted = self._wanted_retention
         is_to_hold = wanted is not None and not self._has_set_retention
-        common = (
-            secrets.token_hex(8),
-            link.server,
-            *(wanted or DEFAULT_RETENTION),
-            int(is_to_hold),
-            *known,
-        )
-        answer = link.run(script, len(keys), *keys, *common, *own)
+
+        def words() -> tuple[Any, ...]:
+            common = (
+                secrets.token_hex(8),
+                link.life,
+                *(wanted or DEFAULT_RETENTION),
+                int(is_to_hold),
+                *known,
+            )
+            return (len(keys), *keys, *common, *own)
+
+        try:
+            answer = link.call("EVALSHA", script.name, *words())
+        except NoScriptError:
+            # Another server can stand behind a proxy by now.
+            self._lives.recognize(link)
+            answer = link.call("EVAL", script.text, *words())
         self._has_set_retention = True
         return answer
 
@@ -278,11 +306,15 @@ class RedisBroker(SharedBroker):
     def _records(
         self, channel: str, entries: list[Any], answer: _Answer
     ) -> Iterator[Record]:
-        for id, words in entries:
-            fields = _fields(words)
+        epoch, previous = answer.state.epoch, None
+        for entry in entries:
+            position, fields = _position(entry[0]), _fields(entry[1])
             age = (answer.now - _number(fields.get(b"t"), answer.now)) / 1000
-            body = fields.get(b"b")
-            yield self._record(answer.state.epoch, _position(id), age, channel, body)
+            if previous is not None and (missing := _before(entry)) > previous:
+                # Somebody took out of the stream what stood there.
+                yield unreadable(epoch, missing, age, channel)
+            previous = position
+            yield self._record(epoch, position, age, channel, fields.get(b"b"))
 
     def _record(
         self, epoch: str, sequence: int, age: float, channel: str, body: bytes | None
@@ -330,8 +362,8 @@ class RedisBroker(SharedBroker):
         keys = (*self._keys, self._key("leases"))
         with self._link() as link:
             found = self._run(link, scripts.lost, keys, (), self._known())
-        for name in found:
-            self._add(name.decode(), b"", "lost", told=_LOST)
+        for name in _names(found):
+            self._add(name, b"", "lost", told=_LOST)
 
     def _unknown(self, channels: Collection[str]) -> set[str]:
         unknown = set()
@@ -409,7 +441,10 @@ class RedisBroker(SharedBroker):
                 ears.deadline = Deadline(self.timeout)
                 kind, *_, text = ears.read()
                 if kind == b"message":
-                    messages.append(self._message(text))
+                    try:
+                        messages.append(self._message(text))
+                    except ValueError:
+                        is_to_look = True  # No publish of ours says that.
                 # An answer to a PING says nothing of what the store has.
                 is_to_look = is_to_look or kind == b"pong"
                 has_more = ears.can_read(0)
@@ -496,7 +531,7 @@ class RedisBroker(SharedBroker):
     def _new_link(self, deadline: Deadline) -> Link:
         link = self._open(deadline)
         try:
-            link.recognize()
+            self._lives.recognize(link)
         except BaseException:
             self._drop(link)
             raise
@@ -538,6 +573,15 @@ def _pieces(names: Collection[T]) -> Iterator[list[T]]:
     listed = list(names)
     for start in range(0, len(listed), CHANNELS_AT_ONCE):
         yield listed[start : start + CHANNELS_AT_ONCE]
+
+
+def _names(found: Collection[bytes]) -> list[str]:
+    """Names of channels. What is no text, another program has put there."""
+    names = []
+    for name in found:
+        with suppress(UnicodeDecodeError):
+            names.append(name.decode())
+    return names
 
 
 def _position(id: bytes) -> int:

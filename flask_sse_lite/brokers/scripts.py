@@ -8,9 +8,15 @@ a while ago, there is a hash, ``run:<name>``; and of all that go on, in the sort
 ``leases``, when they are taken for dead.
 
 No position is used twice in one epoch, nor by two lives of a server: one that was
-started again, or took over from another, may have lost what it had acknowledged. So the
+started again, or took over from another, can have lost what it had acknowledged. So the
 first who speaks to it leaves out a great many positions. Whoever knows of a position
 that was left out knows that something is lost, and that begins another epoch.
+
+A server's life has a name: the server's own, which INFO tells; or where that is not to
+be had, a mark, which is the name of a script that the server keeps in its memory alone.
+
+A key can go back while the server lives (RESTORE). The store, the index and a channel's
+stream tell that by one another: the newest position stands in all three.
 """
 
 from __future__ import annotations
@@ -18,16 +24,20 @@ from __future__ import annotations
 import hashlib
 
 # What every script begins with. ARGV: a name for a new epoch; the life of the server
-# that is spoken to; history and age in seconds, or nothing; whether they are to hold
-# from now on; the newest position that the caller knows, as epoch and number.
+# that is spoken to, by its own name, or as "mark:<it> <the one that is gone>", or
+# nothing; history and age in seconds, or nothing; whether they are to hold from now on;
+# the newest position that the caller knows, as epoch and number.
 #
-# ``sequence`` is the newest position, and ``last`` the newest that something stands at.
-# ``holes`` are the positions left out: those between the two of each pair.
+# ``format`` is the number of how all this stands in Redis. A release that finds another
+# reads what it can. ``sequence`` is the newest position, and ``last`` the newest that
+# something stands at. ``holes`` are the positions left out: those between the two of
+# each pair.
 _BEGIN = """
 local store, index = KEYS[1], KEYS[2]
 local function whole(number) return string.format('%.0f', number) end
 local found = redis.call('HMGET', store, 'epoch', 'sequence', 'last', 'forgotten',
-    'history', 'age', 'server', 'holes', 'sampled', 'samples', 'aged')
+    'history', 'age', 'server', 'holes', 'sampled', 'samples', 'aged', 'mark',
+    'format')
 local epoch, server, holes = found[1], found[7], found[8]
 local sequence, last = tonumber(found[2] or 0), tonumber(found[3] or 0)
 local forgotten = tonumber(found[4] or 0)
@@ -36,36 +46,64 @@ if not epoch then
     local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
     sequence = tonumber(newest[2] or 0)
     epoch, last, forgotten, holes = ARGV[1], sequence, sequence, ''
-    history, age, server = ARGV[3], ARGV[4], ARGV[2]
+    history, age, server = ARGV[3], ARGV[4], ''
     redis.call('HSET', store, 'epoch', epoch, 'sequence', whole(sequence),
         'last', whole(last), 'forgotten', whole(forgotten), 'history', history,
         'age', age, 'server', server, 'holes', holes)
+end
+local format = found[13]
+if not format then
+    format = '1'
+    redis.call('HSET', store, 'format', format)
 end
 if ARGV[5] == '1' and (history ~= ARGV[3] or age ~= ARGV[4]) then
     history, age = ARGV[3], ARGV[4]
     redis.call('HSET', store, 'history', history, 'age', age)
 end
 local is_lost = false
-if ARGV[2] ~= '' and ARGV[2] ~= server then
-    if server ~= '' then
+local name, known, life = 'server', server, ARGV[2]
+local is_another = life ~= '' and life ~= known
+local mark, gone = string.match(life, '^mark:(%S+) (%S*)$')
+if mark then
+    name, known, life = 'mark', found[12] or '', mark
+    -- Where it is neither, somebody else has made another one meanwhile.
+    is_another = mark ~= known and (known == '' or known == gone)
+end
+if is_another then
+    if known ~= '' then
         holes = holes .. whole(sequence) .. ' '
         sequence = sequence + 4294967296
         holes = holes .. whole(sequence) .. ';'
         is_lost = #holes > 1000
     end
-    redis.call('HSET', store, 'server', ARGV[2], 'sequence', whole(sequence),
-        'holes', holes)
+    redis.call('HSET', store, name, life, 'sequence', whole(sequence), 'holes', holes)
 end
 if ARGV[6] == epoch then
-    local known = tonumber(ARGV[7])
-    is_lost = is_lost or known > sequence
+    local seen = tonumber(ARGV[7])
+    is_lost = is_lost or seen > sequence
     for low, high in string.gmatch(holes, '(%d+) (%d+);') do
-        is_lost = is_lost or (known > tonumber(low) and known < tonumber(high))
+        is_lost = is_lost or (seen > tonumber(low) and seen < tonumber(high))
     end
 end
-if is_lost then
+local function begin_anew()
     epoch, holes = ARGV[1], ''
     redis.call('HSET', store, 'epoch', epoch, 'holes', holes)
+end
+if is_lost then begin_anew() end
+-- A position stands somewhere that the store does not know: the store went back.
+local function go_behind(position)
+    sequence, last = math.max(sequence, position), math.max(last, position)
+    redis.call('HSET', store, 'sequence', whole(sequence), 'last', whole(last))
+    begin_anew()
+end
+local function compare_index()
+    local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')[2]
+    if newest and tonumber(newest) > last then
+        go_behind(tonumber(newest))
+    elseif newest and tonumber(newest) < last then
+        -- The index went back. What it says of its channels is worth nothing.
+        redis.call('DEL', index)
+    end
 end
 history, age = tonumber(history), tonumber(age) * 1000
 local time = redis.call('TIME')
@@ -166,7 +204,9 @@ if is_moment then
     redis.call('HSET', store, 'sampled', whole(now), 'aged', whole(aged), 'forgotten',
         whole(forgotten), 'samples', kept .. whole(now) .. ' ' .. whole(last) .. ';')
 end
+if is_moment then compare_index() end
 local before = newest_of(channel, stream, run)
+if before and tonumber(before) > last then go_behind(tonumber(before)) end
 if not before then
     if last > forgotten and redis.call('EXISTS', index) == 0 then
         forgotten = last
@@ -185,7 +225,20 @@ local function put(body)
             'p', before, 't', whole(now), 'b', body)
     end
     local added = add()
-    if type(added) == 'table' and added.err and string.find(added.err, 'smaller') then
+    local function is_refused()
+        local is_error = type(added) == 'table' and added.err
+        return is_error and string.find(added.err, 'smaller')
+    end
+    if is_refused() then
+        local top = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+        local position = tonumber(top and string.match(top[1], '%d+') or 0)
+        if position > sequence and position < 4503599627370496 then
+            go_behind(position)
+            id = whole(sequence + 1)
+            added = add()
+        end
+    end
+    if is_refused() then
         redis.call('DEL', stream)
         added = add()
     end
@@ -236,6 +289,7 @@ return answer
 # What stands behind a position in some channels, and the last position of each that
 # something stood at; and of the last run there, where it began and its budget.
 _GET = """
+compare_index()
 if last > forgotten and redis.call('EXISTS', index) == 0 then forgotten = last end
 local after, channels = tonumber(ARGV[8]), {}
 local count = (#KEYS - 2) / 2
@@ -244,14 +298,19 @@ for number = 3, count + 2 do
     local newest = newest_of(ARGV[number + 6], KEYS[number], run)
     local entries = {}
     if not newest or tonumber(newest) > after then
-        entries = redis.call('XRANGE', KEYS[number], '(' .. ARGV[8] .. '-0', '+')
+        entries = redis.pcall('XRANGE', KEYS[number], '(' .. ARGV[8] .. '-0', '+')
+        if entries.err then newest, entries = whole(last), {} end
+    end
+    local top = entries[#entries]
+    if newest and top and tonumber(string.match(top[1], '%d+')) < tonumber(newest) then
+        entries = {} -- The stream went back: some of its end is missing.
     end
     local began = redis.call('HMGET', run, 'start', 'budget')
     channels[number - 2] = {newest or whole(forgotten), entries, began[1] or '0',
         began[2] or '0'}
 end
 return {epoch, whole(sequence), history, tostring(age / 1000), holes, whole(now),
-    channels}
+    channels, format}
 """
 
 # How many entries some channels have, for how many seconds the newest has stood there,
@@ -261,8 +320,9 @@ local channels = {}
 for number = 3, #KEYS do
     local newest = redis.call('XREVRANGE', KEYS[number], '+', '-', 'COUNT', 1)[1]
     if newest then
+        local at = tonumber(newest[2][4] or '') or now
         channels[number - 2] = {redis.call('XLEN', KEYS[number]),
-            tostring((now - tonumber(newest[2][4])) / 1000), #newest[2][6]}
+            tostring((now - at) / 1000), #(newest[2][6] or 'x')}
     else
         channels[number - 2] = {0, '0', 0}
     end

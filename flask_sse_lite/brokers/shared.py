@@ -522,7 +522,13 @@ class SharedBroker(Broker):
                 name="flask_sse_lite.follower",
                 daemon=True,
             )
-            self._follower.start()
+            try:
+                self._follower.start()
+            except RuntimeError as error:
+                self._follower = None
+                raise BrokerUnavailable(
+                    f"{self.name} cannot be listened to: {error}"
+                ) from error
             self._is_attached = True
 
     def _restart(self, state: State, pasts: Mapping[str, Past]) -> None:

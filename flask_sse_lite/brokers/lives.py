@@ -1,0 +1,122 @@
+"""Lives: how a process knows a Redis server again, and what it asks of it.
+
+Here lives what a connection is told of the server behind it. One that was started
+again, or took over from another, can have lost what it acknowledged: see scripts.py. It
+is another life, and has another name. Not every user can ask for that name, and not
+every service has one: then a mark in the server's memory stands for it, and where there
+can be none either, the operator is told so. Nothing here reads or writes events.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+
+from redis.exceptions import ResponseError
+
+from .links import Link
+
+#: The release of Redis from which on scripts stay in a server's memory: they are in no
+#: snapshot, and in no replica. Before it, a mark can outlive what was lost.
+FORGETS_SCRIPTS = 7
+
+#: What is right of a Redis that is full: it refuses, and deletes nothing.
+RIGHT_POLICY = "noeviction"
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Lives:
+    """What one process knows of its server's life, and has said about it. Thread-safe.
+
+    :param name: what logs call the server.
+    :param store: the key of the hash that has the mark.
+    """
+
+    def __init__(self, name: str, store: str) -> None:
+        self._name = name
+        self._store = store
+        #: Whether the server was asked what it deletes.
+        self._is_policy_known = False
+        self._told: set[str] = set()
+
+    def recognize(self, link: Link) -> None:
+        """Find out which life of the server a link speaks to, as scripts.py takes
+        it."""
+        link.life = self._own_name(link) or self._mark(link)
+
+    def _own_name(self, link: Link) -> str:
+        is_first = not self._is_policy_known
+        try:
+            told = link.call("INFO") if is_first else link.call("INFO", "server")
+        except ResponseError:
+            told = b""
+        if is_first:
+            self._is_policy_known = True
+            self._judge(_found(rb"maxmemory_policy:([\w-]+)", told), link)
+        return _found(rb"run_id:(\w+)", told)
+
+    def _judge(self, policy: str, link: Link) -> None:
+        try:
+            if not policy:
+                _, found = link.call("CONFIG", "GET", "maxmemory-policy")
+                policy = found.decode()
+        except (ResponseError, ValueError, TypeError, AttributeError):
+            logger.debug("%s does not say its maxmemory-policy", self._name)
+            return
+        if policy != RIGHT_POLICY:
+            logger.warning(
+                "%s has the maxmemory-policy %s: when it is full, it deletes keys that "
+                "hold events, runs and positions. Set it to %s, under which a "
+                "publish fails instead.",
+                *(self._name, policy, RIGHT_POLICY),
+            )
+
+    def _mark(self, link: Link) -> str:
+        """A mark, which is the name of a script, and that whose place it takes."""
+        try:
+            mark = (link.call("HGET", self._store, "mark") or b"").decode()
+            if mark and link.call("SCRIPT", "EXISTS", mark) == [1]:
+                return f"mark:{mark} {mark}"
+            script = f"return '{secrets.token_hex(16)}'"
+            own = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+            link.call("SCRIPT", "LOAD", script)
+        except (ResponseError, UnicodeDecodeError) as error:
+            self._tell(
+                "%s does not tell which of its lives this is (%s). Where a restart "
+                "loses events, clients are told of it only if a process is left that "
+                "knows of newer ones. Allow its user the command INFO, or SCRIPT.",
+                *(self._name, error),
+            )
+            return ""
+        if self._release(link) < FORGETS_SCRIPTS:
+            self._tell(
+                "%s does not allow INFO, and is older than Redis %s: it can keep what "
+                "stands for its life where it loses events, and then clients are told "
+                "of the loss only if a process is left that knows of newer ones. Allow "
+                "its user the command INFO.",
+                *(self._name, FORGETS_SCRIPTS),
+            )
+        return f"mark:{own} {mark}"
+
+    def _release(self, link: Link) -> int:
+        """The server's release; 0 where it does not say it."""
+        try:
+            words = link.call("HELLO")
+            told = dict(zip(words[::2], words[1::2], strict=True))
+            return int(told[b"version"].partition(b".")[0])
+        except (ResponseError, ValueError, TypeError, KeyError, AttributeError):
+            return 0
+
+    def _tell(self, message: str, *words: object) -> None:
+        """Warn the operator, once."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message, *words)
+
+
+def _found(pattern: bytes, text: object) -> str:
+    match = re.search(pattern, text) if isinstance(text, bytes) else None
+    return match[1].decode() if match else ""
