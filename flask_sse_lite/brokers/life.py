@@ -35,8 +35,9 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from .statements import FORMAT, Statements
 from .witness import Life, Witness, boot_id
@@ -61,12 +62,11 @@ class TooNew(Exception):
     """The store needs a later release."""
 
 
-def _seconds() -> float:
-    """Seconds of this boot, which nobody sets; those in which the machine sleeps are
-    among them where the system counts them."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+#: Seconds of this boot, which nobody sets; those in which the machine sleeps are among
+#: them where the system counts them.
+_seconds: Callable[[], float] = time.monotonic
+if hasattr(time, "CLOCK_BOOTTIME"):
+    _seconds = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class StoreLife:
