@@ -191,7 +191,7 @@ class StoreLife:
     # What stands in the store
 
     def _take(self, values: Mapping[str, str]) -> None:
-        self.is_synchronous = FULL in (self._wanted, values.get("synchronous"))
+        self.is_synchronous = (self._wanted or values.get("synchronous")) == FULL
         self.voids = [
             (int(low), int(high))
             for low, high in re.findall("([0-9]+) ([0-9]+);", values.get("holes", ""))
