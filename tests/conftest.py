@@ -37,6 +37,7 @@ LONGEST = [
     "test_workers.py",
     "test_churn.py",
     "test_runs.py",
+    "test_going_back.py",
 ]
 
 
