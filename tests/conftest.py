@@ -39,6 +39,7 @@ LONGEST = [
     "test_workers.py",
     "test_churn.py",
     "test_runs.py",
+    "test_going_back.py",
 ]
 
 

@@ -759,3 +759,152 @@ publish(broker, "a", "4")
 print(json.dumps(reader.take(3)))
 """
     assert under_gevent(script, tmp_path) == ["2", "3", "4"]
+
+
+# What others can read, what the clock does, what is written while nobody publishes
+
+
+def test_what_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        app = Flask("application", instance_path=str(tmp_path / "new" / "instance"))
+        app.config["SSE_URL"] = "sqlite:///events.db"
+        sse = SSE()
+        app.register_blueprint(sse)
+        with app.app_context():
+            sse.publish("x")
+            reader = Reader(app.extensions["sse"].broker, "sse", last=1)
+            assert reader.take(1) == ["x"]
+        until(lambda: list(tmp_path.rglob("*-bells/[0-9]*")))
+    finally:
+        os.umask(before)
+    found = [*tmp_path.rglob("*")]
+    assert len(found) == 8
+    for path in found:
+        assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0, path
+    app.extensions["sse"].close()
+
+
+def test_what_is_there_keeps_its_mode(store: SqliteStore) -> None:
+    store.file.touch()
+    store.file.chmod(0o660)
+    bells = Path(f"{store.file}-bells")
+    bells.mkdir()
+    bells.chmod(0o750)
+    reader = Reader(store.open(), "a")
+    publish(store.open(), "a", "1")
+    assert reader.take(1) == ["1"]
+    assert stat.S_IMODE(store.file.stat().st_mode) == 0o660
+    assert stat.S_IMODE(Path(f"{store.file}-wal").stat().st_mode) == 0o660
+    assert stat.S_IMODE(Path(f"{store.file}-sse.witness").stat().st_mode) == 0o660
+    assert stat.S_IMODE(bells.stat().st_mode) == 0o750
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_clock_that_is_set_changes_nothing(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    broker, real = store.open(), time.time
+    first, *_ = publish(broker, "a", "1", "2")
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    assert Reader(store.open(), "a", since=first).take(1) == ["2"]
+    publish(broker, "a", *(str(n) for n in range(3 * HISTORY)))
+    assert rows(store, "SELECT count(*) FROM sse_events") == [(HISTORY,)]
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_is_dated_ahead_grows_old_from_now_on(store: SqliteStore) -> None:
+    broker = store.open(SSE_HISTORY_AGE=0.3)
+    publish(broker, "a", "1", "2")
+    with closing(sqlite3.connect(store.file)) as connection, connection:
+        connection.execute("UPDATE sse_events SET time = time + 3600")
+
+    def is_dropped() -> bool:
+        publish(broker, "b", "x")
+        found = rows(store, "SELECT count(*) FROM sse_events WHERE channel = 'a'")
+        return bool(found == [(0,)])
+
+    until(is_dropped)
+
+
+def test_who_publishes_drops_what_is_too_much(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SLACK", 0.0)
+    broker = store.open()
+    for number in range(400):
+        for channel in "abcd":
+            publish(broker, channel, str(number))
+    for channel in "abcd":
+        query = f"SELECT count(*) FROM sse_events WHERE channel = '{channel}'"
+        ((count,),) = rows(store, query)
+        assert count < HISTORY + sqlite.PUBLISHES_PER_PRUNE
+
+
+def test_counts_are_written_when_they_change_or_run_out(store: SqliteStore) -> None:
+    broker = store.open()
+    assert isinstance(broker, SqliteBroker)
+    counts = {f"{n}": 1 for n in range(4_000)}
+    broker._count(counts)
+    written = Path(f"{store.file}-wal")
+    size = written.stat().st_size
+    broker._count(dict(counts))
+    assert written.stat().st_size == size
+    broker._told_until = 0.0
+    broker._count(dict(counts))
+    assert written.stat().st_size < size + 3 * sqlite.PAGE_SIZE
+    broker._count({**counts, "0": 2})
+    assert store.open().subscribers("0") == 2
+    broker._count({})
+    assert rows(store, "SELECT count(*) FROM sse_counts") == [(0,)]
+
+
+def test_the_write_ahead_log_is_brought_home_while_nobody_publishes(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.brokers.housekeeping.CHECKPOINT_INTERVAL", 0.1)
+    Reader(store.open(), "a")
+    with closing(sqlite3.connect(store.file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint = 0").close()
+        sizes = []
+
+        def is_bounded() -> bool:
+            connection.execute("UPDATE sse_store SET forgotten = forgotten + 1")
+            sizes.append(Path(f"{store.file}-wal").stat().st_size)
+            return len(sizes) > 20 and sizes[-1] == sizes[-20]
+
+        until(is_bounded)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "'x', NULL, NULL, '1.5'",
+        "x'00ff', NULL, NULL, NULL",
+        "CAST(x'ff' AS TEXT), NULL, NULL, NULL",
+        "'x', x'00', NULL, NULL",
+        "'x', NULL, '', NULL",
+        "NULL, 'of a later release', NULL, NULL",
+        "NULL, 'begin', NULL, 'much'",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_gap_of_its_channel(
+    store: SqliteStore, values: str
+) -> None:
+    reader, other = Reader(store.open(), "a"), Reader(store.open(), "b")
+    publisher = store.open()
+    publish(publisher, "a", "1")
+    with closing(sqlite3.connect(store.file)) as connection, connection:
+        connection.execute("ALTER TABLE sse_events ADD COLUMN later TEXT DEFAULT 'x'")
+        connection.execute(
+            "INSERT INTO sse_events (time, channel, data, type, id, retry) "
+            f"VALUES (0, 'a', {values})"
+        )
+    publish(publisher, "a", "2")
+    publish(publisher, "b", "3")
+    late = Reader(store.open(), "a", last=9)
+    for there in (reader, late):
+        there.until(lambda there=there: "2" in there.data)  # type: ignore[misc]
+        assert there.events[-2].type == "stream-gap"
+    assert other.take(1) == ["3"]

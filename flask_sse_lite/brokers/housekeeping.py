@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from .native import wait_natively
 from .statements import PRUNED_AT_ONCE, Statements
 
-#: Channels of which a process knows how many events it has added. Of those it forgets,
-#: the longest unused first, it prunes as many by chance.
+#: Channels of which a process knows how many events it has added. It forgets the one
+#: that it has known longest, and counts it anew from anywhere.
 MAX_COUNTED = 1_024
 
 #: Seconds between two checkpoints of a process that follows, or publishes now and then.
@@ -62,12 +62,11 @@ class Diary:
         """Something was put into a channel."""
         self._published += 1
         self._characters += characters
-        count = self._added.pop(channel, None)
-        if count is None:
-            count = random.randrange(self._drop)
+        if channel not in self._added:
             if len(self._added) >= MAX_COUNTED:
                 self._added.pop(next(iter(self._added)), None)
-        self._added[channel] = count + 1
+            self._added[channel] = random.randrange(self._drop)
+        self._added[channel] += 1
 
     def is_drop_due(self, channel: str) -> bool:
         return self._added.get(channel, 0) >= self._drop

@@ -35,8 +35,9 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from .statements import FORMAT, Statements
 from .witness import Life, Witness, boot_id
@@ -61,12 +62,11 @@ class TooNew(Exception):
     """The store needs a later release."""
 
 
-def _seconds() -> float:
-    """Seconds of this boot, which nobody sets; those in which the machine sleeps are
-    among them where the system counts them."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+#: Seconds of this boot, which nobody sets; those in which the machine sleeps are among
+#: them where the system counts them.
+_seconds: Callable[[], float] = time.monotonic
+if hasattr(time, "CLOCK_BOOTTIME"):
+    _seconds = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class StoreLife:
@@ -191,7 +191,7 @@ class StoreLife:
     # What stands in the store
 
     def _take(self, values: Mapping[str, str]) -> None:
-        self.is_synchronous = FULL in (self._wanted, values.get("synchronous"))
+        self.is_synchronous = (self._wanted or values.get("synchronous")) == FULL
         self.voids = [
             (int(low), int(high))
             for low, high in re.findall("([0-9]+) ([0-9]+);", values.get("holes", ""))

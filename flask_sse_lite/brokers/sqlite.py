@@ -234,8 +234,7 @@ class SqliteBroker(SharedBroker):
 
     def _now(self) -> float:
         """The store's clock. The connection is there."""
-        assert self._life
-        return self._life.now()
+        return self._life.now() if self._life else time.time()
 
     def _load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
         def load(connection: sqlite3.Connection) -> tuple[State, dict[str, Past]]:

@@ -98,9 +98,10 @@ class Witness:
         """A position was given out. (Of two processes at once the one with the lower
         position can be the later here: the next one mends it.)"""
         if self._descriptor is not None:
-            # A publish is not to fail, which stands in the database already.
-            with suppress(OSError):
+            try:
                 os.pwrite(self._descriptor, b"%020d" % sequence, _OFFSET)
+            except OSError:
+                pass  # The event stands in the database: its publish is not to fail.
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
