@@ -21,30 +21,33 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "event": {"errors"},
     "cursor": {"event"},
-    "log": {"event", "cursor"},
+    "locks": {"errors"},
+    "log": {"errors", "event", "cursor", "locks"},
     "settings": {"errors", "event"},
     "brokers": {"errors", "event", "log", "settings"},
     "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.shared": {"errors", "event", "cursor", "log", "brokers"},
-    "brokers.options": {"errors", "settings", "brokers.shared"},
-    "brokers.bells": set(),
     "brokers.native": set(),
+    "brokers.shared": {
+        *("errors", "event", "cursor", "locks", "log", "brokers", "brokers.native"),
+    },
+    "brokers.options": {"errors", "settings", "brokers.shared"},
+    "brokers.bells": {"locks"},
     "brokers.statements": set(),
     "brokers.sqlite": {
-        *("errors", "event", "cursor", "log", "settings", "brokers"),
+        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
         *("brokers.bells", "brokers.native", "brokers.options", "brokers.shared"),
         "brokers.statements",
     },
     "brokers.scripts": set(),
     "brokers.redis": {
-        *("errors", "event", "cursor", "log", "settings", "brokers"),
+        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
         *("brokers.options", "brokers.scripts", "brokers.shared"),
     },
     "stream": {"event", "cursor", "log", "settings"},
     "access": set(),
-    "paths": set(),
+    "paths": {"locks"},
     "descriptors": set(),
-    "poller": set(),
+    "poller": {"locks"},
     "connection": {"cursor", "log", "settings", "poller"},
     "servers.server": set(),
     **{
@@ -60,8 +63,8 @@ LAYERS: dict[str, set[str]] = {
     "handoff": {"descriptors", "poller", "servers.server"},
     "readers": {"cursor", "log", "connection"},
     "hub": {
-        *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
-        *("servers", "settings", "paths"),
+        *("errors", "event", "locks", "log", "stream", "descriptors", "poller"),
+        *("connection", "readers", "servers", "settings", "paths"),
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
@@ -75,11 +78,12 @@ LAYERS: dict[str, set[str]] = {
     "items": {"errors", "event"},
     "response": {"settings", "subscription", "pulse", "items"},
     "runs": {
-        *("errors", "event", "cursor", "log", "brokers", "items", "poller", "hub"),
+        *("errors", "event", "cursor", "locks", "log", "brokers", "items", "poller"),
+        "hub",
     },
     "channels": {
-        *("errors", "event", "cursor", "log", "settings", "brokers", "stream"),
-        *("hub", "subscription", "items", "runs"),
+        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
+        *("stream", "hub", "subscription", "items", "runs"),
     },
     "publisher": {"errors", "event", "settings", "channels"},
     "cli": {"errors", "event", "brokers.shared", "channels"},
@@ -223,7 +227,7 @@ def _modules_of(node: ast.ImportFrom, path: Path) -> set[str]:
 
 
 def test_the_imports_are_found() -> None:
-    assert imports_of("log")[-1].module == "event"
+    assert imports_of("log")[-1].module == "locks"
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
         *("errors", "event", "log", "settings", "brokers"),
     }

@@ -12,7 +12,6 @@ import json
 import re
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from urllib.parse import urlencode
 from ..cursor import position_id
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, good_event
+from ..locks import Room
 from ..log import BREATH, Past, Record
 from ..settings import Settings
 from . import Claim, scripts
@@ -176,7 +176,7 @@ class RedisBroker(SharedBroker):
         self._has_set_retention = False
         self._links: set[_Link] = set()
         self._idle: list[_Link] = []
-        self._room = threading.Semaphore(MAX_LINKS)
+        self._room = Room(MAX_LINKS)
         # The follower's.
         self._ears: _Link | None = None
         self._heard_at = 0.0
@@ -514,6 +514,9 @@ class RedisBroker(SharedBroker):
         return link
 
     def _give_back(self, link: _Link) -> None:
+        if len(self._idle) >= MAX_LINKS:
+            self._drop(link)  # It was one too many: see Room.
+            return
         self._idle.append(link)
         if self._closing.is_set():
             self._drop(link)

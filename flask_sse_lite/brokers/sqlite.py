@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from ..cursor import BEGINNING, position_id
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, good_event
+from ..locks import Guard
 from ..log import Past, Record
 from ..settings import Settings
 from . import Claim
@@ -113,7 +114,7 @@ class SqliteBroker(SharedBroker):
         super()._reset()
         self._bells = Bells(self.path)
         # Whoever holds this uses the connection, and whatever describes it.
-        self._connection_lock = threading.Lock()
+        self._connection_lock = Guard()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._inode = (0, 0)
