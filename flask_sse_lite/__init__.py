@@ -7,6 +7,7 @@ from .errors import (
     InvalidType,
     InvalidValue,
     NoApplication,
+    Reentered,
     SSEError,
 )
 from .event import Event
@@ -27,6 +28,7 @@ __all__ = [
     "Message",
     "NoApplication",
     "Publisher",
+    "Reentered",
     "SSEError",
     "ServerSentEventsBlueprint",
     "sse",

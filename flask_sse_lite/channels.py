@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,6 +25,7 @@ from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .hub import current_hub
 from .items import Items
+from .locks import Alarm
 from .log import Log, is_position, run_channel
 from .runs import Runs
 from .settings import LONGEST, Settings
@@ -318,11 +318,10 @@ def _listed(channel: str | Iterable[str]) -> Iterable[str]:
 
 
 def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:
-    news = threading.Event()
+    news = Alarm()
     log.watch(cursor.channels, news.set)
     try:
         while True:
-            news.clear()
             batch = log.read(cursor, BATCH_BYTES)
             if batch.gap:
                 yield batch.gap

@@ -27,5 +27,18 @@ class BrokerUnavailable(SSEError):
     it is back."""
 
 
+class Reentered(BrokerUnavailable):
+    """A signal handler, a ``__del__`` or a callback of the garbage collector asked for
+    something in the midst of the same: the thread that it interrupted goes on only
+    behind it, so to wait would be to wait for ever. It was not done."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This was called by code that has interrupted the same thread (a signal "
+            "handler, a __del__) within a call of this extension, which goes on only "
+            "behind it. Have the code note what it wants, and do that later"
+        )
+
+
 class NoApplication(SSEError, RuntimeError):
     """There is no telling which application is meant, or it never met an ``SSE``."""

@@ -15,11 +15,14 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import NamedTuple
 
 from .cursor import (
@@ -30,13 +33,20 @@ from .cursor import (
     Entry,
     position_id,
 )
+from .errors import Reentered
 from .event import BLANKS, Event, own_event
+from .locks import Section
 from .outputs import RUNS_BYTES, Outputs
 
-#: Channels remembered that nobody listens to. Past it the one longest untouched is
-#: forgotten, whatever its age: a million names published to in five minutes may not
-#: stay in memory. Whoever comes back to a forgotten one is told of a gap.
+#: Channels remembered that hold something and that nobody listens to. Past it the one
+#: longest untouched is forgotten, whatever its age: a million names published to in
+#: five minutes must not stay in memory. Whoever comes back to a forgotten one is told
+#: of a gap.
 MAX_IDLE_CHANNELS = 16_384
+
+#: The same of channels that hold nothing. They are counted apart: strangers can name
+#: as many as they like, and displace only what others of them have named.
+MAX_QUIET_CHANNELS = 4_096
 
 #: Channels forgotten in one go at most: some 0.5 ms of work for an unlucky publisher.
 MAX_FORGOTTEN_AT_ONCE = 1_000
@@ -51,6 +61,10 @@ BREATHS = 4
 #: Pauses that who feeds a log makes for readers that do not read. They are readers of a
 #: channel that is full; after as many, they have to take care of themselves.
 FEEDER_BREATHS = 10
+
+#: Characters of names, up to which streams of the same channels share them: strangers
+#: can ask for any number of long names, and they are remembered for a while.
+SHARED_CHARACTERS = 512
 
 #: The epoch of who comes with an id that means nothing here.
 UNKNOWN = ""
@@ -265,7 +279,9 @@ class _Channel:
 class Log:
     """Recent events by channel, in one order.
 
-    Thread-safe; no callback runs while its lock is held.
+    Thread-safe; no callback runs while its lock is held. Code that interrupts a step of
+    the same thread (a signal handler, a ``__del__``) can append and end; what else
+    needs the lock raises ``Reentered`` there.
 
     :param history: events kept per channel, at least 1.
     :param age: seconds that they are kept.
@@ -294,8 +310,10 @@ class Log:
         self._clock = clock
         self._is_fed = False
         self._channels: dict[str, _Channel] = {}
-        #: Those without watchers, the one longest untouched first.
+        #: Those without watchers, the one longest untouched first: such as hold
+        #: something, and such as hold nothing.
         self._idle: OrderedDict[str, _Channel] = OrderedDict()
+        self._quiet: OrderedDict[str, _Channel] = OrderedDict()
         #: The highest position of all channels that were forgotten.
         self._forgotten = BEGINNING
         #: Those that are watched and were not loaded, though they should be.
@@ -305,7 +323,15 @@ class Log:
         self._leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
         #: Of all channels that runs feed, or fed.
         self._outputs = Outputs(runs_bytes)
-        self._lock = threading.Lock()
+        self._lock = Section(self._settle)
+        #: Positions for what grows by itself. Each is taken in one step, which nothing
+        #: interrupts.
+        self._numbers = count(BEGINNING + 1)
+        #: What was appended by code that had interrupted the lock's holder: it has its
+        #: position, and is not there yet. A heap, the lowest position first.
+        self._behind: list[tuple[int, str, Event | None]] = []
+        #: Who is to be told of what was taken up from there.
+        self._untold: deque[Tell] = deque()
 
     # Growing by itself
 
@@ -314,26 +340,44 @@ class Log:
 
         :returns: the event as it stands there, with its id.
         """
-        with self._lock:
-            event, kept = self._append_event(channel, event)
-            watchers = tuple(kept.watchers)
+        try:
+            with self._lock:
+                sequence = next(self._numbers)
+                id = position_id(self.epoch, sequence, channel)
+                event = event.published(channel, id)
+                kept = self._append(sequence, channel, event)
+                watchers = tuple(kept.watchers)
+        except Reentered:
+            sequence = next(self._numbers)
+            id = position_id(self.epoch, sequence, channel)
+            event = event.published(channel, id)
+            self._leave_behind(sequence, channel, event)
+            return event
         self._tell(watchers, kept)
         return event
 
     def end(self, channel: str) -> None:
         """Put the end of a channel at the next position: readers stop there. An event
         that comes later opens the channel again."""
-        with self._lock:
-            watchers = tuple(self._append(channel, None).watchers)
+        try:
+            with self._lock:
+                kept = self._append(next(self._numbers), channel, None)
+                watchers = tuple(kept.watchers)
+        except Reentered:
+            self._leave_behind(next(self._numbers), channel, None)
+            return
         for tell in watchers:
             tell()
 
     def say(self, channel: str, start: int, event: Event) -> Event | None:
         """As ``append``, for the run that began at a position, unless it is over."""
         with self._lock:
-            if not self._goes_on(channel, start):
+            sequence = self._number_in_run(channel, start)
+            if sequence is None:
                 return None
-            event, kept = self._append_event(channel, event)
+            id = position_id(self.epoch, sequence, channel)
+            event = event.published(channel, id)
+            kept = self._append(sequence, channel, event)
             watchers = tuple(kept.watchers)
         self._tell(watchers, kept)
         return event
@@ -345,22 +389,50 @@ class Log:
             without the other.
         """
         with self._lock:
-            if not self._goes_on(channel, start):
+            sequence = self._number_in_run(channel, start)
+            if sequence is None:
                 return
             if reason:
-                self._append_event(channel, reason)
-            watchers = tuple(self._append(channel, None).watchers)
+                id = position_id(self.epoch, sequence, channel)
+                self._append(sequence, channel, reason.published(channel, id))
+                sequence = next(self._numbers)
+            watchers = tuple(self._append(sequence, channel, None).watchers)
         for tell in watchers:
             tell()
+
+    def _number_in_run(self, channel: str, start: int) -> int | None:
+        """The next position, unless the run is over. The lock is held."""
+        if not self._goes_on(channel, start):
+            return None
+        sequence = next(self._numbers)
+        # What comes before that may be its end.
+        self._take_up(sequence)
+        return sequence if self._goes_on(channel, start) else None
 
     def _goes_on(self, channel: str, start: int) -> bool:
         kept = self._channels.get(channel)
         return kept is not None and kept.is_running and kept.start == start
 
-    def _append_event(self, name: str, event: Event) -> tuple[Event, _Channel]:
+    # What comes while a step of the same thread is interrupted is put behind it.
+
+    def _leave_behind(self, sequence: int, name: str, event: Event | None) -> None:
+        heappush(self._behind, (sequence, name, event))
+        self._lock.has_left = True
+
+    def _take_up(self, before: float = inf) -> None:
         """The lock is held."""
-        event = event.published(name, position_id(self.epoch, self.sequence + 1, name))
-        return event, self._append(name, event)
+        while self._behind and self._behind[0][0] < before:
+            watchers = self._append(*heappop(self._behind)).watchers
+            self._untold.extend(watchers)
+
+    def _settle(self) -> None:
+        """The lock's, behind a step that was interrupted."""
+        self._lock.has_left = False
+        with self._lock:
+            self._take_up()
+        while self._untold:
+            with suppress(IndexError):  # Another thread was faster.
+                self._untold.popleft()()
 
     def _tell(self, watchers: tuple[Tell, ...], kept: _Channel) -> None:
         for tell in watchers:
@@ -369,17 +441,23 @@ class Log:
             # A burst is about to outrun its readers, and what they have not read is
             # evicted. Under gevent they can only run when we give way to them.
             for _ in range(BREATHS):
-                time.sleep(BREATH)
+                try:
+                    time.sleep(BREATH)
+                except AssertionError:
+                    return  # gevent's own greenlet cannot, where a signal is handled.
                 if not kept.unread:
                     return
             kept.unread = 0
 
-    def _append(self, name: str, event: Event | None) -> _Channel:
-        """The lock is held."""
+    def _append(self, sequence: int, name: str, event: Event | None) -> _Channel:
+        """Put something at a position, behind what has a lower one. The lock is
+        held."""
+        if self._behind:
+            self._take_up(sequence)
         now = self._clock()
-        channel = self._touch(name, now)
-        self.sequence += 1
-        self._keep(channel, Entry(self.sequence, now, name, event), now)
+        channel = self._channels.get(name) or self._channel(name)
+        self.sequence = sequence
+        self._keep(channel, Entry(sequence, now, name, event), now)
         return channel
 
     def _keep(self, channel: _Channel, entry: Entry, now: float) -> None:
@@ -388,34 +466,54 @@ class Log:
         channel.append(entry, now)
         if channel.evict(self._history, now - self._age):
             self._step = None
+        self._touch(entry.channel, channel, now)
         if is_run:
             self._note_output(entry.channel, channel)
             self._fit_outputs()
         self._let_go(now)
 
-    def _touch(self, name: str, now: float) -> _Channel:
+    def _channel(self, name: str) -> _Channel:
+        """One to be held on to, or touched."""
         channel = self._channels.get(name)
         if channel is None:
             # Whether there was one of this name before, nobody knows any more.
             channel = _Channel(self._forgotten, is_whole=not self._is_fed)
             self._channels[name] = channel
-        if not channel.watchers:
-            self._idle[name] = channel
-            self._idle.move_to_end(name)
-        channel.touched = now
         return channel
 
-    def _forget(self, now: float) -> None:
-        """Drop channels that nobody listens to and that hold nothing any more."""
-        for _ in range(min(len(self._idle), MAX_FORGOTTEN_AT_ONCE)):
-            name, channel = next(iter(self._idle.items()))
-            is_fresh = channel.touched >= now - self._age
-            if is_fresh and len(self._idle) <= MAX_IDLE_CHANNELS:
+    def _touch(self, name: str, channel: _Channel, now: float) -> None:
+        """It is as it is to be. The lock is held."""
+        channel.touched = now
+        if channel.watchers:
+            return
+        if channel.entries or channel.budget:
+            if self._quiet:
+                self._quiet.pop(name, None)
+            self._idle[name] = channel
+            self._idle.move_to_end(name)
+            return
+        self._idle.pop(name, None)
+        if not channel.is_whole:
+            self._quiet.pop(name, None)
+            del self._channels[name]
+        else:
+            # That it holds nothing is worth knowing for its age: whoever comes back to
+            # it would be told of a gap as soon as the mark of the forgotten moves on.
+            self._quiet[name] = channel
+            self._quiet.move_to_end(name)
+
+    def _forget(
+        self, idle: OrderedDict[str, _Channel], most: int, oldest: float
+    ) -> None:
+        """Drop channels that nobody listens to: the old, and what is too many."""
+        for _ in range(min(len(idle), MAX_FORGOTTEN_AT_ONCE)):
+            name, channel = next(iter(idle.items()))
+            if channel.touched >= oldest and len(idle) <= most:
                 return
             last = channel.entries[-1].sequence if channel.entries else channel.dropped
             self._forgotten = max(self._forgotten, last)
             self._outputs.note(name, 0)
-            del self._idle[name], self._channels[name]
+            del idle[name], self._channels[name]
 
     # What is kept of all runs. The lock is held.
 
@@ -431,6 +529,7 @@ class Log:
             self._step = None
             if not channel.size and not channel.is_running and not channel.watchers:
                 self._drop_output(channel)
+                self._touch(name, channel, channel.touched)
             self._note_output(name, channel)
 
     def _drop_output(self, channel: _Channel) -> None:
@@ -468,16 +567,19 @@ class Log:
             self.sequence = self._forgotten = sequence
             self.epoch = epoch
             self._step = None
-            for name in self._idle:
-                del self._channels[name]
-            self._idle.clear()
+            for idle in (self._idle, self._quiet):
+                for name in idle:
+                    del self._channels[name]
+                idle.clear()
             for channel in self._channels.values():
                 channel.empty()
             self._outputs.clear()
             for name, past in pasts.items():
-                self._touch(name, now).fill(past, sequence, now)
+                channel = self._channel(name)
+                channel.fill(past, sequence, now)
                 self._evict([name])
-                self._note_output(name, self._channels[name])
+                self._touch(name, channel, now)
+                self._note_output(name, channel)
             self._fit_outputs()
             self._unfed = {n for n, c in self._channels.items() if not c.is_whole}
             tells = {t for c in self._channels.values() for t in c.watchers}
@@ -507,7 +609,7 @@ class Log:
             missing = []
             for name in channels:
                 if self.holds(name):
-                    self._touch(name, now)
+                    self._touch(name, self._channels[name], now)
                 else:
                     missing.append(name)
             return missing
@@ -539,12 +641,12 @@ class Log:
         with self._lock:
             now = self._clock()
             for name, past in pasts.items():
-                channel = self._touch(name, now)
+                channel = self._channel(name)
                 channel.fill(past, self.sequence, now)
+                self._evict([name])
+                self._touch(name, channel, now)
+                self._note_output(name, channel)
                 tells.update(channel.watchers)
-            self._evict(pasts)
-            for name in pasts:
-                self._note_output(name, self._channels[name])
             self._fit_outputs()
             self._step = None
             self._let_go(now)
@@ -563,11 +665,10 @@ class Log:
                 self._forgotten = sequence
                 return
             now = self._clock()
-            if not channel.watchers:
-                self._touch(name, now)
             if budget:
                 channel.hold(budget, sequence)
                 self._note_output(name, channel)
+                self._touch(name, channel, now)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
                 self._keep(channel, entry, now)
@@ -618,34 +719,40 @@ class Log:
         them is forgotten."""
         with self._lock:
             for name in channels:
-                channel = self._touch(name, self._clock())
+                channel = self._channel(name)
+                channel.touched = self._clock()
                 channel.watchers[tell] = None
                 self._idle.pop(name, None)
+                self._quiet.pop(name, None)
                 if not channel.is_whole:
                     self._unfed.add(name)
 
     def unwatch(self, channels: Iterable[str], tell: Tell) -> None:
-        """Undo ``watch``; nothing where there is nothing to undo.
+        """Undo ``watch``; nothing where there is nothing to undo. A channel that was
+        only listened to displaces no other that holds something, and leaves no mark.
 
         It never waits for the lock: a generator that watches may be collected as
         garbage by a thread that holds it.
         """
         self._leavers.append((tuple(channels), tell))
-        if self._lock.acquire(blocking=False):
+        if self._lock.enter_at_once():
             try:
                 self._let_go(self._clock())
             finally:
-                self._lock.release()
+                self._lock.leave()
 
     def _let_go(self, now: float) -> None:
         """Of those who have left. The lock is held."""
         while self._leavers:
             channels, tell = self._leavers.popleft()
             for name in channels:
-                if name in self._channels:
-                    self._channels[name].watchers.pop(tell, None)
-                    self._touch(name, now)
-        self._forget(now)
+                if channel := self._channels.get(name):
+                    channel.watchers.pop(tell, None)
+                    self._touch(name, channel, now)
+        oldest = now - self._age
+        self._forget(self._idle, MAX_IDLE_CHANNELS, oldest)
+        if self._quiet:
+            self._forget(self._quiet, MAX_QUIET_CHANNELS, oldest)
 
     # Runs
 
@@ -658,7 +765,7 @@ class Log:
         """
         with self._lock:
             is_new = channel not in self._channels
-            kept = self._touch(channel, self._clock())
+            kept = self._channel(channel)
             if kept.is_running:
                 return None
             if is_new and channel.startswith(RUN_PREFIX):
@@ -666,6 +773,7 @@ class Log:
                 kept.dropped = BEGINNING
             kept.hold(budget, self.sequence)
             self._note_output(channel, kept)
+            self._touch(channel, kept, self._clock())
             return self.sequence
 
     def limit_runs(self, size: int) -> None:
@@ -757,7 +865,9 @@ class Log:
         :param since: the id that it resumes from; empty for a newcomer.
         :param last: how many of each channel's last events a newcomer gets.
         """
-        names = _shared(tuple(dict.fromkeys(channels)))
+        names = tuple(dict.fromkeys(channels))
+        if sum(map(len, names)) <= SHARED_CHARACTERS:
+            names = _shared(names)
         with self._lock:
             self._evict(names)
             if since:
@@ -885,6 +995,8 @@ class Log:
                 is_run = bool(channel.budget)
                 if channel.evict(self._history, oldest):
                     self._step = None
+                    if not channel.entries:
+                        self._touch(name, channel, channel.touched)
                 if is_run:
                     self._note_output(name, channel)
 

@@ -7,8 +7,9 @@ something can be done, and the counts of ``sse.stats()``.
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
+
+from .locks import RLock
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -17,7 +18,8 @@ class Paths:
     """The ways of a process's streams, since it began. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Whoever interrupts its holder may see a count that is about to rise.
+        self._lock = RLock()
         self._handed_off: Counter[str] = Counter()
         self._iterated: Counter[str] = Counter()
 

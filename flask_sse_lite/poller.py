@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from .locks import Alarm
+
 #: Where this is False, no connection can be taken over. (Not by select.epoll: gevent
 #: hides that.)
 IS_SUPPORTED = sys.platform == "linux"
@@ -183,11 +185,10 @@ class Sleeper(Poller):
     and to wake."""
 
     def __init__(self) -> None:
-        self._news = threading.Event()
+        self._news = Alarm()
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         self._news.wait(timeout)
-        self._news.clear()
         return []
 
     def wake(self) -> None:

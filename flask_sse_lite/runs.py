@@ -23,6 +23,7 @@ from .errors import BrokerUnavailable
 from .event import Event, own_event
 from .hub import LONGEST_LOOK, current_hub
 from .items import Items
+from .locks import Guard
 from .log import Log
 from .poller import Interrupt, is_patched_by_gevent
 
@@ -106,7 +107,8 @@ class Run:
         self._context = context
         self._at_exit = at_exit
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Whoever takes it has ended the run. It is never given back.
+        self._end = threading.Lock()
         self._is_over = False
         # It is being ended for want of listeners, if there are none elsewhere; or as
         # the server stops.
@@ -309,10 +311,9 @@ class Run:
         :param reason: why, if it is not because all was said.
         :returns: whether they had not been told.
         """
-        with self._lock:
-            if self._is_over:
-                return False
-            self._is_over = True
+        if not self._end.acquire(blocking=False):
+            return False
+        self._is_over = True
         current_hub().forget(self)
         self.log.unwatch((self.channel,), self._look_for_end)
         try:
@@ -334,7 +335,7 @@ class Runs:
     def __init__(self) -> None:
         #: One for each that has a thread, or is to have one.
         self._places: set[object] = set()
-        self._lock = threading.Lock()
+        self._lock = Guard()
 
     def __len__(self) -> int:
         return len(self._places)

@@ -372,7 +372,7 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
     with monkeypatch.context() as patch:
         broker.want(["a"], since)
         cursor = broker.log.cursor(["a"], since)
-        patch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", 0)
+        patch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", 0)
         broker.log.unwatch([], print)
     news = threading.Event()
     broker.log.watch(["a"], news.set)
@@ -385,6 +385,30 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
         assert batch.gap is None
         found = [entry.event.data for entry in batch.entries if entry.event]
     assert found == ["1"]
+
+
+def test_names_that_nobody_published_to_cost_nobody_what_was_retained(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", 10)
+    broker = store.open()
+    ids = {name: publish(broker, name, *"123") for name in ("a", "b", "c")}
+    before = broker.position()
+    for start in range(0, 200, 5):
+        names = [f"nobody {n}" for n in range(start, start + 5)]
+        broker.want(names)
+        cursor = broker.log.cursor(names)
+        broker.log.watch(names, print)
+        assert broker.log.read(cursor, ALL).gap is None
+        broker.log.unwatch(names, print)
+    publish(store.open(), "d", "4")
+    for name, known in ids.items():
+        assert Reader(broker, name, since=known[0]).take(2) == ["2", "3"]
+    # Nor is any of these names said to have lost something.
+    reader = Reader(broker, "nobody 0", "nobody 199", "d", since=before)
+    assert reader.take(1) == ["4"]
+    assert reader.gaps == []
 
 
 # Resuming

@@ -9,7 +9,7 @@ import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.cursor import Batch, Cursor
-from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log, Past, Record
+from flask_sse_lite.log import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS, Log, Past, Record
 
 ALL = 1 << 30
 OLD = "0123456789abcdef"
@@ -380,9 +380,33 @@ def test_channels_that_nobody_wants_cost_no_memory(log: Log) -> None:
 
 def test_channels_that_were_wanted_once_are_forgotten_in_time(log: Log) -> None:
     for n in range(2 * MAX_IDLE_CHANNELS):
-        log.load({f"channel {n}": past()})
+        log.load({f"channel {n}": past(99, channel=f"channel {n}")})
     assert len(log.held()) == MAX_IDLE_CHANNELS
     assert log.holds(f"channel {2 * MAX_IDLE_CHANNELS - 1}")
+
+
+def test_channels_of_which_a_store_has_nothing_displace_no_others(log: Log) -> None:
+    log.load({"a": past(98, 99)})
+    for n in range(2 * MAX_QUIET_CHANNELS):
+        log.load({f"channel {n}": past()})
+    assert len(log.held()) == 1 + MAX_QUIET_CHANNELS
+    assert log.missing(["a", "channel 0"]) == ["channel 0"]
+    assert read(log, log.cursor(["a"], f"{OLD}-98")) == ["99"]
+    # Those that are forgotten are loaded again, and lose nothing.
+    log.load({"channel 0": past()})
+    cursor = log.cursor(["channel 0", "a"], f"{OLD}-50")
+    feed(log, 101, channel="channel 0")
+    assert read(log, cursor) == ["98", "99", "101"]
+
+
+def test_a_channel_that_gets_its_first_event_is_held_as_one_that_has_some(
+    log: Log,
+) -> None:
+    log.load({"a": past()})
+    feed(log, 101)
+    for n in range(MAX_QUIET_CHANNELS + 1):
+        log.load({f"channel {n}": past()})
+    assert log.holds("a")
 
 
 def test_an_id_of_the_applications_is_known_where_its_event_is(log: Log) -> None:

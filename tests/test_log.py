@@ -29,7 +29,14 @@ from hypothesis.stateful import (
 from flask_sse_lite import Event
 from flask_sse_lite.cursor import Batch, Cursor, Entry
 from flask_sse_lite.event import HEARTBEAT, Decoder
-from flask_sse_lite.log import MAX_IDLE_CHANNELS, Log, Past, Record, unreadable
+from flask_sse_lite.log import (
+    MAX_IDLE_CHANNELS,
+    MAX_QUIET_CHANNELS,
+    Log,
+    Past,
+    Record,
+    unreadable,
+)
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.stream import BATCH_BYTES, frames
 from flask_sse_lite.subscription import Subscription
@@ -816,6 +823,7 @@ def test_however_many_names_are_published_to_the_newest_are_kept(log: Log) -> No
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Memory is counted, which takes its time: for fewer channels."""
     monkeypatch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", FEW)
+    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", FEW)
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -851,8 +859,68 @@ def test_names_listened_to_once_take_a_bounded_memory(log: Log) -> None:
 
     before = memory_in_use()
     full = use(range(FEW + 1)) - before
-    assert full > 60 * FEW
     assert use(range(FEW + 1, 3 * FEW)) < 1.2 * full
+
+
+def test_names_that_were_listened_to_displace_and_mark_nothing(log: Log) -> None:
+    publish(log, "a", "1", "2")
+    watcher = Watcher()
+    for n in range(MAX_IDLE_CHANNELS + MAX_QUIET_CHANNELS + 10):
+        log.watch([str(n), "a"], watcher)
+        log.unwatch([str(n), "a"], watcher)
+    publish(log, "b", "3")
+    assert read(log, log.cursor(["a"], log.position(1))) == ["2"]
+    assert read(log, log.cursor(["7", "never"], log.position(0))) == []
+
+
+def test_names_that_were_listened_to_are_gone_while_others_listen(log: Log) -> None:
+    one, other = Watcher(), Watcher()
+    log.watch(["a"], one)
+    log.watch(["a", "b"], other)
+    log.unwatch(["a", "b"], other)
+    publish(log, "a", "1")
+    assert (one.told, other.told) == (1, 0)
+    assert list(log._quiet) == ["b"]
+
+
+def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(
+    log: Log, clock: Clock
+) -> None:
+    watcher = Watcher()
+    publish(log, "a", "1")
+    log.watch(["a"], watcher)
+    clock.now += 11
+    assert read(log, log.cursor(["a"])) == []
+    log.unwatch(["a"], watcher)
+    assert lost_in(log.read(log.cursor(["a"], log.position(0)), ALL)) == ["a"]
+    # And of no other it is said.
+    assert read(log, log.cursor(["never"], log.position(0))) == []
+
+
+@pytest.mark.usefixtures("traced")
+def test_channels_that_lost_what_they_held_take_a_bounded_memory(
+    log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", FEW // 4)
+    watcher = Watcher()
+    for n in range(FEW):
+        log.append(str(n), Event("x"))
+        log.watch([str(n)], watcher)
+    clock.now += 11
+    for n in range(FEW):
+        assert read(log, log.cursor([str(n)])) == []
+        log.unwatch([str(n)], watcher)
+    assert len(log._channels) <= FEW // 4 + 1
+
+
+@pytest.mark.usefixtures("traced")
+def test_long_names_that_are_asked_for_are_not_remembered(log: Log) -> None:
+    before = memory_in_use()
+    for n in range(2_000):
+        log.cursor([f"{n}.{i}".ljust(250, "x") for i in range(64)])
+        if n == 10:
+            before = memory_in_use()
+    assert memory_in_use() - before < 1_000_000
 
 
 @pytest.mark.usefixtures("traced")

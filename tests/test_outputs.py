@@ -196,7 +196,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
     gate = threading.Event()
 
     @app.get("/run/<int:events>")
-    def view(events: int) -> object:
+    def view(events: int) -> Response:
         def answer() -> Iterator[str]:
             for number in range(events):
                 yield f"{number} {'x' * LARGE}"
@@ -204,7 +204,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
         return sse.run(answer())
 
     @app.get("/slow")
-    def slow() -> object:
+    def slow() -> Response:
         def answer() -> Iterator[str]:
             yield "x" * LARGE
             assert gate.wait(PATIENCE)

@@ -45,6 +45,22 @@ def what(events: list[Event]) -> list[str]:
     ]
 
 
+def test_strangers_who_name_many_channels_cost_nobody_what_was_missed(
+    client: FlaskClient, sse: SSE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", 20)
+    sse.authorizer(lambda channel: True)
+    first, _ = publish(sse, 2, "a")
+    for start in range(0, 100, 10):
+        names = [f"nobody.{n}" for n in range(start, start + 10)]
+        with client.get("/stream", query_string={"channel": names}) as response:
+            next(response.iter_encoded())
+    publish(sse, 1, "b")
+    response = since(client, first.id, "/stream?channel=a")
+    assert what(read_events(response, count=1)) == ["1"]
+
+
 # Where the id comes from
 
 

@@ -13,11 +13,12 @@ import os
 import secrets
 import socket
 import stat
-import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+
+from ..locks import Alarm, RLock
 
 #: Seconds between two looks where no bell can be had.
 POLL_INTERVAL = 0.1
@@ -55,7 +56,8 @@ class Bells:
         self.folder = f"{file}-bells"
         self._is_short = len(os.fsencode(self.folder)) + NAME_BYTES < PATH_BYTES
         self._file = file
-        self._lock = threading.Lock()
+        # Whoever interrupts its holder gets it too: see _send and _address.
+        self._lock = RLock()
         self._sender: socket.socket | None = None
         #: The folder's identity and time, and who has a bell in it.
         self._known: tuple[tuple[int, int], list[str]] = ((0, 0), [])
@@ -63,7 +65,7 @@ class Bells:
         self._own: socket.socket | None = None
         self._path = ""
         self._remove: Callable[[], object] = lambda: None
-        self._interrupted = threading.Event()
+        self._interrupted = Alarm()
 
     # Ringing
 
@@ -89,11 +91,13 @@ class Bells:
 
     def _send(self, name: str) -> None:
         with self._lock:
-            if self._sender is None:
-                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                self._sender.setblocking(False)
+            sender = self._sender
+            if sender is None:
+                sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                sender.setblocking(False)
+                self._sender = sender
             try:
-                self._sender.sendto(b"!", self._address(name))
+                sender.sendto(b"!", self._address(name))
             except ConnectionRefusedError:
                 # Whose it was is gone. Its name is nobody else's.
                 with suppress(OSError):
@@ -105,7 +109,11 @@ class Bells:
         if self._is_short:
             return f"{self.folder}/{name}"
         if self._descriptor is None:
-            self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+            if self._descriptor is None:
+                self._descriptor = descriptor
+            else:  # Whoever interrupted this was faster.
+                os.close(descriptor)
         return f"/proc/self/fd/{self._descriptor}/{name}"
 
     # Listening

@@ -25,3 +25,14 @@ def wait_natively(function: Callable[[], T]) -> T:
     except RuntimeError:
         return function()  # The interpreter ends, and begins no thread any more.
     return result
+
+
+def can_wait() -> bool:
+    """Whether who calls this can wait for anything. gevent's own greenlet cannot, in
+    which a handler of ``signal.signal`` runs while all others wait."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return True
+    import gevent
+
+    return gevent.getcurrent() is not gevent.get_hub()

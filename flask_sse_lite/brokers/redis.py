@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import secrets
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from urllib.parse import urlencode
 from ..cursor import position_id, without_run_names
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, stored_event
+from ..locks import Room
 from ..log import BREATH, Past, Record, unreadable
 from ..settings import MOST, Settings
 from . import Claim, scripts
@@ -132,7 +132,7 @@ class RedisBroker(SharedBroker):
         self._is_format_told = False
         self._links: set[Link] = set()
         self._idle: list[Link] = []
-        self._room = threading.Semaphore(MAX_LINKS)
+        self._room = Room(MAX_LINKS)
         # The follower's.
         self._ears: Link | None = None
         self._heard_at = 0.0
@@ -538,6 +538,9 @@ class RedisBroker(SharedBroker):
         return link
 
     def _give_back(self, link: Link) -> None:
+        if len(self._idle) >= MAX_LINKS:
+            self._drop(link)  # It was one too many: see Room.
+            return
         self._idle.append(link)
         if self._closing.is_set():
             self._drop(link)

@@ -20,15 +20,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
+from heapq import heappushpop
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ..cursor import RUN_PREFIX, position_id
-from ..errors import BrokerUnavailable
+from ..errors import BrokerUnavailable, Reentered
 from ..event import Event, own_event
+from ..locks import Alarm, Guard
 from ..log import BREATH, Log, Past, Record, unreadable
 from ..outputs import RUNS_BYTES
 from . import Broker, Claim
 from .deadline import Deadline, Deadlines, OutOfTime
+from .native import can_wait
 
 #: Seconds without news after which the store is asked all the same: a publisher may
 #: have died between publishing and telling.
@@ -38,6 +41,10 @@ LOOK_INTERVAL = 1.0
 #: pause, each spread so that processes do not come all at once.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
+
+#: Lives of the store whose newest position is known: there may be somebody who has just
+#: published in the one before.
+LIVES = 4
 
 #: What the readers of a run are told whose process died.
 LOST = own_event("error", '{"reason": "lost"}')
@@ -113,6 +120,23 @@ def _bounded(
     return call
 
 
+class Closing(Alarm):
+    """Whether a broker is closed, for who asks and for who waits for it."""
+
+    __slots__ = ("_is_set",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+        super().set()
+
+
 class SharedBroker(Broker):
     """A broker that follows a store.
 
@@ -149,17 +173,17 @@ class SharedBroker(Broker):
         """As new: at the beginning, and in a forked child."""
         self.log = Log(history=1, age=1, runs_bytes=self._runs_bytes)
         # Whoever changes the log holds this: see _changing.
-        self._lock = threading.Lock()
+        self._lock = Guard()
         self._follower: threading.Thread | None = None
         self._is_attached = False
         self._is_away = False
-        self._closing = threading.Event()
+        self._closing = Closing()
         self._deadlines = Deadlines()
         #: When the last look at the store began that brought the log up to it.
         self._looked_at = 0.0
-        #: The newest position that was published here.
-        self._published = ("", 0)
-        self._publishing = threading.Lock()
+        #: The newest position that was published here, by epoch; and the last epoch.
+        self._newest: dict[str, list[int]] = {}
+        self._last_epoch = ""
         #: Events published since others last got their turn.
         self._burst = 0
         #: Channels with an entry that could not be read, of which the log was told.
@@ -334,11 +358,22 @@ class SharedBroker(Broker):
         self._note_published(position)
         return position
 
+    @property
+    def _published(self) -> tuple[str, int]:
+        """The newest position that was published here."""
+        epoch = self._last_epoch
+        return (epoch, self._newest[epoch][0]) if epoch else ("", 0)
+
     def _note_published(self, position: tuple[str, int]) -> None:
-        with self._publishing:
-            # Another thread may have published later, and come here before.
-            if position[0] != self._published[0] or position > self._published:
-                self._published = position
+        # Another thread may have published later, and come here before. Of two, each of
+        # these steps keeps the higher, and nothing comes in between: a lock is one that
+        # code could wait for which has interrupted its holder.
+        epoch, sequence = position
+        heappushpop(self._newest.setdefault(epoch, [sequence]), sequence)
+        if epoch != self._last_epoch:
+            self._last_epoch = epoch
+            for old in list(self._newest)[:-LIVES]:
+                self._newest.pop(old, None)
         if self._follower:
             self._burst += 1
             if self._burst * 2 > self._retention.history:
@@ -464,6 +499,8 @@ class SharedBroker(Broker):
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise BrokerUnavailable(f"The broker of {self.name} is closed")
+        if not can_wait():
+            raise Reentered
 
     # Entries that cannot be read
 
@@ -495,6 +532,7 @@ class SharedBroker(Broker):
         a store that is known to be away."""
         is_followers = threading.current_thread() is self._follower
         deadline = self._deadline
+        failure = None
         if not self._lock.acquire(timeout=deadline.left):
             raise OutOfTime(f"{self.name} is too slow")
         try:
@@ -506,11 +544,13 @@ class SharedBroker(Broker):
         except OutOfTime:
             raise
         except BrokerUnavailable as error:
-            if self._is_attached:
-                self._note_away(error)
+            failure = error
             raise
         finally:
             self._lock.release()
+            # Not before: who handles the log's lines may publish them.
+            if failure and self._is_attached:
+                self._note_away(failure)
 
     def _attach(self) -> None:
         """Begin to follow, at the store's position. The lock is held."""
@@ -601,7 +641,7 @@ class SharedBroker(Broker):
                     self.log.feed(record)
         return False
 
-    def _follow(self, pid: int, closing: threading.Event) -> None:
+    def _follow(self, pid: int, closing: Closing) -> None:
         """The follower's thread."""
         pause = FIRST_PAUSE
         while not closing.is_set():

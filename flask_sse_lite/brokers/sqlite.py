@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from ..cursor import BEGINNING, position_id
 from ..errors import BrokerUnavailable, InvalidValue
 from ..event import Event, stored_event
+from ..locks import Guard
 from ..log import Past, Record
 from ..settings import MOST, Settings
 from . import Claim
@@ -135,7 +136,7 @@ class SqliteBroker(SharedBroker):
         super()._reset()
         self._bells = Bells(self.path)
         # Whoever holds this uses the connection, and whatever describes it.
-        self._connection_lock = threading.Lock()
+        self._connection_lock = Guard()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._place: Place | None = None
@@ -144,7 +145,7 @@ class SqliteBroker(SharedBroker):
         self._epoch = ""
         #: The newest position of the epoch that was given out or seen here; and that of
         #: the newest row that was read, with its time.
-        self._newest = BEGINNING
+        self._reached = BEGINNING
         self._last_row = (BEGINNING, 0.0)
         self._kept = Retention(1, 1)
         #: That which forks now, and holds the lock for it.
@@ -204,14 +205,14 @@ class SqliteBroker(SharedBroker):
         """
         self._check_in_place()
         position = sequence or 0
-        if position <= self._newest:
+        if position <= self._reached:
             # The file has gone back under this connection.
             try:
                 with _transaction(connection, "IMMEDIATE"):
                     self._renew_there(connection, self._epoch)
             except sqlite3.Error as error:
                 raise BrokerUnavailable(f"{self.name} has gone back") from error
-        self._newest = position
+        self._reached = position
         self._witness.reach(position)
         return self._epoch, position
 
@@ -227,8 +228,8 @@ class SqliteBroker(SharedBroker):
     def _note_state(self, row: Sequence[Any]) -> State:
         epoch, sequence, history, age = row
         if epoch != self._epoch:
-            self._epoch, self._newest = epoch, BEGINNING
-        self._newest = max(self._newest, sequence)
+            self._epoch, self._reached = epoch, BEGINNING
+        self._reached = max(self._reached, sequence)
         self._kept = Retention(history, age)
         return State(epoch, sequence, self._kept)
 
@@ -694,7 +695,7 @@ class SqliteBroker(SharedBroker):
                 life.begin()
         self._life = life
         self.log.voids = life.voids
-        self._told, self._newest, self._last_row = {}, BEGINNING, (BEGINNING, 0.0)
+        self._told, self._reached, self._last_row = {}, BEGINNING, (BEGINNING, 0.0)
         self._read_state(connection)
 
     def _opened_witness(self) -> Witness | None:

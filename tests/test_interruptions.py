@@ -1,0 +1,433 @@
+"""Code that interrupts a call of ours in its own thread, and calls us itself: a signal
+handler, a ``__del__``, a handler of the log. Nobody waits for themselves, and nothing
+is lost.
+
+Between which of our steps the interruption comes is no matter of chance here: Python's
+tracing stops at each of them, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_sse_lite import SSE, BrokerUnavailable, Event, Reentered
+from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.channels import Channels
+from flask_sse_lite.hub import current_hub
+from flask_sse_lite.testing import read_events
+
+from .redis_servers import redis_server
+from .servers import until
+
+#: Seconds after which a thread is taken to wait for itself.
+HANGS = 60.0
+
+#: Steps between two that are interrupted. Where the store is far, a publish takes its
+#: time.
+STRIDES = {"memory": 2, "sqlite": 7, "redis": 7}
+
+#: What code is interrupted: ours, and the locks of the standard library.
+OURS = ("flask_sse_lite", "threading.py")
+
+
+class Interruption:
+    """Calls something once, when so many steps of our code were taken."""
+
+    def __init__(self, at: int, call: Callable[[], object]) -> None:
+        self._at = at
+        self._call = call
+        self._steps = 0
+        #: Whether it came to that.
+        self.was_called = False
+
+    def run(self, step: Callable[[], object]) -> None:
+        sys.settrace(self._trace)
+        try:
+            step()
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: FrameType, what: str, _: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in OURS):
+            return None
+        frame.f_trace_opcodes = True
+        if what == "opcode":
+            self._steps += 1
+            if self._steps == self._at:
+                self.was_called = True
+                self._call()
+        return self._trace
+
+
+def in_a_thread(step: Callable[[], object]) -> None:
+    """Do something that must come to its end."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            step()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(HANGS)
+    assert not thread.is_alive(), "it waits for itself"
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture(params=STRIDES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def app(kind: str, sse: SSE, tmp_path: Path) -> Iterator[Flask]:
+    app = Flask("interrupted")
+    app.config.update(SSE_HISTORY=4096, SSE_HEARTBEAT=0.4, SSE_PUBLIC_CHANNELS=["*"])
+    app.register_blueprint(sse)
+    if kind == "redis":
+        with redis_server() as server:
+            app.config["SSE_URL"] = server.url
+            yield app
+            app.extensions["sse"].close()
+        return
+    if kind == "sqlite":
+        app.config["SSE_URL"] = f"sqlite:///{tmp_path}/events.db"
+    yield app
+    app.extensions["sse"].close()
+
+
+class Verbs:
+    """What an application calls, and what came of it."""
+
+    def __init__(self, app: Flask, sse: SSE) -> None:
+        self._app = app
+        self._sse = sse
+        self._numbers = count()
+        #: What was published, in the order in which the calls returned; and what was
+        #: refused.
+        self.published: list[Event] = []
+        self.refused: list[str] = []
+
+    def publish(self) -> None:
+        data = str(next(self._numbers))
+        try:
+            self.published.append(self._sse.publish(data, channel="room"))
+        except Reentered:
+            self.refused.append(data)
+
+    def close(self) -> None:
+        self._sse.close("other")
+
+    def position(self) -> None:
+        self._sse.position()
+
+    def subscribers(self) -> None:
+        self._sse.subscribers("room")
+
+    def stats(self) -> None:
+        self._sse.stats()
+
+    def messages(self) -> None:
+        list(self._sse.messages("room", timeout=0))
+
+    def stream(self) -> None:
+        response = self._app.test_client().get("/stream?channel=room")
+        if response.status_code == 503:
+            raise Reentered  # That is what the view made of it.
+        read_events(response, count=1, timeout=10, bookkeeping=True)
+
+    def call(self, verb: str) -> None:
+        """It may be refused."""
+        with self._app.app_context():
+            try:
+                getattr(self, verb)()
+            except Reentered:
+                self.refused.append(verb)
+
+
+VERBS = ["publish", "close", "position", "subscribers", "stats", "messages", "stream"]
+
+
+@pytest.fixture
+def verbs(app: Flask, sse: SSE) -> Iterator[Verbs]:
+    verbs = Verbs(app, sse)
+    yield verbs
+    until(lambda: not current_hub().is_running)
+
+
+def interrupt_everywhere(
+    verbs: Verbs, outer: str, inner: str, first: int, stride: int
+) -> None:
+    """Call a verb again and again, and interrupt it at one step after the other."""
+
+    def run() -> None:
+        for at in count(first, stride):
+            interruption = Interruption(at, lambda: verbs.call(inner))
+            interruption.run(lambda: verbs.call(outer))
+            if not interruption.was_called:
+                return
+
+    in_a_thread(run)
+
+
+def received(app: Flask, since: str) -> list[str]:
+    with app.app_context():
+        channels: Channels = app.extensions["sse"]
+        found = list(channels.messages(["room"], since, 0.2))
+    assert all(event.type is None for event in found), found[0]
+    return [event.data for event in found]
+
+
+def check_what_came(verbs: Verbs, app: Flask, since: str) -> None:
+    """All that was published is there, once, in the order of its ids, and nothing
+    else."""
+
+    def position(event: Event) -> int:
+        assert event.id
+        return int(event.id.partition("-")[2])
+
+    expected = [event.data for event in sorted(verbs.published, key=position)]
+    assert len({event.id for event in verbs.published}) == len(verbs.published)
+    assert received(app, since) == expected
+
+
+@pytest.mark.parametrize("inner", VERBS)
+def test_publish_is_interrupted_at_each_step(
+    app: Flask, sse: SSE, verbs: Verbs, kind: str, inner: str
+) -> None:
+    with app.app_context():
+        since = sse.position()
+    stride = STRIDES[kind] * (1 if inner == "publish" else 5)
+    interrupt_everywhere(verbs, "publish", inner, 1 + VERBS.index(inner), stride)
+    check_what_came(verbs, app, since)
+    if kind != "sqlite":
+        assert not {str(n) for n in range(10_000)} & set(verbs.refused)
+
+
+@pytest.mark.parametrize("outer", VERBS[1:])
+def test_each_verb_is_interrupted_by_publish(
+    app: Flask, sse: SSE, verbs: Verbs, kind: str, outer: str
+) -> None:
+    with app.app_context():
+        since = sse.position()
+    stride = 3 * STRIDES[kind] * (5 if outer == "stream" else 1)
+    interrupt_everywhere(verbs, outer, "publish", 1, stride)
+    check_what_came(verbs, app, since)
+
+
+def test_publish_is_interrupted_while_others_listen(
+    app: Flask, sse: SSE, verbs: Verbs, kind: str
+) -> None:
+    """Those who listen get all of it, too, soon."""
+    got: list[str] = []
+    with app.app_context():
+        messages = sse.messages("room", timeout=HANGS)
+        since = sse.position()
+
+        def listen() -> None:
+            for event in messages:
+                got.append(event.data)
+                if event.data == "the end":
+                    return
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        interrupt_everywhere(verbs, "publish", "publish", 1, 3 * STRIDES[kind])
+        verbs.published.append(sse.publish("the end", channel="room"))
+        listener.join(HANGS)
+    check_what_came(verbs, app, since)
+    assert got == received(app, since)
+
+
+# What interrupts in earnest
+
+PROGRAM = """
+import gc, json, logging, signal, sys, weakref
+from itertools import count
+from flask import Flask
+from flask_sse_lite import sse
+
+url, by = sys.argv[1:]
+app = Flask("interrupted")
+app.config.update(SSE_URL=url, SSE_HISTORY=100_000)
+sse.init_app(app)
+logging.disable(logging.CRITICAL)
+said, refused = [], []
+
+def say(data):
+    try:
+        said.append([sse.publish(data).id, data])
+    except Exception as error:
+        refused.append(type(error).__name__)
+
+since = sse.position()
+ROUNDS = 4000 if url.startswith("memory") else 500
+numbers = count(1)
+calls = depth = 0
+
+def interrupt(*_):
+    global calls
+    calls = max(calls, number := next(numbers))
+    say(f"interruption {number}")
+
+class Job:
+    def __init__(self):
+        self.me = self  # Only the garbage collector finds it.
+        if by == "weakref":
+            weakref.finalize(self, interrupt)
+    if by == "__del__":
+        def __del__(self):
+            interrupt()
+
+def arm():
+    if calls < 2000:
+        signal.setitimer(signal.ITIMER_REAL, 0.0007)
+
+if "signal" in by:
+    def handle(*_):
+        global depth
+        depth += 1
+        if by == "signals in signals":
+            arm()  # More of them than Redis has connections.
+        if depth < 8:
+            interrupt()
+        depth -= 1
+        arm()
+    signal.signal(signal.SIGALRM, handle)
+    arm()
+else:
+    gc.set_threshold(13)
+for n in range(ROUNDS):
+    if "signal" not in by:
+        Job()
+    say(str(n))
+signal.setitimer(signal.ITIMER_REAL, 0)
+gc.set_threshold(0)
+got = [[e.id, e.data] for e in sse.messages(since=since, timeout=0.2)]
+print(json.dumps([ROUNDS, calls, said, refused, got]))
+"""
+
+GEVENT = "from gevent import monkey; monkey.patch_all()\n"
+
+
+BY = ["signal", "signals in signals", "__del__", "weakref"]
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("loop", ["threads", "gevent"])
+def test_what_interrupts_a_process_hangs_in_none(
+    app: Flask, kind: str, by: str, loop: str
+) -> None:
+    url = app.config.get("SSE_URL", "memory://")
+    program = GEVENT * (loop == "gevent") + PROGRAM
+    command = [sys.executable, "-c", program, url, by]
+    output = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANGS, check=True
+    ).stdout
+    rounds, calls, said, refused, got = json.loads(output)
+    assert calls > 10
+    assert len(said) + len(refused) == rounds + calls
+    assert set(refused) <= {"Reentered"}
+    if kind == "memory" or (kind, loop) == ("redis", "threads"):
+        assert not refused
+    assert sorted(got) == sorted(said)
+    numbers = [int(id.partition("-")[2]) for id, _ in got]
+    assert numbers == sorted(set(numbers))
+
+
+BURST = """
+from gevent import monkey; monkey.patch_all()
+import json, signal, time
+from flask import Flask
+from flask_sse_lite import sse
+
+app = Flask("interrupted")
+sse.init_app(app)
+messages = sse.messages()
+failures = []
+
+def burst(*_):
+    try:
+        for n in range(200):
+            sse.publish(str(n))
+    except Exception as error:
+        failures.append(repr(error))
+
+signal.signal(signal.SIGALRM, burst)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+time.sleep(0.5)
+print(json.dumps([failures, [next(messages).data for _ in range(200)]]))
+"""
+
+
+def test_a_burst_in_a_handler_that_cannot_wait_is_published_all_the_same() -> None:
+    command = [sys.executable, "-c", BURST]
+    output = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANGS, check=True
+    ).stdout
+    assert json.loads(output) == [[], [str(n) for n in range(200)]]
+
+
+class Publishing(logging.Handler):
+    """A handler of the log that publishes its lines."""
+
+    def __init__(self, app: Flask, sse: SSE) -> None:
+        super().__init__()
+        self._app = app
+        self._sse = sse
+        self.lines: list[str] = []
+        self.failures: list[Exception] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        with self._app.app_context():
+            try:
+                self._sse.publish(record.getMessage(), channel="log")
+                list(self._sse.messages("log", timeout=0))
+            except BrokerUnavailable as error:
+                self.failures.append(error)
+
+
+def test_a_handler_of_the_log_may_publish_what_the_extension_logs(
+    app: Flask, sse: SSE, kind: str
+) -> None:
+    handler = Publishing(app, sse)
+    logger = logging.getLogger("flask_sse_lite")
+    logger.addHandler(handler)
+    broker = app.extensions["sse"].broker
+    try:
+        with app.app_context():
+            in_a_thread(lambda: sse_publishes(app, sse))
+            if isinstance(broker, SharedBroker):
+                list(sse.messages("room", timeout=0))
+                in_a_thread(lambda: fail_once(broker))
+    finally:
+        logger.removeHandler(handler)
+    assert handler.lines
+    assert not any(isinstance(error, Reentered) for error in handler.failures)
+
+
+def sse_publishes(app: Flask, sse: SSE) -> None:
+    with app.app_context():
+        sse.publish("x", channel="room")
+
+
+def fail_once(broker: SharedBroker) -> None:
+    """The store fails while the log is changed by what it says."""
+    with pytest.raises(BrokerUnavailable), broker._changing():
+        raise BrokerUnavailable("It is away")
