@@ -7,6 +7,7 @@ from .errors import (
     InvalidType,
     InvalidValue,
     NoApplication,
+    SetupError,
     SSEError,
 )
 from .event import Event
@@ -29,6 +30,7 @@ __all__ = [
     "Publisher",
     "SSEError",
     "ServerSentEventsBlueprint",
+    "SetupError",
     "sse",
 ]
 
