@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import event as session_events
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from werkzeug.local import LocalProxy
 
 from .application import current_channels
 from .channels import DEFAULT_CHANNEL, Channels
@@ -49,7 +50,9 @@ def publish_after_commit(
     :raises NoApplication: outside an application context, when it is unclear which
         application is meant.
     """
-    own = session() if isinstance(session, scoped_session) else session
+    own: Any = session() if isinstance(session, scoped_session) else session
+    if isinstance(own, LocalProxy):
+        own = own._get_current_object()
     if not isinstance(own, Session):
         raise InvalidType(
             "publish_after_commit takes a Session or a scoped_session of SQLAlchemy's, "

@@ -14,6 +14,8 @@ from numbers import Number
 from typing import Any
 from uuid import UUID
 
+from .errors import InvalidValue
+
 #: What type checkers let through as a name. More is taken when the program runs.
 Name = str | int | UUID
 
@@ -27,13 +29,15 @@ def worded(value: Any) -> Any:
 
     A truth value, bytes, a collection, a function and a plain object have none: where
     they stand for a name, the caller has mistaken one thing for another.
+
+    :raises InvalidValue: for a number that is too long to be written.
     """
     if isinstance(value, str) or not _has_text(value):
         return value
     try:
         return format(value)
-    except (ValueError, TypeError):
-        return value  # A number too long to be written, say.
+    except ValueError:
+        raise InvalidValue("A number is too long to be a name") from None
 
 
 def worded_id(value: Any) -> Any:

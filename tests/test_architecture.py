@@ -20,7 +20,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "event": {"errors"},
-    "wording": set(),
+    "wording": {"errors"},
     "type_names": set(),
     "cursor": {"event"},
     "log": {"event", "cursor"},
@@ -111,7 +111,7 @@ CONFINED: dict[str, set[str]] = {
         *("extension", "flask_sse", "client_faults", "own_functions"),
     },
     "click": {"cli"},
-    "werkzeug": {"response", "views", "extension", "client_faults"},
+    "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
     "socket": {"brokers.bells", "brokers.redis", "poller", "handoff"},
     "select": {"poller"},
     "ctypes": {"poller"},

@@ -177,8 +177,8 @@ def test_a_channel_is_written_as_its_text(
     blueprint.publish("two", channel=["other", value])
     assert blueprint.subscribers(value) == blueprint.subscribers(text)
     blueprint.close(value)
-    for response in (response, own):
-        assert [e.data for e in read_events(response)] == ["one", "two", ""]
+    for stream in (response, own):
+        assert [e.data for e in read_events(stream)] == ["one", "two", ""]
     assert [event.data for event in heard] == ["one", "two"]
 
 
@@ -195,7 +195,7 @@ def test_a_retry_may_be_text(
     assert Message("x", retry=value).retry == milliseconds
 
 
-@pytest.mark.parametrize("bad", NO_NAMES, ids=repr)
+@pytest.mark.parametrize("bad", NO_NAMES, ids=lambda bad: type(bad).__name__)
 @pytest.mark.parametrize("field", ["type", "id", "retry"])
 def test_what_is_no_name_is_refused(
     legacy: Flask, blueprint: ServerSentEventsBlueprint, field: str, bad: Any
@@ -205,7 +205,7 @@ def test_what_is_no_name_is_refused(
             make("x", **{field: bad})
 
 
-@pytest.mark.parametrize("bad", NO_NAMES, ids=repr)
+@pytest.mark.parametrize("bad", NO_NAMES, ids=lambda bad: type(bad).__name__)
 def test_what_is_no_channel_is_refused(
     legacy: Flask, blueprint: ServerSentEventsBlueprint, bad: Any
 ) -> None:
@@ -219,13 +219,10 @@ def test_what_is_no_channel_is_refused(
             call()
 
 
-@pytest.mark.parametrize("bad", ["", "soon", "1.5", "1e3", "9" * 5000, 1.0, None])
+@pytest.mark.parametrize("bad", ["", "soon", "1.5", "1e3", "9" * 50, 1.0])
 def test_a_retry_that_is_no_number_is_refused(
     legacy: Flask, blueprint: ServerSentEventsBlueprint, bad: Any
 ) -> None:
-    if bad is None:
-        assert blueprint.publish("x", retry=bad).retry is None
-        return
     with pytest.raises(InvalidType, match="retry is a whole number"):
         blueprint.publish("x", retry=bad)
 
@@ -233,9 +230,10 @@ def test_a_retry_that_is_no_number_is_refused(
 def test_a_number_too_long_to_be_written_is_refused(
     legacy: Flask, blueprint: ServerSentEventsBlueprint
 ) -> None:
-    for field in ("type", "id", "channel"):
+    number: Any = 10**5000
+    for fields in ({"type": number}, {"id": number}):
         with pytest.raises(InvalidValue):
-            blueprint.publish("x", **{field: 10**5000})  # type: ignore[arg-type]
+            blueprint.publish("x", **fields)
 
 
 # Its guards

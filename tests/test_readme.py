@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 
@@ -64,6 +64,22 @@ with client.session_transaction() as session:
 assert client.get("/stream?channel=user.ann").status_code == 200
 assert client.get("/stream?channel=user.bob").status_code == 403
 assert client.get("/stream?channel=user.ann&channel=user.bob").status_code == 403
+""",
+    "factory.py": """
+from factory import create_app
+for app in (app, create_app()):
+    client = app.test_client()
+    assert client.get("/stream?channel=user.ann").status_code == 401
+    with client.session_transaction() as session:
+        session["user"] = "ann"
+    origin = {"Origin": "https://app.example.com"}
+    stream = client.get("/stream?channel=user.ann", headers=origin)
+    assert stream.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+    from flask_sse_lite import sse
+    with app.app_context():
+        sse.publish("hello", channel="user.ann")
+    assert heard(stream, 1) == ["hello"]
+    assert client.get("/stream?channel=user.bob").status_code == 403
 """,
     "login.py": """
 assert app.test_client().get("/stream").status_code == 401
@@ -161,6 +177,28 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
 @pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
 def test_an_example_does_what_the_readme_says(folder: Path, name: str) -> None:
     script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
+    assert run(folder, ["-c", script]) == ""
+
+
+@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
+def test_an_example_works_in_a_factory_that_is_called_again(
+    folder: Path, name: str
+) -> None:
+    # Each call has a function in it of what the example defines, and one sse for all.
+    source = Path(folder, name).read_text("utf-8")
+    future, body = "", indent(source, "    ")
+    Path(folder, "made.py").write_text(
+        f"{future}def create_app():\n{body}\n    return app, locals()\n", "utf-8"
+    )
+    check = indent(
+        f"{BEGINNING}{CHECKS[name]}".replace("from factory import", "pass #"), "    "
+    )
+    script = (
+        "from made import create_app as make\n"
+        "for app, names in [make(), make()]:\n"
+        "    globals().update(names)\n"
+        f"{check}\n"
+    )
     assert run(folder, ["-c", script]) == ""
 
 
