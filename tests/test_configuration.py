@@ -398,7 +398,7 @@ def test_a_type_that_a_browser_has_a_use_for_is_warned_of_once(
         lambda: sse.publish("a", type),
         lambda: sse.publish(Event("a", type)),
         *(
-            lambda path=path: read_events(client.get(path), count=1)  # type: ignore[misc]
+            lambda path=path: read_events(client.get(path), count=1)
             for path in ("/items", "/events", "/run")
         ),
     ]

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request, url_for
+from flask import Flask, Response, abort, request, url_for
 from flask.testing import FlaskClient
-from werkzeug.wrappers import Response
 
 from flask_sse_lite import (
     InvalidType,
@@ -265,7 +264,7 @@ def test_a_guard_that_looks_at_the_first_channel_cannot_be_passed_by(
 
 def test_a_guard_in_a_subclass_cannot_be_passed_by() -> None:
     class Guarded(ServerSentEventsBlueprint):
-        def stream(self, *channels: str, replay: int | None = None) -> Response:
+        def stream(self, *channels: Any, replay: int | None = None) -> Response:
             abort(401)
 
     sse = Guarded("sse", __name__)

@@ -314,7 +314,7 @@ def test_a_hook_may_be_a_coroutine(sse: SSE) -> None:
 
     app = application("one")
     app.register_blueprint(sse)
-    app.ensure_sync = lambda function: (  # type: ignore[method-assign]
+    app.ensure_sync = lambda function: (  # type: ignore[assignment, method-assign]
         (lambda *a: asyncio.run(function(*a)))
         if asyncio.iscoroutinefunction(function)
         else function
