@@ -29,6 +29,11 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
+def close(sse: SSE, name: Any) -> str:
+    sse.close(name)
+    return "closed"
+
+
 VERBS: dict[str, Callable[[SSE, Any], Any]] = {
     "stream": lambda sse, name: sse.stream("good", name, replay=1),
     "run": lambda sse, name: sse.run(iter(["done"]), channel=name),
@@ -36,7 +41,7 @@ VERBS: dict[str, Callable[[SSE, Any], Any]] = {
     "publish": lambda sse, name: sse.publish("x", channel=name).data,
     "publish to some": lambda sse, name: sse.publish("x", channel=["a", name]).data,
     "publish to an iterator": lambda sse, name: sse.publish("x", channel=iter([name])),
-    "close": lambda sse, name: SSE.close.__call__(sse, name),
+    "close": close,
     "subscribers": lambda sse, name: str(sse.subscribers(name)),
     "type": lambda sse, name: sse.publish("x", type=name).data,
     "id": lambda sse, name: sse.publish("x", id=name).data,
