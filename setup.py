@@ -18,10 +18,12 @@ if VERSION is None:
 # versions.
 GUNICORN = ["gunicorn[gevent]>=20.1", "packaging"]
 REDIS = ["redis>=5"]
+SQLALCHEMY = ["SQLAlchemy>=2"]
 DEMO = [*GUNICORN, "psutil>=5.9"]
 TEST = [
     *DEMO,
     *REDIS,
+    *SQLALCHEMY,
     "anthropic>=2",
     "cheroot>=10",
     "ddtrace>=3",
@@ -34,6 +36,7 @@ TEST = [
     "httpx-sse>=0.4",
     "httpx2>=2",
     "hypothesis>=6.100",
+    "mypy>=2",
     "newrelic>=10",
     "openai>=3",
     "opentelemetry-instrumentation-flask>=0.49b0",
@@ -45,12 +48,11 @@ TEST = [
     "pytest-xdist>=3.8",
     "pyuwsgi>=2.0.27",
     "sentry-sdk[flask]>=2.20",
-    "SQLAlchemy>=2",
     "sseclient-py>=1.8",
     "trustme>=1.1",
     "waitress>=3",
 ]
-DEV = [*TEST, "mypy>=2", "ruff>=0.6", "types-Flask-Cors", "types-psutil"]
+DEV = [*TEST, "ruff>=0.6", "types-Flask-Cors", "types-psutil"]
 
 setup(
     name="flask-sse-lite",
@@ -66,6 +68,7 @@ setup(
     extras_require={
         "gunicorn": GUNICORN,
         "redis": REDIS,
+        "sqlalchemy": SQLALCHEMY,
         "demo": DEMO,
         "test": TEST,
         "dev": DEV,

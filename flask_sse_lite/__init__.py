@@ -8,6 +8,7 @@ from .errors import (
     InvalidValue,
     NoApplication,
     Reentered,
+    SetupError,
     SSEError,
 )
 from .event import Event
@@ -31,6 +32,7 @@ __all__ = [
     "Reentered",
     "SSEError",
     "ServerSentEventsBlueprint",
+    "SetupError",
     "sse",
 ]
 

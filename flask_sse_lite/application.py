@@ -20,12 +20,16 @@ _registered: list[weakref.ref[Flask]] = []
 
 
 def set_up(app: Flask) -> None:
-    """Give an application its channels and commands, unless it has them."""
+    """Give an application its channels and commands, unless it has them.
+
+    :raises InvalidValue: for what is configured wrongly by now.
+    """
     if "sse" in app.extensions:
         return
     channels = Channels(
         app.config, lambda data: app.json.dumps(data), app.instance_path
     )
+    channels.check_configuration()
     app.extensions["sse"] = channels
     if cli.commands.name not in app.cli.commands:
         app.cli.add_command(cli.commands)

@@ -31,6 +31,8 @@ from .runs import Runs
 from .settings import LONGEST, Settings
 from .stream import BATCH_BYTES
 from .subscription import Subscription
+from .type_names import warn_of_type
+from .wording import Name, counted, worded, worded_id
 
 #: Where no channel is named.
 DEFAULT_CHANNEL = "sse"
@@ -77,20 +79,38 @@ class Channels:
         :raises InvalidValue: for what cannot be configured.
         """
         if self._settings is None:
-            if not (self._config.get("SSE_URL") or self._config.get("SSE_REDIS_URL")):
-                if self._config.get("REDIS_URL"):
-                    self._warn(
-                        "REDIS_URL is set, but not read here. Set SSE_URL to publish "
-                        "through a broker; without it, events stay in one process."
-                    )
-                elif os.environ.get("SSE_URL"):
-                    self._warn(
-                        "SSE_URL is set in the environment, but read from app.config "
-                        'alone: app.config["SSE_URL"] = os.environ["SSE_URL"], or '
-                        "app.config.from_prefixed_env() and FLASK_SSE_URL."
-                    )
+            self._warn_of_configuration()
             self._settings = Settings.read(self._config)
         return self._settings
+
+    def check_configuration(self) -> None:
+        """Refuse now what would be refused at first use. Nothing is kept of it: what is
+        configured until then still counts. Nothing is reached for.
+
+        :raises InvalidValue: for what cannot be configured.
+        """
+        self._warn_of_misspelt_keys()
+        connect(Settings.read(self._config), self._folder)
+
+    def _warn_of_misspelt_keys(self) -> None:
+        for key, known in Settings.misspelt(self._config).items():
+            meant = f"; is {known} meant?" if known else ""
+            self._warn(f"The configuration has the key {key}, which is not read{meant}")
+
+    def _warn_of_configuration(self) -> None:
+        self._warn_of_misspelt_keys()
+        if not (self._config.get("SSE_URL") or self._config.get("SSE_REDIS_URL")):
+            if self._config.get("REDIS_URL"):
+                self._warn(
+                    "REDIS_URL is set, but not read here. Set SSE_URL to publish "
+                    "through a broker; without it, events stay in one process."
+                )
+            elif os.environ.get("SSE_URL"):
+                self._warn(
+                    "SSE_URL is set in the environment, but read from app.config "
+                    'alone: app.config["SSE_URL"] = os.environ["SSE_URL"], or '
+                    "app.config.from_prefixed_env() and FLASK_SSE_URL."
+                )
 
     @property
     def broker(self) -> Broker:
@@ -117,14 +137,13 @@ class Channels:
     def publish(
         self,
         data: Any,
-        type: str | None,
-        id: str | int | None,
-        retry: int | None,
-        channel: str | Iterable[str],
+        type: Name | None,
+        id: Name | None,
+        retry: int | str | None,
+        channel: Name | Iterable[Name],
     ) -> Event:
         """See ``SSE.publish``."""
-        names = check_own(*_listed(channel))
-        event = self._event(data, type, id, retry)
+        names, event = self.prepare(data, type, id, retry, channel)
         broker = self.broker
         if self.has_siblings:
             self.warn_of_siblings()
@@ -137,11 +156,35 @@ class Channels:
                     record(published)
         return published
 
+    def prepare(
+        self,
+        data: Any,
+        type: Name | None,
+        id: Name | None,
+        retry: int | str | None,
+        channel: Name | Iterable[Name],
+    ) -> tuple[tuple[str, ...], Event]:
+        """The channels and the event of a ``publish``, checked; nothing is published.
+
+        :raises InvalidValue: when it cannot be sent.
+        """
+        names = check_own(*listed(channel))
+        event = self._event(data, type, id, retry)
+        if event.type is not None:
+            warn_of_type(event.type)
+        return names, event
+
     def _event(
-        self, data: Any, type: str | None, id: str | int | None, retry: int | None
+        self,
+        data: Any,
+        type: Name | None,
+        id: Name | None,
+        retry: int | str | None,
     ) -> Event:
         if not isinstance(data, Event):
-            return Event(to_text(data, self._dumps), type, id, retry)
+            return Event(
+                to_text(data, self._dumps), worded(type), worded_id(id), counted(retry)
+            )
         if type is not None or id is not None or retry is not None:
             raise InvalidType(
                 "An Event has its own type, id and retry: publish it without others"
@@ -220,33 +263,28 @@ class Channels:
         return Subscription(self.log, cursor, self.settings)
 
     def messages(
-        self, channels: Iterable[str], since: str | None, timeout: float | None
+        self, channels: Iterable[Name], since: str | None, timeout: float | None
     ) -> Iterator[Event]:
         """See ``SSE.messages``: the same of several channels, in one order."""
         names = check_own(*channels)
-        if since is not None and not isinstance(since, str):
-            raise InvalidType(f"since is the text of an id, not {since!r}")
-        if timeout is not None:
-            is_number = isinstance(timeout, (int, float))
-            if not is_number or not 0 <= timeout <= LONGEST:
-                raise InvalidValue(
-                    f"timeout is None, or up to {LONGEST} seconds, not {timeout!r}"
-                )
+        check_since(since)
+        check_timeout(timeout)
         self.broker.want(names, since or "")
         cursor = self.log.cursor(names, since or "")
         if self.log.is_finished(cursor):
             return iter(())
         return _messages(self.log, cursor, timeout)
 
-    def end(self, channel: str) -> None:
+    def end(self, channel: Name) -> None:
         """See ``SSE.close``."""
         (name,) = check_own(channel)
         self.broker.end(name)
 
-    def subscribers(self, channel: str) -> int:
+    def subscribers(self, channel: Name) -> int:
         """See ``SSE.subscribers``."""
-        check_channel(channel)
-        return self.broker.subscribers(channel)
+        name = worded(channel)
+        check_channel(name)
+        return self.broker.subscribers(name)
 
     def close(self) -> None:
         """Let go of what this process's broker holds. What is published later fails,
@@ -266,11 +304,17 @@ class Channels:
                 "(gunicorn -k gevent -w 1)."
             )
 
-    def warn_of_refusal(self) -> None:
-        """Tell the developer, once, why there is a 403: the client is told nothing."""
-        self._warn(
-            "A client asked for a channel that is not served, and got 403: there is no "
-            "authorizer, and SSE_PUBLIC_CHANNELS does not list it."
+    def warn_of_refusal(self, names: tuple[str, ...]) -> None:
+        """Tell the developer, once, why there is a 403: the client is told nothing. It
+        is once for all names: strangers can invent as many as they like."""
+        if "refusal" in self._warned:
+            return
+        self._warned.add("refusal")
+        logger.warning(
+            "A client asked for %s, and got 403: there is no authorizer, and "
+            "SSE_PUBLIC_CHANNELS does not allow that. (Others are told of at the level "
+            "DEBUG.)",
+            ", ".join(map(repr, names)),
         )
 
     def _warn_of_silence(self) -> None:
@@ -290,31 +334,49 @@ class Channels:
             logger.warning(message)
 
 
-def check_own(*channels: str) -> tuple[str, ...]:
-    """An application's channels, without doubles.
+def check_own(*channels: Name) -> tuple[str, ...]:
+    """The names of an application's channels, without doubles.
 
     :raises InvalidValue: when there are none, or one cannot be an application's.
     """
-    for name in channels:
+    names = tuple(map(worded, channels))
+    for name in names:
         check_channel(name)
         if name.startswith(RESERVED_CHANNEL_PREFIX):
             raise InvalidValue(
                 f"Channels that begin with {RESERVED_CHANNEL_PREFIX!r} are this "
                 f"extension's own: {without_run_names(name)!r}"
             )
-    if not channels:
+    if not names:
         raise InvalidValue("Name at least one channel")
-    return tuple(dict.fromkeys(channels))
+    return tuple(dict.fromkeys(names))
 
 
-def _listed(channel: str | Iterable[str]) -> Iterable[str]:
-    if isinstance(channel, str):
-        return (channel,)
+def listed(channel: Name | Iterable[Name]) -> Iterable[Name]:
+    """A channel, or several, as several."""
+    if isinstance(name := worded(channel), str):
+        return (name,)
     if isinstance(channel, Iterable) and not isinstance(channel, (bytes, Mapping)):
         return channel
     raise InvalidType(
         f"channel is a name or several, not {type(channel).__name__!r}: {channel!r}"
     )
+
+
+def check_since(since: Any) -> None:
+    """:raises InvalidType: for what is neither an id nor None."""
+    if since is not None and not isinstance(since, str):
+        raise InvalidType(f"since is the text of an id, not {since!r}")
+
+
+def check_timeout(timeout: Any) -> None:
+    """:raises InvalidValue: for what is neither a number of seconds nor None."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= LONGEST:
+        raise InvalidValue(
+            f"timeout is None, or up to {LONGEST} seconds, not {timeout!r}"
+        )
 
 
 def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:

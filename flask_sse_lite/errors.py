@@ -42,3 +42,8 @@ class Reentered(BrokerUnavailable):
 
 class NoApplication(SSEError, RuntimeError):
     """There is no telling which application is meant, or it never met an ``SSE``."""
+
+
+class SetupError(SSEError, AssertionError):
+    """Something was set on an ``SSE`` too late, or for an application that has another:
+    it would hold for none, or for the wrong one."""

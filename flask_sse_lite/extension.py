@@ -6,26 +6,43 @@ the public verbs, each of which is done elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import flask
 from flask import Blueprint, Flask, current_app, url_for
 from werkzeug.wrappers import Response
 
 from . import views
 from .application import current_channels, set_up
-from .channels import DEFAULT_CHANNEL, check_own
+from .channels import (
+    DEFAULT_CHANNEL,
+    check_own,
+    check_since,
+    check_timeout,
+    listed,
+)
+from .client_faults import blamed, blamed_for_number
 from .cursor import RUN_PREFIX
-from .errors import InvalidType, InvalidValue
-from .event import RESERVED_CHANNEL_PREFIX, Event
+from .errors import InvalidType, InvalidValue, SetupError
+from .event import (
+    RESERVED_CHANNEL_PREFIX,
+    Event,
+    check_channel,
+    encode_text,
+    to_text,
+)
 from .hub import current_hub
 from .items import Items
+from .own_functions import ADVICE, Authorizers, Hooks
 from .views import MAX_CHANNELS
+from .wording import Name, counted, worded, worded_id
 
 DEFAULT_URL_PREFIX = "/stream"
 
 Authorizer = Callable[[str], "bool | Response | None"]
 A = TypeVar("A", bound=Authorizer)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SSE(Blueprint):
@@ -47,7 +64,8 @@ class SSE(Blueprint):
     ) -> None:
         options.setdefault("url_prefix", DEFAULT_URL_PREFIX)
         super().__init__(name, import_name, **options)
-        self._authorize: Authorizer | None = None
+        self._authorizers = Authorizers()
+        self._hooks = Hooks()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
 
@@ -65,9 +83,41 @@ class SSE(Blueprint):
             app.register_blueprint(self, url_prefix=url_prefix)
 
     def register(self, app: Flask, options: dict[str, Any]) -> None:  # type: ignore[override]
-        """Flask calls this for ``app.register_blueprint(sse)``."""
+        """Flask calls this for ``app.register_blueprint(sse)``.
+
+        :raises InvalidValue: for what the application has configured wrongly.
+        :raises SetupError: where it cannot be told whose a hook or an authorizer is.
+        """
+        self._authorizers.begin(app)
+        self._hooks.registered(app)
         set_up(app)
         super().register(app, options)
+        self._authorizers.registered(app)
+
+    def before_request(self, f: F) -> F:
+        """As for any blueprint. Each application has its own: see ``authorizer``."""
+        self._hooks.give("before_request", f, super().before_request)
+        return f
+
+    def after_request(self, f: F) -> F:
+        """As for any blueprint. Each application has its own: see ``authorizer``."""
+        self._hooks.give("after_request", f, super().after_request)
+        return f
+
+    def teardown_request(self, f: F) -> F:
+        """As for any blueprint. Each application has its own: see ``authorizer``."""
+        self._hooks.give("teardown_request", f, super().teardown_request)
+        return f
+
+    def _check_setup_finished(self, f_name: str) -> None:
+        """Flask's own check, with more to say. (Where a Flask does not call this, it
+        raises its own error.)"""
+        try:
+            super()._check_setup_finished(f_name)
+        except AssertionError as error:
+            raise SetupError(
+                f"{error}\nSet it before app.register_blueprint(sse). {ADVICE}"
+            ) from None
 
     def add_url_rule(
         self,
@@ -92,8 +142,14 @@ class SSE(Blueprint):
 
         It guards the blueprint's view. A view of the application's own that returns
         ``sse.stream(…)`` has decided for itself.
+
+        It holds for the applications that are registered with this SSE. A factory that
+        defines one at each call gives each application its own. Any other authorizer
+        needs an ``SSE()`` of its own.
+
+        :raises SetupError: where an application would lose the one that it has.
         """
-        self._authorize = function
+        self._authorizers.give(function)
         return function
 
     # Verbs
@@ -101,12 +157,15 @@ class SSE(Blueprint):
     def publish(
         self,
         data: Any,
-        type: str | None = None,
-        id: str | int | None = None,
-        retry: int | None = None,
-        channel: str | Iterable[str] = DEFAULT_CHANNEL,
+        type: Name | None = None,
+        id: Name | None = None,
+        retry: int | str | None = None,
+        channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
     ) -> Event:
         """Send an event to everyone who listens to a channel.
+
+        A number or a UUID as its type, its id or its channel stands for its text, and a
+        text as its retry for the number.
 
         :param data: text, or bytes of UTF-8, or an ``Event``, or anything that the
             application's JSON provider takes.
@@ -117,13 +176,20 @@ class SSE(Blueprint):
         :param retry: milliseconds that clients shall wait before they reconnect.
         :param channel: a channel, or several: then each gets an event of its own.
         :returns: the event as it was sent, with its id; of several, the last.
-        :raises InvalidValue: when it cannot be sent. Nothing was, then.
+        :raises InvalidValue: when it cannot be sent. Nothing was, then. Of a value that
+            the current request has brought, Flask makes an answer 400; so it is with
+            all verbs.
         :raises NoApplication: outside an application context, when it is unclear
             which application is meant.
         """
-        return current_channels().publish(data, type, id, retry, channel)
+        if not isinstance(channel, str) and isinstance(channel, Iterator):
+            channel = tuple(channel)  # It is looked at again where it is refused.
+        try:
+            return current_channels().publish(data, type, id, retry, channel)
+        except InvalidValue as error:
+            raise _blamed_for_publish(error, data, type, id, retry, channel) from None
 
-    def stream(self, *channels: str, replay: int | None = None) -> Response:
+    def stream(self, *channels: Name, replay: int | None = None) -> flask.Response:
         """The response that streams channels to the current request's client, from a
         view that has decided that it may listen.
 
@@ -135,24 +201,24 @@ class SSE(Blueprint):
         :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, or a name
             that cannot be a channel's.
         """
-        names = check_own(*channels)
+        names = _checked_names(channels)
         if len(names) > MAX_CHANNELS:
-            raise InvalidValue(
+            error = InvalidValue(
                 f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}"
             )
-        if replay is not None and (type(replay) is not int or replay < 0):
-            raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
+            raise blamed_for_number(error, names, MAX_CHANNELS)
+        _require(_check_replay, replay)
         return views.stream(names, replay)
 
     def run(
         self,
         iterable: Iterable[Any],
         *,
-        channel: str | None = None,
+        channel: Name | None = None,
         linger: float = 30,
         type: str | None = None,
         on_error: Callable[[Exception], Any] | None = None,
-    ) -> Response:
+    ) -> flask.Response:
         """The response that streams an iterable's items, as ``EventStream`` does; but
         the iterable outlives the connection. It runs in a thread or greenlet of its
         own, in an application context, and its items go to a channel, from which the
@@ -171,12 +237,10 @@ class SSE(Blueprint):
         :param on_error: what to tell clients of an exception: see ``EventStream``.
         :raises InvalidValue: for a channel that cannot be one, or a negative number.
         """
-        if not isinstance(linger, (int, float)) or not linger >= 0:
-            raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
-        if channel is not None:
-            (channel,) = check_own(channel)
+        _require(_check_linger, linger)
+        name = None if channel is None else _checked_names((channel,))[0]
         items = Items(iterable, type, on_error=on_error)
-        return views.run(items, channel, linger, self._address)
+        return views.run(items, name, linger, self._address)
 
     def position(self) -> str:
         """Where the log stands now. Take it before reading the data that a page shows,
@@ -185,7 +249,7 @@ class SSE(Blueprint):
 
     def messages(
         self,
-        channel: str = DEFAULT_CHANNEL,
+        channel: Name = DEFAULT_CHANNEL,
         since: str | None = None,
         timeout: float | None = None,
     ) -> Iterator[Event]:
@@ -196,22 +260,27 @@ class SSE(Blueprint):
             Where some of that is lost, an event ``stream-gap`` says so.
         :param timeout: seconds without an event after which to end; None for never.
         """
-        return current_channels().messages((channel,), since, timeout)
+        names = _checked_names((channel,))
+        _require(check_since, since)
+        _require(check_timeout, timeout)
+        return current_channels().messages(names, since, timeout)
 
-    def close(self, channel: str = DEFAULT_CHANNEL) -> None:
+    def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
         """End a channel, and the run that feeds it: its clients get what they missed,
         then ``stream-end``, and stay away when they reconnect (204). An event that is
         published later opens it again."""
-        current_channels().end(channel)
+        current_channels().end(*_checked_names((channel,)))
 
-    def subscribers(self, channel: str = DEFAULT_CHANNEL) -> int:
+    def subscribers(self, channel: Name = DEFAULT_CHANNEL) -> int:
         """How many streams of a channel are open now, over all workers and machines.
         Of other processes' streams it is known some two seconds later; of a process
         that was killed, some six.
 
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
-        return current_channels().subscribers(channel)
+        name = worded(channel)
+        _require(check_channel, name)
+        return current_channels().subscribers(name)
 
     def stats(self) -> dict[str, Any]:
         """How this process's streams are delivered: how many are open now, handed off
@@ -251,13 +320,15 @@ class SSE(Blueprint):
                 return (
                     f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed"
                 )
-        if self._authorize is None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        authorize = self._authorizers.of(app)
+        if authorize is None:
             refusal = views.refusal_of_strangers(names)
             if refusal:
-                current_channels().warn_of_refusal()
+                current_channels().warn_of_refusal(names)
             return refusal
         for name in names:
-            answer = self._authorize(name)
+            answer = authorize(name)
             if isinstance(answer, Response):
                 return answer
             if answer is False or answer is None:
@@ -268,3 +339,59 @@ class SSE(Blueprint):
                     f"channel {name!r} it returned {answer!r}"
                 )
         return None
+
+
+# Refusals. In a request, its client may be to blame.
+
+
+def _require(check: Callable[[Any], object], value: Any) -> None:
+    try:
+        check(value)
+    except InvalidValue as error:
+        raise blamed(error, [(value, check)]) from None
+
+
+def _checked_names(channels: tuple[Name, ...]) -> tuple[str, ...]:
+    try:
+        return check_own(*channels)
+    except InvalidValue as error:
+        raise _blamed_for_names(error, channels) from None
+
+
+def _blamed_for_names(error: InvalidValue, names: Sequence[Any]) -> InvalidValue:
+    if not names:
+        return blamed_for_number(error, names, MAX_CHANNELS)
+    return blamed(error, [(name, check_own) for name in names])
+
+
+def _blamed_for_publish(
+    error: InvalidValue, data: Any, type: Any, id: Any, retry: Any, channel: Any
+) -> InvalidValue:
+    try:
+        names = list(listed(channel))
+    except InvalidValue:
+        return blamed(error, [(channel, listed)])
+    if not names:
+        return _blamed_for_names(error, names)
+    fields = [
+        (data, _check_data),
+        (type, lambda value: Event("", worded(value))),
+        (id, lambda value: Event("", id=worded_id(value))),
+        (retry, lambda value: Event("", retry=counted(value))),
+    ]
+    return blamed(error, [*((name, check_own) for name in names), *fields])
+
+
+def _check_data(data: Any) -> None:
+    if isinstance(data, (str, bytes, bytearray)):
+        encode_text(to_text(data, str), None)
+
+
+def _check_replay(replay: Any) -> None:
+    if replay is not None and (type(replay) is not int or replay < 0):
+        raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
+
+
+def _check_linger(linger: Any) -> None:
+    if not isinstance(linger, (int, float)) or not linger >= 0:
+        raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")

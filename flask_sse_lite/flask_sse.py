@@ -8,6 +8,7 @@ import flask
 
 from .event import Event, to_text
 from .extension import SSE
+from .wording import Name, counted, worded, worded_id
 
 #: What Flask-SSE calls its blueprint.
 ServerSentEventsBlueprint = SSE
@@ -21,11 +22,13 @@ class Message(Event):
     def __init__(
         self,
         data: Any,
-        type: str | None = None,
-        id: str | int | None = None,
-        retry: int | None = None,
+        type: Name | None = None,
+        id: Name | None = None,
+        retry: int | str | None = None,
     ) -> None:
-        super().__init__(to_text(data, flask.json.dumps), type, id, retry)
+        super().__init__(
+            to_text(data, flask.json.dumps), worded(type), worded_id(id), counted(retry)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, but for those that it does without."""

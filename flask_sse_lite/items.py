@@ -15,6 +15,7 @@ from flask import current_app
 
 from .errors import InvalidType, SSEError
 from .event import Event, encode_text, own_event, to_text
+from .type_names import warn_of_type
 
 #: The id of the end of an application's iterable. Who brings it has seen everything.
 END_ID = "stream-end"
@@ -46,6 +47,8 @@ class Items:
             )
         if type is not None:
             type = Event("", type).type  # Or it would be refused when it is too late.
+            if type and own_events:
+                warn_of_type(type)
         self._iterable = iterable
         self._type = type
         self._final = final
@@ -136,7 +139,10 @@ class Items:
     def _event(self, item: Any, dumps: Callable[[Any], str]) -> Event:
         if not isinstance(item, Event):
             return Event(to_text(item, dumps), self._type)
-        if not self._own_events and (item.id is not None or item.retry is not None):
+        if self._own_events:
+            if item.type is not None:
+                warn_of_type(item.type)
+        elif item.id is not None or item.retry is not None:
             return Event(item.data, item.type)
         return item
 

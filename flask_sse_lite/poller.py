@@ -5,6 +5,9 @@ woken through a descriptor, and a send that costs as little as the system has it
 the hub uses this.
 """
 
+# An application that checks its types need not have those of gevent.
+# mypy: disable-error-code="import-untyped,import-not-found"
+
 from __future__ import annotations
 
 import ctypes

@@ -17,6 +17,7 @@ from .channels import DEFAULT_CHANNEL, Channels
 from .errors import InvalidValue
 from .event import Event
 from .settings import Settings
+from .wording import Name
 
 
 class Publisher:
@@ -61,10 +62,10 @@ class Publisher:
     def publish(
         self,
         data: Any,
-        type: str | None = None,
-        id: str | int | None = None,
-        retry: int | None = None,
-        channel: str | Iterable[str] = DEFAULT_CHANNEL,
+        type: Name | None = None,
+        id: Name | None = None,
+        retry: int | str | None = None,
+        channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
     ) -> Event:
         """Send an event to everyone who listens to a channel: see ``SSE.publish``.
 
@@ -76,7 +77,7 @@ class Publisher:
         """
         return self._channels.publish(data, type, id, retry, channel)
 
-    def close(self, channel: str = DEFAULT_CHANNEL) -> None:
+    def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
         """End a channel: see ``SSE.close``. (Not the publisher: see ``disconnect``.)
 
         :raises BrokerUnavailable: when the broker cannot be reached.

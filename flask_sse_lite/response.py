@@ -33,6 +33,18 @@ MIMETYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 
 
+#: What a page calls the id that it resumes from, in its query.
+LAST_ID_PARAMETER = "last_event_id"
+
+#: What clients call it, without regard to capitals, hyphens and underscores:
+#: ``lastEventId`` (event-source-polyfill, reconnecting-eventsource, better-sse),
+#: ``lastEventID`` and ``Last-Event-ID`` (Mercure), ``evs_last_event_id`` (amvtek's
+#: polyfill).
+LAST_ID_NAMES = frozenset({"lasteventid", "evslasteventid"})
+
+_NO_SEPARATORS = str.maketrans("", "", "-_")
+
+
 class EventStream(Response):
     """A response that sends an iterable's items as events, as they come.
 
@@ -160,16 +172,30 @@ class EventStream(Response):
 def last_event_id() -> str:
     """The id that the request resumes from, or nothing. The header goes before the
     query: on a reconnect a browser repeats the query of the page's making, and the
-    header alone is up to date."""
+    header alone is up to date.
+
+    Clients that cannot set a header put the id into the query, behind what the page has
+    put there, and under a name of their own. Theirs goes before the page's, for the
+    same reason, and the last of several before the others.
+    """
     header: str = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not header:
-        # Not get(): where there is none, that makes an exception of 400.
-        return next(iter(request.args.getlist("last_event_id")), "")
+        return _last_id_in_query()
     try:
         # WSGI shows bytes as latin-1, and what the client sent is UTF-8.
         return header.encode("latin-1").decode()
     except UnicodeError:
         return header  # A test client's, which was never bytes.
+
+
+def _last_id_in_query() -> str:
+    pages, clients = "", ""
+    for name, value in request.args.items(multi=True):
+        if name == LAST_ID_PARAMETER:
+            pages = value or pages
+        elif name.lower().translate(_NO_SEPARATORS) in LAST_ID_NAMES:
+            clients = value or clients
+    return clients or pages
 
 
 def _settings() -> Settings:

@@ -6,13 +6,18 @@ here; limits that cannot are constants beside their only user.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from .errors import InvalidValue
 from .event import check_channel
 from .outputs import RUNS_BYTES
+
+#: What all keys begin with.
+PREFIX = "SSE_"
 
 #: What every store, clock and browser can count up to: bytes, events, milliseconds; and
 #: seconds, some thirty years.
@@ -112,7 +117,7 @@ class Settings:
         values = {
             setting.name: _read_key(
                 config,
-                f"SSE_{setting.name.upper()}",
+                f"{PREFIX}{setting.name.upper()}",
                 setting.metadata["default"],
                 setting.metadata["check"],
             )
@@ -138,6 +143,22 @@ class Settings:
             raise InvalidValue(f"A Publisher's timeout is {problem}, not {timeout!r}")
         return replace(cls.read({}), url=url, broker_timeout=timeout, is_guest=True)
 
+    @classmethod
+    def misspelt(cls, config: Mapping[str, Any]) -> dict[str, str | None]:
+        """The ``SSE_…`` keys of a configuration that nobody reads, each with the key
+        that it resembles, if there is one."""
+        known = [f"{PREFIX}{s.name.upper()}" for s in fields(cls) if s.metadata]
+        known.append("SSE_REDIS_URL")
+        unknown = [
+            key
+            for key in config
+            if isinstance(key, str) and key.startswith(PREFIX) and key not in known
+        ]
+        found: dict[str, str | None] = {}
+        for key in unknown:
+            found[key] = next(iter(get_close_matches(key, known, 1)), None)
+        return found
+
     def is_public(self, channel: str) -> bool:
         """Whether the blueprint's view serves a channel to anyone, when no authorizer
         is set."""
@@ -155,5 +176,21 @@ def _read_key(
         return default
     if problem := check(value):
         shown = "(not shown)" if key.endswith("URL") else repr(value)
-        raise InvalidValue(f"The configuration's {key} is {problem}, not {shown}")
+        hint = _hint(key, value, default)
+        raise InvalidValue(f"The configuration's {key} is {problem}{hint}, not {shown}")
     return value
+
+
+def _hint(key: str, value: Any, default: Any) -> str:
+    """How a value is written in the environment, for one that seems to come from there:
+    Flask reads it as JSON, and takes what is none for text."""
+    if not isinstance(value, str) or key.endswith("URL"):
+        return ""
+    if isinstance(default, tuple):
+        names = [name for part in value.split(",") if (name := part.strip(" []'\""))]
+        written = f"'{json.dumps(names or list(default), ensure_ascii=False)}'"
+    else:
+        written = {"none": "null", "true": "true", "false": "false"}.get(
+            value.strip().lower(), json.dumps(default)
+        )
+    return f" (in the environment, as JSON: FLASK_{key}={written})"

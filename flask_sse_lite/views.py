@@ -6,13 +6,12 @@ strangers may have them, whether there is room, and where the stream begins.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NoReturn
 
-import flask
-from flask import abort, current_app, request
+from flask import Response, abort, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.wrappers import Response
 
 from .application import current_channels
 from .channels import DEFAULT_CHANNEL, Channels
@@ -30,6 +29,8 @@ from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 MAX_CHANNELS = 64
 
 NO_ROOM = "There is no room for an event stream now."
+
+logger = logging.getLogger("flask_sse_lite")
 
 
 def requested_channels() -> tuple[str, ...]:
@@ -67,6 +68,7 @@ def refusal_of_strangers(names: tuple[str, ...]) -> str | None:
 
 def forbid(reason: str) -> NoReturn:
     """403. The reason is for the developer: it tells strangers what there is."""
+    logger.debug("A client got 403: %s", reason)
     abort(403, f"Not served: {reason}." if current_app.debug else None)
 
 
@@ -153,7 +155,7 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
         current_app.logger.error("A stream could not begin: %s", error)
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
-        return flask.Response(status=204)
+        return Response(status=204)
     return EventStream(channels.stream(cursor))
 
 
@@ -162,5 +164,5 @@ def _come_back(milliseconds: int, why: str) -> Response:
     that says when to come back, others the status that says it."""
     retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
-        return flask.Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)
+        return Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)
     raise ServiceUnavailable(why, retry_after=-(-retry // 1000))

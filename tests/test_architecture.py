@@ -20,6 +20,8 @@ PACKAGE = ROOT / "flask_sse_lite"
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "event": {"errors"},
+    "wording": {"errors"},
+    "type_names": set(),
     "cursor": {"event"},
     "outputs": set(),
     "locks": {"errors"},
@@ -86,7 +88,7 @@ LAYERS: dict[str, set[str]] = {
         *("event", "settings", "poller", "servers", "servers.server", "hub"),
         "shortcut",
     },
-    "items": {"errors", "event"},
+    "items": {"errors", "event", "type_names"},
     "response": {"settings", "subscription", "pulse", "items"},
     "runs": {
         *("errors", "event", "cursor", "locks", "log", "brokers", "items", "poller"),
@@ -94,20 +96,23 @@ LAYERS: dict[str, set[str]] = {
     },
     "channels": {
         *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
-        *("stream", "hub", "subscription", "items", "runs"),
+        *("stream", "hub", "subscription", "items", "runs", "type_names", "wording"),
     },
-    "publisher": {"errors", "event", "settings", "channels"},
+    "publisher": {"errors", "event", "settings", "channels", "wording"},
     "cli": {"errors", "event", "brokers.shared", "channels"},
     "application": {"errors", "channels", "cli"},
     "views": {
         *("errors", "event", "cursor", "log", "stream", "hub", "items", "runs"),
         *("response", "channels", "application"),
     },
+    "client_faults": {"errors"},
+    "own_functions": {"errors"},
     "extension": {
         *("errors", "event", "cursor", "hub", "items", "channels", "application"),
-        "views",
+        *("views", "client_faults", "own_functions", "wording"),
     },
-    "flask_sse": {"event", "extension"},
+    "flask_sse": {"event", "extension", "wording"},
+    "sqlalchemy": {"errors", "event", "channels", "application", "wording"},
     "testing": {"event", "application"},
     "__init__": {
         *("errors", "event", "response", "extension", "flask_sse", "publisher"),
@@ -118,10 +123,10 @@ LAYERS: dict[str, set[str]] = {
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("items", "response", "publisher", "cli", "application", "views"),
-        *("extension", "flask_sse"),
+        *("extension", "flask_sse", "client_faults", "own_functions"),
     },
     "click": {"cli"},
-    "werkzeug": {"response", "views", "extension"},
+    "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
     "socket": {"brokers.bells", "brokers.links", "poller", "handoff"},
     "select": {"poller"},
     "ctypes": {"poller"},
@@ -134,6 +139,7 @@ CONFINED: dict[str, set[str]] = {
     "cheroot": set(),
     "uwsgi": set(),
     "redis": {"brokers.links", "brokers.lives", "brokers.redis"},
+    "sqlalchemy": {"sqlalchemy"},
     "sqlite3": {"brokers.sqlite", "brokers.life", "brokers.housekeeping"},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -154,7 +160,10 @@ INSTALLED = {"flask", "werkzeug", "click"}
 OPTIONAL = {"gevent", "resource", "fcntl"}
 
 #: What a module needs that is imported only where it is wanted.
-NEEDED = {f"brokers.{name}": {"redis"} for name in ("links", "lives", "redis")}
+NEEDED = {
+    **{f"brokers.{name}": {"redis"} for name in ("links", "lives", "redis")},
+    "sqlalchemy": {"sqlalchemy"},
+}
 
 
 @dataclass(frozen=True)
@@ -340,6 +349,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
+    optional.add("sqlalchemy")
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

@@ -3,14 +3,24 @@ what the operator is warned of."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from flask_sse_lite import SSE, InvalidValue
-from flask_sse_lite.testing import published
+from flask_sse_lite import SSE, Event, EventStream, InvalidValue, type_names
+from flask_sse_lite.testing import published, read_events
+
+
+@pytest.fixture(autouse=True)
+def _no_type_was_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type_names, "_warned", set())
 
 
 def application(sse: SSE, **config: Any) -> Flask:
@@ -100,28 +110,119 @@ def test_none_means_the_default(sse: SSE) -> None:
 def test_a_bad_value_is_an_error_that_names_its_key(
     sse: SSE, key: str, bad: object
 ) -> None:
-    app = application(sse, **{key: bad})
+    with pytest.raises(InvalidValue, match=key) as raised:
+        application(sse, **{key: bad})
+    assert is_alone(raised.value)
+    app = application(sse)  # The refusal has left nothing behind.
+    app.config[key] = bad
     with pytest.raises(InvalidValue, match=key):
         publish(app, sse)
     with pytest.raises(InvalidValue, match=key):
         app.test_client().get("/stream")
 
 
+def is_alone(error: BaseException) -> bool:
+    """Whether a traceback shows no other exception in front of an error."""
+    return error.__cause__ is None and (
+        error.__suppress_context__ or error.__context__ is None
+    )
+
+
 @pytest.mark.parametrize("key", ["SSE_URL", "SSE_REDIS_URL"])
 def test_a_scheme_without_a_broker_is_an_error_and_never_memory(
     sse: SSE, key: str
 ) -> None:
-    app = application(sse, **{key: "pigeon://user:geheim@roof/1"})
     with pytest.raises(InvalidValue, match=r"'pigeon'.*memory://") as raised:
-        publish(app, sse)
+        application(sse, **{key: "pigeon://user:geheim@roof/1"})
     assert "geheim" not in str(raised.value)
 
 
 def test_a_bad_url_is_not_shown(sse: SSE) -> None:
-    app = application(sse, SSE_URL=["redis://user:geheim@host"])
     with pytest.raises(InvalidValue, match="SSE_URL") as raised:
-        publish(app, sse)
+        application(sse, SSE_URL=["redis://user:geheim@host"])
     assert "geheim" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("redis://user:geheim@host:port", "SSE_URL is to be like redis://"),
+        ("redis://user:geheim@host?histroy=5", "SSE_URL is to be like redis://"),
+        ("redis://user:geheim@host?history=x", "SSE_URL has an option that is wrong"),
+        ("sqlite://user:geheim@host", "SSE_URL is to be sqlite:///"),
+        ("sqlite:///events.db?age=never", "SSE_URL has an option that is wrong"),
+    ],
+)
+def test_a_bad_url_is_refused_when_the_application_is_set_up(
+    sse: SSE, url: str, complaint: str
+) -> None:
+    with pytest.raises(InvalidValue, match=complaint) as raised:
+        application(sse, SSE_URL=url)
+    assert is_alone(raised.value)
+    assert "geheim" not in str(raised.value)
+
+
+def test_a_missing_package_is_told_of_when_the_application_is_set_up() -> None:
+    script = """
+import sys
+sys.modules["redis"] = None
+from flask import Flask
+from flask_sse_lite import sse
+app = Flask("application")
+app.config["SSE_URL"] = "redis://localhost"
+sse.init_app(app)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "pip install flask-sse-lite[redis]" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == 1
+
+
+def test_setting_up_reaches_for_nothing(sse: SSE, tmp_path: Path) -> None:
+    threads, modules = threading.active_count(), set(sys.modules)
+    application(sse, SSE_URL="redis://127.0.0.1:1/0")
+    app = application(SSE(), SSE_URL=f"sqlite:///{tmp_path}/events.db")
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+    assert "gevent" not in set(sys.modules) - modules
+    assert app.extensions["sse"]._brokers == {}
+
+
+def test_what_is_configured_after_the_registration_counts(
+    sse: SSE, tmp_path: Path
+) -> None:
+    app = application(sse)
+    app.config["SSE_URL"] = f"sqlite:///{tmp_path}/events.db"
+    publish(app, sse)
+    assert (tmp_path / "events.db").exists()
+    app.extensions["sse"].close()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "written"),
+    [
+        ("PUBLIC_CHANNELS", "sse,news", """'["sse", "news"]'"""),
+        ("PUBLIC_CHANNELS", "['sse', 'news']", """'["sse", "news"]'"""),
+        ("PUBLIC_CHANNELS", "", """'["sse"]'"""),
+        ("ACCESS_LOG", "True", "true"),
+        ("MAX_AGE", "None", "null"),
+        ("HISTORY", "many", "256"),
+    ],
+)
+def test_a_value_of_the_environment_is_told_how_to_be_written(
+    sse: SSE, monkeypatch: pytest.MonkeyPatch, key: str, text: str, written: str
+) -> None:
+    monkeypatch.setenv(f"FLASK_SSE_{key}", text)
+    app = Flask("application")
+    app.config.from_prefixed_env()
+    with pytest.raises(InvalidValue) as raised:
+        sse.init_app(app)
+    assert f"FLASK_SSE_{key}={written})" in str(raised.value)
+    monkeypatch.setenv(f"FLASK_SSE_{key}", written.strip("'"))
+    app.config.from_prefixed_env()
+    sse.init_app(app)
 
 
 def test_sse_url_goes_before_sse_redis_url(sse: SSE) -> None:
@@ -233,10 +334,82 @@ def test_who_asks_for_what_is_not_served_is_told_of_to_the_developer_once(
     client = application(sse, SSE_PUBLIC_CHANNELS=["news"]).test_client()
     assert client.get("/stream?channel=secret").status_code == 403
     (warning,) = warnings(caplog)
-    assert "SSE_PUBLIC_CHANNELS does not list it" in warning
-    assert "secret" not in warning
+    assert "SSE_PUBLIC_CHANNELS does not allow" in warning
+    assert "'secret'" in warning
     assert client.get("/stream?channel=other").status_code == 403
     assert warnings(caplog) == [warning]
+
+
+def test_a_refusal_in_the_log_stays_on_its_line(
+    sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "flask_sse_lite")
+    client = application(sse).test_client()
+    assert client.get("/stream?channel=a%E2%80%A8b").status_code == 403
+    sse.authorizer(lambda channel: False)
+    assert client.get("/stream?channel=other").status_code == 403
+    lines = [r.getMessage() for r in caplog.records if "got 403" in r.getMessage()]
+    assert ["\\u2028" in line for line in lines] == [True, True, False]
+    assert "'other'" in lines[-1]
+    assert not any(line.splitlines()[1:] for line in lines)
+
+
+def test_the_name_of_a_run_that_is_refused_is_not_logged(
+    sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    client = application(sse).test_client()
+    assert client.get("/stream?channel=$run.geheim").status_code == 403
+    assert "geheim" not in caplog.text
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_key_that_nobody_reads_is_warned_of_once(
+    sse: SSE, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    keys = {"SSE_HEARTBAET": 5, "SSE_%s": 1}
+    app = application(sse, **(keys if when == "before" else {}))
+    app.config.update(keys)
+    client = app.test_client()
+    for _ in range(2):
+        assert client.post("/say").text == "hello"
+    meant, unlike = warnings(caplog)
+    assert "SSE_HEARTBAET, which is not read; is SSE_HEARTBEAT meant?" in meant
+    assert "SSE_%s, which is not read" in unlike
+
+
+@pytest.mark.parametrize("type", ["error", "open"])
+def test_a_type_that_a_browser_has_a_use_for_is_warned_of_once(
+    sse: SSE, caplog: pytest.LogCaptureFixture, type: str
+) -> None:
+    app = application(sse)
+    app.add_url_rule("/items", "items", lambda: EventStream(["a"], type=type))
+    app.add_url_rule("/events", "events", lambda: EventStream([Event("a", type)]))
+    app.add_url_rule("/run", "run", lambda: sse.run([Event("a", type)]))
+    app.add_url_rule(
+        "/foreign",
+        "foreign",
+        lambda: EventStream([Event("a", type)], type=type, own_events=False),
+    )
+    client = app.test_client()
+    read_events(client.get("/foreign"), count=1)
+    assert warnings(caplog) == []
+    ways: list[Callable[[], object]] = [
+        lambda: sse.publish("a", type),
+        lambda: sse.publish(Event("a", type)),
+        *(
+            lambda path=path: read_events(client.get(path), count=1)
+            for path in ("/items", "/events", "/run")
+        ),
+    ]
+    for way in ways:
+        caplog.clear()
+        type_names._warned.clear()
+        with app.app_context():
+            for _ in range(2):
+                way()
+        (warning,) = warnings(caplog)
+        assert f"source.on{type}" in warning
 
 
 def test_redis_url_beside_sse_url_is_not_warned_of(

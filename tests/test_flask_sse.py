@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
+import uuid
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request, url_for
+from flask import Flask, Response, abort, request, url_for
 from flask.testing import FlaskClient
-from werkzeug.wrappers import Response
 
-from flask_sse_lite import Message, ServerSentEventsBlueprint
+from flask_sse_lite import (
+    InvalidType,
+    InvalidValue,
+    Message,
+    ServerSentEventsBlueprint,
+)
 from flask_sse_lite.testing import published, read_events
 
 
@@ -114,6 +123,118 @@ def test_messages_gives_what_is_published(
     assert str(message) == 'event: greeting\ndata: {"a": 1}\nid: 7\n\n'
 
 
+# What Flask-SSE wrote whatever it was given for
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+#: Values that stand for a name, and the text that they stand for.
+WORDED: list[tuple[Any, str]] = [
+    (7, "7"),
+    (-7, "-7"),
+    (1.5, "1.5"),
+    (Decimal("1.50"), "1.50"),
+    (uuid.UUID(int=5), str(uuid.UUID(int=5))),
+    (datetime.date(2024, 5, 1), "2024-05-01"),
+    (Color.RED, "Color.RED"),
+    (Path("a/b"), "a/b"),
+]
+
+#: What an application mistakes for a name.
+NO_NAMES = [True, False, b"a", ["a"], ("a",), {"a"}, {"a": 1}, object(), object, len]
+
+
+@pytest.mark.parametrize(("value", "text"), WORDED, ids=repr)
+@pytest.mark.parametrize("field", ["type", "id"])
+def test_a_type_and_an_id_are_written_as_their_text(
+    legacy: Flask,
+    blueprint: ServerSentEventsBlueprint,
+    field: str,
+    value: Any,
+    text: str,
+) -> None:
+    event = blueprint.publish("x", **{field: value})
+    assert getattr(event, field) == text
+    assert getattr(Message("x", **{field: value}), field) == text
+
+
+@pytest.mark.parametrize(("value", "text"), WORDED, ids=repr)
+def test_a_channel_is_written_as_its_text(
+    legacy: Flask,
+    client: FlaskClient,
+    blueprint: ServerSentEventsBlueprint,
+    value: Any,
+    text: str,
+) -> None:
+    response = client.get("/events", query_string={"channel": text})
+    heard = blueprint.messages(value, timeout=10)
+    with legacy.test_request_context():
+        own = blueprint.stream(value)
+    assert blueprint.publish("one", channel=value).channel == text
+    blueprint.publish("two", channel=["other", value])
+    assert blueprint.subscribers(value) == blueprint.subscribers(text)
+    blueprint.close(value)
+    for stream in (response, own):
+        assert [e.data for e in read_events(stream)] == ["one", "two", ""]
+    assert [event.data for event in heard] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("value", "milliseconds"), [("1000", 1000), ("0", 0), (" 5 ", 5), (5, 5)]
+)
+def test_a_retry_may_be_text(
+    legacy: Flask,
+    blueprint: ServerSentEventsBlueprint,
+    value: Any,
+    milliseconds: int,
+) -> None:
+    assert blueprint.publish("x", retry=value).retry == milliseconds
+    assert Message("x", retry=value).retry == milliseconds
+
+
+@pytest.mark.parametrize("bad", NO_NAMES, ids=lambda bad: type(bad).__name__)
+@pytest.mark.parametrize("field", ["type", "id", "retry"])
+def test_what_is_no_name_is_refused(
+    legacy: Flask, blueprint: ServerSentEventsBlueprint, field: str, bad: Any
+) -> None:
+    for make in (blueprint.publish, Message):
+        with pytest.raises(InvalidType, match=f"event's {field}"):
+            make("x", **{field: bad})
+
+
+@pytest.mark.parametrize("bad", NO_NAMES, ids=lambda bad: type(bad).__name__)
+def test_what_is_no_channel_is_refused(
+    legacy: Flask, blueprint: ServerSentEventsBlueprint, bad: Any
+) -> None:
+    for call in (
+        lambda: blueprint.publish("x", channel=[bad]),
+        lambda: blueprint.messages(bad),
+        lambda: blueprint.close(bad),
+        lambda: blueprint.subscribers(bad),
+    ):
+        with pytest.raises(InvalidType, match="channel's name is text"):
+            call()
+
+
+@pytest.mark.parametrize("bad", ["", "soon", "1.5", "1e3", "9" * 50, 1.0])
+def test_a_retry_that_is_no_number_is_refused(
+    legacy: Flask, blueprint: ServerSentEventsBlueprint, bad: Any
+) -> None:
+    with pytest.raises(InvalidType, match="retry is a whole number"):
+        blueprint.publish("x", retry=bad)
+
+
+def test_a_number_too_long_to_be_written_is_refused(
+    legacy: Flask, blueprint: ServerSentEventsBlueprint
+) -> None:
+    number: Any = 10**5000
+    for fields in ({"type": number}, {"id": number}):
+        with pytest.raises(InvalidValue):
+            blueprint.publish("x", **fields)
+
+
 # Its guards
 
 
@@ -143,7 +264,7 @@ def test_a_guard_that_looks_at_the_first_channel_cannot_be_passed_by(
 
 def test_a_guard_in_a_subclass_cannot_be_passed_by() -> None:
     class Guarded(ServerSentEventsBlueprint):
-        def stream(self, *channels: str, replay: int | None = None) -> Response:
+        def stream(self, *channels: Any, replay: int | None = None) -> Response:
             abort(401)
 
     sse = Guarded("sse", __name__)

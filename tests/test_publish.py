@@ -261,14 +261,14 @@ def test_data_that_contains_itself_is_an_error(sse: SSE) -> None:
     [
         {"type": "two\nlines"},
         {"type": "stream-end"},
-        {"type": 5},
+        {"type": True},
         {"id": "a\rb"},
         {"id": "a\0b"},
         {"id": ""},
         {"id": True},
         {"retry": -1},
         {"retry": True},
-        {"retry": "5"},
+        {"retry": "soon"},
     ],
     ids=str,
 )
@@ -284,7 +284,18 @@ def test_a_bad_field_is_an_error_that_names_it_and_nothing_is_sent(
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "a" * 256, "a\nb", "a\x7f", "\udc80", "$run", None, 5, b"bytes", ["nested"]],
+    [
+        "",
+        "a" * 256,
+        "a\nb",
+        "a\x7f",
+        "\udc80",
+        "$run",
+        None,
+        True,
+        b"bytes",
+        ["nested"],
+    ],
     ids=repr,
 )
 def test_a_bad_channel_is_an_error_and_the_good_ones_get_nothing(
@@ -296,7 +307,7 @@ def test_a_bad_channel_is_an_error_and_the_good_ones_get_nothing(
     assert sse.position() == before
 
 
-@pytest.mark.parametrize("bad", [None, 5, b"bytes", {"a": 1}, []], ids=repr)
+@pytest.mark.parametrize("bad", [None, True, b"bytes", {"a": 1}, []], ids=repr)
 def test_what_is_no_channel_nor_several_is_an_error(sse: SSE, bad: Any) -> None:
     before = sse.position()
     with pytest.raises(InvalidValue, match=r"[Cc]hannel"):

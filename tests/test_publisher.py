@@ -298,7 +298,7 @@ def test_json_is_as_flask_has_it(tmp_path: Path, data: Any) -> None:
         ({"data": "a", "channel": ""}, "channel"),
         ({"data": "a", "channel": "$run.x"}, "own"),
         ({"data": "a", "channel": []}, "at least one"),
-        ({"data": "a", "channel": ["fine", 7]}, "channel"),
+        ({"data": "a", "channel": ["fine", True]}, "channel"),
         ({"data": Event("a"), "type": "b"}, "An Event has its own"),
     ],
 )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 
@@ -64,6 +64,22 @@ with client.session_transaction() as session:
 assert client.get("/stream?channel=user.ann").status_code == 200
 assert client.get("/stream?channel=user.bob").status_code == 403
 assert client.get("/stream?channel=user.ann&channel=user.bob").status_code == 403
+""",
+    "factory.py": """
+from factory import create_app
+for app in (app, create_app()):
+    client = app.test_client()
+    assert client.get("/stream?channel=user.ann").status_code == 401
+    with client.session_transaction() as session:
+        session["user"] = "ann"
+    origin = {"Origin": "https://app.example.com"}
+    stream = client.get("/stream?channel=user.ann", headers=origin)
+    assert stream.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+    from flask_sse_lite import sse
+    with app.app_context():
+        sse.publish("hello", channel="user.ann")
+    assert heard(stream, 1) == ["hello"]
+    assert client.get("/stream?channel=user.bob").status_code == 403
 """,
     "login.py": """
 assert app.test_client().get("/stream").status_code == 401
@@ -161,6 +177,29 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
 @pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
 def test_an_example_does_what_the_readme_says(folder: Path, name: str) -> None:
     script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
+    assert run(folder, ["-c", script]) == ""
+
+
+#: Examples that make one application, where they stand.
+PLAIN = [n for n in BLOCKS if n != "factory.py" and not n.startswith("test_")]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_example_works_in_a_factory_that_is_called_again(
+    folder: Path, name: str
+) -> None:
+    # Both applications share the ready-made sse, and are there before either is used.
+    body = indent((folder / name).read_text("utf-8"), "    ")
+    (folder / "made.py").write_text(
+        f"def create_app():\n{body}\n    return app, locals()\n", "utf-8"
+    )
+    check = indent(f"{BEGINNING}{CHECKS[name]}", "    ")
+    script = (
+        "from made import create_app\n"
+        "for app, names in [create_app(), create_app()]:\n"
+        "    globals().update(names)\n"
+        f"{check}\n"
+    )
     assert run(folder, ["-c", script]) == ""
 
 

@@ -84,6 +84,75 @@ def test_the_header_goes_before_the_query(client: FlaskClient, sse: SSE) -> None
     assert what(read_events(response, count=1)) == ["2"]
 
 
+#: What clients that cannot set a header call the id in the query.
+CLIENTS_NAMES = [
+    *("lastEventId", "lastEventID", "Last-Event-ID", "Last-Event-Id", "last-event-id"),
+    *("LastEventId", "last_event_ID", "evs_last_event_id", "lasteventid"),
+]
+
+
+@pytest.mark.parametrize("name", CLIENTS_NAMES)
+def test_the_query_resumes_under_the_names_of_clients(
+    app: Flask, client: FlaskClient, sse: SSE, name: str
+) -> None:
+    app.add_url_rule("/own", "own", lambda: sse.stream("sse"))
+    events = publish(sse, 3)
+    for path in ("/stream", "/own"):
+        response = client.get(path, query_string={name: events[1].id})
+        assert what(read_events(response, count=1)) == ["2"]
+
+
+@pytest.mark.parametrize("name", CLIENTS_NAMES)
+def test_a_run_is_resumed_under_the_names_of_clients(
+    app: Flask, client: FlaskClient, sse: SSE, name: str
+) -> None:
+    app.add_url_rule("/run", "run", lambda: sse.run(iter("abc")))
+    begun = client.get("/run")
+    location = begun.location or ""
+    (first,) = read_events(begun, count=1)
+    back = client.get("/run", query_string={name: first.id})
+    *rest, end = read_events(back)
+    assert what(rest) == ["b", "c"]
+    again = client.get(location, query_string={name: first.id})
+    assert what(read_events(again)) == ["b", "c", "stream-end"]
+    gone = client.get("/run", query_string={name: end.id})
+    assert gone.status_code == 204
+
+
+def test_the_client_s_id_goes_before_the_page_s(client: FlaskClient, sse: SSE) -> None:
+    events = publish(sse, 4)
+    ids = [event.id for event in events]
+    for query in (
+        f"last_event_id={ids[0]}&lastEventId={ids[2]}",
+        f"lastEventId={ids[2]}&last_event_id={ids[0]}",
+        # A client that appends its own to the page's, whatever that is called.
+        f"last_event_id={ids[0]}&last_event_id={ids[2]}",
+        f"lastEventID={ids[0]}&lastEventId={ids[2]}",
+        f"lastEventId={ids[0]}&lastEventId={ids[2]}",
+        # One that has seen none yet.
+        f"last_event_id={ids[2]}&lastEventId=",
+        f"last_event_id={ids[2]}&last_event_id=",
+    ):
+        assert what(read_events(client.get(f"/stream?{query}"), count=1)) == ["3"]
+
+
+@pytest.mark.parametrize("name", CLIENTS_NAMES)
+def test_the_header_goes_before_the_client_s_query(
+    client: FlaskClient, sse: SSE, name: str
+) -> None:
+    events = publish(sse, 3)
+    response = since(client, events[1].id, f"/stream?{name}={events[0].id}")
+    assert what(read_events(response, count=1)) == ["2"]
+
+
+@pytest.mark.parametrize("name", ["event_id", "since", "last_event", "lastEventIds"])
+def test_other_names_mean_nothing(client: FlaskClient, sse: SSE, name: str) -> None:
+    events = publish(sse, 3)
+    response = client.get("/stream", query_string={name: events[0].id})
+    sse.publish("new")
+    assert what(read_events(response, count=1)) == ["new"]
+
+
 def test_an_empty_header_is_none(client: FlaskClient, sse: SSE) -> None:
     events = publish(sse, 3)
     response = since(client, "", f"/stream?last_event_id={events[0].id}")

@@ -1,17 +1,20 @@
-"""Publishing in a database transaction: the recipe in the examples."""
+"""Publishing in a database transaction, and the example of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from transactions import create_app, publish_after_commit
+from transactions import create_app
+from werkzeug.local import LocalProxy
 
-from flask_sse_lite import BrokerUnavailable, Event, InvalidType
+from flask_sse_lite import SSE, BrokerUnavailable, Event, InvalidType, InvalidValue
+from flask_sse_lite.sqlalchemy import publish_after_commit
 from flask_sse_lite.testing import published
 
 from .servers import ROOT, serve
@@ -44,7 +47,7 @@ def session(engine: Engine, events: list[Event]) -> Iterator[Session]:
         yield session
 
 
-def note(session: Session, what: str) -> None:
+def note(session: Session | scoped_session[Any], what: str) -> None:
     """Do something, and have it told."""
     session.execute(text("INSERT INTO notes VALUES (:note)"), {"note": what})
     publish_after_commit(session, what)
@@ -211,11 +214,113 @@ def test_a_session_of_a_request_that_ended_without_a_commit_tells_nothing(
     assert told(events) == ["b"]
 
 
-def test_what_cannot_be_sent_is_refused_before_the_commit(
-    session: Session, events: list[Event]
+@pytest.fixture
+def scoped(session: Session) -> Iterator[scoped_session[Session]]:
+    """As Flask-SQLAlchemy's ``db.session`` is one. Nobody has used it yet."""
+    sessions = scoped_session(sessionmaker(session.get_bind()))
+    yield sessions
+    sessions.remove()
+
+
+def test_a_scoped_session_is_as_good_as_its_session(
+    scoped: scoped_session[Session], events: list[Event]
 ) -> None:
-    with pytest.raises(InvalidType):
-        publish_after_commit(session, "a", 7)  # type: ignore[arg-type]
+    note(scoped, "a")
+    with scoped.begin_nested():
+        note(scoped, "b")
+    savepoint = scoped.begin_nested()
+    note(scoped, "c")
+    savepoint.rollback()
+    note(scoped(), "d")
+    assert told(events) == []
+    scoped.commit()
+    assert told(events) == ["a", "b", "d"]
+    note(scoped, "e")
+    scoped.rollback()
+    note(scoped, "f")
+    scoped.remove()
+    note(scoped, "g")
+    scoped.commit()
+    assert told(events) == ["a", "b", "d", "g"]
+
+
+class Subclass(Session):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["session", "subclass", "scoped", "proxy"])
+def test_a_session_that_nobody_has_used_yet_begins(
+    engine: Engine, events: list[Event], kind: str
+) -> None:
+    plain = Subclass(engine) if kind == "subclass" else Session(engine)
+    scoped = scoped_session(sessionmaker(engine))
+    proxy: Any = LocalProxy(lambda: plain)
+    used = {"scoped": scoped, "proxy": proxy}.get(kind, plain)
+    publish_after_commit(used, "a")
+    used.rollback()
+    publish_after_commit(used, "b")
+    used.commit()
+    used.commit()
+    assert told(events) == ["b"]
+    used.close()
+
+
+def test_a_session_that_does_not_begin_by_itself_is_told_to(
+    engine: Engine, events: list[Event]
+) -> None:
+    with Session(engine, autobegin=False) as session:
+        with pytest.raises(InvalidValue, match=r"session\.begin\(\)"):
+            publish_after_commit(session, "a")
+        with session.begin():
+            publish_after_commit(session, "b")
+    assert told(events) == ["b"]
+
+
+def test_sessions_do_not_get_what_belongs_to_others(
+    engine: Engine, events: list[Event]
+) -> None:
+    first = Session(engine)
+    publish_after_commit(first, "a")
+    second = Session(engine, info=first.info)
+    publish_after_commit(second, "b")
+    second.commit()
+    assert told(events) == ["b"]
+    first.commit()
+    assert told(events) == ["b", "a"]
+    first.close()
+    second.close()
+
+
+def test_an_asynchronous_session_is_refused_and_its_synchronous_one_taken(
+    engine: Engine, events: list[Event]
+) -> None:
+    with pytest.raises(InvalidType, match=r"not 'object'.*sync_session"):
+        publish_after_commit(object(), "a")  # type: ignore[arg-type]
+
+
+def test_the_application_is_that_of_the_call_and_not_of_the_commit(
+    app: Flask, session: Session, events: list[Event]
+) -> None:
+    other = Flask("other")
+    SSE().init_app(other)
+    note(session, "a")
+    with other.app_context(), published(other) as others:
+        session.commit()
+    assert told(events) == ["a"]
+    assert others == []
+
+
+@pytest.mark.parametrize(
+    ("type", "channel"),
+    [("two\nlines", "a"), (["a"], "a"), (None, "a\nb"), (None, []), (None, None)],
+)
+def test_what_cannot_be_sent_is_refused_before_the_commit(
+    session: Session, events: list[Event], type: Any, channel: Any
+) -> None:
+    with pytest.raises(InvalidValue):
+        publish_after_commit(session, "a", type, channel)
+    session.commit()
+    assert events == []
 
 
 def test_a_broker_that_is_away_does_not_undo_the_commit(

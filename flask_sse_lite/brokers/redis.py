@@ -45,10 +45,10 @@ try:
 
     from .links import Link
     from .lives import Lives
-except ImportError as error:
+except ImportError:
     raise InvalidValue(
         "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
-    ) from error
+    ) from None
 
 #: Connections of a process for its commands. More threads than that wait for one.
 MAX_LINKS = 4
@@ -662,13 +662,13 @@ def connect(settings: Settings, folder: str | None) -> RedisBroker:
             "socket_connect_timeout": timeout,
         }
         connection_class(**found)
-    except (ValueError, TypeError, RedisError) as error:
+    except (ValueError, TypeError, RedisError):
         # The URL is not shown: there may be a password in it.
         raise InvalidValue(
             f"{settings.url_key} is to be like redis://[[user]:password@]host[:port]"
             "[/database], rediss://… (TLS) or unix:///path, and takes the options "
             "history, age and prefix, and those of redis-py's connections"
-        ) from error
+        ) from None
     place = found.get("path") or (
         f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
     )

@@ -1,0 +1,180 @@
+"""Whose fault a bad value is: the client's that sent it, or the application's.
+
+Here lives how a refusal of this package's becomes an answer 400. A view may pass on
+what its client says, as in ``sse.stream(f"job.{job}")``; what a client can choose must
+not fill the error log. A value that the application chose stays an error of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from flask import has_request_context, request
+from werkzeug.exceptions import BadRequest
+
+from .errors import InvalidType, InvalidValue
+
+#: Bytes of a request's body that are looked through for a value. What a view takes out
+#: of a larger one gets an ordinary error.
+MAX_BODY = 64 * 1024
+
+#: Texts of a request, and values of a call, that are compared with one another. A
+#: client that sends more of them must not buy time with it.
+MAX_TEXTS = 1000
+MAX_VALUES = 256
+
+#: What stands between the names of a list that is one text.
+_BETWEEN = re.compile(r"[\s,;|]+")
+
+_SCALARS = (str, int, float)
+
+#: Stands where all of a value was the client's.
+_ANYTHING = "x"
+
+
+class BadClientValue(InvalidValue, BadRequest):
+    """A value that cannot stand where it was given, and that a client has chosen: Flask
+    answers it by 400."""
+
+    def __init__(self, message: str) -> None:
+        BadRequest.__init__(self, f"{message}.")
+
+    def __str__(self) -> str:
+        return self.description or ""
+
+
+class BadClientType(BadClientValue, InvalidType):
+    """The same, for a value whose type alone is wrong already."""
+
+
+def blamed(
+    error: InvalidValue, values: Iterable[tuple[Any, Callable[[Any], Any]]]
+) -> InvalidValue:
+    """Who is to hear of a refusal.
+
+    :param values: what was given, each value with its check, which raises
+        ``InvalidValue`` for one that is bad.
+    :returns: the error itself; or, where each bad value is the client's, one that Flask
+        answers by 400.
+    """
+    if not has_request_context() or isinstance(error, BadClientValue):
+        return error
+    bad = [(value, check) for value, check in values if not _passes(check, value)]
+    bad = bad[:MAX_VALUES]
+    said = _Said()
+    if bad and all(said.is_to_blame_for(value, check) for value, check in bad):
+        return _answer(error)
+    return error
+
+
+def blamed_for_number(
+    error: InvalidValue, names: Collection[Any], most: int
+) -> InvalidValue:
+    """The same for the number of names, which is too large: the client is to blame
+    where the application's own alone are not too many. For no name at all it is to
+    blame, too: what it leaves out must not fill the error log."""
+    if not has_request_context():
+        return error
+    said = _Said()
+    looked_at = islice(names, MAX_VALUES)
+    own = sum(not said.has_part_in(str(name)) for name in looked_at)
+    return _answer(error) if own <= most else error
+
+
+def _answer(error: InvalidValue) -> InvalidValue:
+    kind = BadClientType if isinstance(error, InvalidType) else BadClientValue
+    return kind(str(error))
+
+
+class _Said:
+    """What the client of the current request has said, in whatever part of it.
+
+    Letters are compared without their case, which views are apt to change.
+    """
+
+    def __init__(self) -> None:
+        self._json = list(_values_in(_json_of_request()))
+        scalars = (str(v) for v in self._json if isinstance(v, _SCALARS))
+        texts = set()
+        for text in islice(chain(_texts_of_request(), scalars), MAX_TEXTS):
+            texts.add(text.casefold())
+            texts.update(_BETWEEN.split(text.casefold(), MAX_TEXTS))
+        self._is_empty_there = "" in texts
+        # The longest first: a short one may be a part of it.
+        self._texts = sorted(texts - {""}, key=len, reverse=True)[:MAX_TEXTS]
+
+    def has_part_in(self, text: str) -> bool:
+        """Whether a text contains what the client said, or is contained in it."""
+        folded = text.casefold()
+        return any(said in folded or folded in said for said in self._texts)
+
+    def is_to_blame_for(self, value: Any, check: Callable[[Any], Any]) -> bool:
+        """Whether a bad value would be good without what the client said. None is what
+        views get of what the client left out."""
+        if value is None:
+            return True
+        if isinstance(value, (bytes, bytearray)):
+            return bytes(value) in _body()
+        if isinstance(value, bool) or not isinstance(value, _SCALARS):
+            return any(type(v) is type(value) and v == value for v in self._json)
+        folded = str(value).casefold()
+        if not folded:
+            return self._is_empty_there
+        if any(folded in said for said in self._texts):
+            return True
+        rest = folded
+        for said in self._texts:
+            rest = rest.replace(said, "")
+        # Of a value that was trimmed or cut, single characters are left.
+        letters = {c for said in self._texts for c in said if not c.isprintable()}
+        rest = "".join(c for c in rest if c not in letters)
+        return rest != folded and _passes(check, rest or _ANYTHING)
+
+
+def _passes(check: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        check(value)
+    except InvalidValue:
+        return False
+    return True
+
+
+def _texts_of_request() -> Iterator[str]:
+    yield from map(str, (request.view_args or {}).values())
+    for values in (request.args, request.form):
+        yield from (value for _, value in values.items(multi=True))
+    yield from (value for _, value in request.headers)
+    yield from request.cookies.values()
+    if request.authorization and request.authorization.username:
+        yield request.authorization.username
+
+
+def _has_small_body() -> bool:
+    length = request.content_length
+    return length is not None and length <= MAX_BODY
+
+
+def _body() -> bytes:
+    return request.get_data() if _has_small_body() else b""
+
+
+def _json_of_request() -> Any:
+    if request.is_json and _has_small_body():
+        return request.get_json(silent=True)
+    return None
+
+
+def _values_in(data: Any) -> Iterator[Any]:
+    """All that stands in what was JSON, without recursion: a client can nest it deeper
+    than Python can call."""
+    waiting = [data]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value

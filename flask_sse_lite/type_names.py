@@ -1,0 +1,31 @@
+"""The types of events that a browser has its own use for.
+
+Here lives the warning of them, and nothing else. Such an event is sent as it is: other
+clients, and the formats of AI providers, use these types.
+"""
+
+from __future__ import annotations
+
+import logging
+
+#: By type: what else a browser's ``EventSource`` calls for it.
+HANDLERS = {"error": "onerror", "open": "onopen"}
+
+logger = logging.getLogger("flask_sse_lite")
+
+_warned: set[str] = set()
+
+
+def warn_of_type(type: str) -> None:
+    """Tell the developer, once in the life of the process, that a page cannot tell an
+    event of this type from the connection's own."""
+    if type in HANDLERS and type not in _warned:
+        _warned.add(type)
+        logger.warning(
+            "An event has the type %r: a browser also calls source.%s and "
+            'addEventListener("%s") for the state of its connection, and a page takes '
+            "one for the other. Use another type.",
+            type,
+            HANDLERS[type],
+            type,
+        )
