@@ -27,6 +27,9 @@ UPSTREAM = "127.0.0.1:8000"
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 APACHE_LOADED = ("mpm_event", "authz_core", "alias", "proxy", "proxy_http", "asis")
 
+#: What nginx has for clients and servers together: few, so that a test can use them up.
+NGINX_CONNECTIONS = 32
+
 #: Debian has servers where only root looks for programs.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
@@ -58,7 +61,8 @@ def _nginx(block: str, home: Path, port: int, timeout: int) -> list[str]:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (home / "configuration").write_text(
-        f"daemon off; pid {home}/pid; events {{}}\n"
+        f"daemon off; pid {home}/pid;\n"
+        f"events {{ worker_connections {NGINX_CONNECTIONS}; }}\n"
         f"http {{ access_log off; {folders}\n"
         f"server {{ listen {HOST}:{port}; proxy_read_timeout {timeout}s;\n{block}}}}}\n"
     )

@@ -9,17 +9,18 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
+import h11
 import pytest
 from playwright.sync_api import Browser
 
 from flask_sse_lite import Publisher
 from flask_sse_lite.event import Decoder
 
-from .proxies import PROGRAMS, block, proxy, replaced
+from .proxies import NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
 from .servers import HOST, PATIENCE, ROOT, Client, Response, Server, serve
 from .test_browser import Listener, blank_page, chromium, stream_of
 
@@ -231,6 +232,41 @@ def test_streams_of_a_silent_application_are_told_to_come_back(name: str) -> Non
         proxy(name, application.port, timeout=SHORT) as front,
     ):
         check_that_only_streams_are_told_to_come_back(front)
+
+
+def last_answer(front: Server, others: int) -> bytes:
+    """What a client gets when nginx has no connections left for one more stream.
+
+    :param others: connections beside the streams. Each has begun a request: nginx
+        closes one that is idle, to have room.
+    """
+    with ExitStack() as stack:
+        for _ in range(others):
+            other = stack.enter_context(socket.create_connection((HOST, front.port)))
+            other.sendall(b"GET ")
+        for _ in range(NGINX_CONNECTIONS):
+            client = stack.enter_context(Client(front.port))
+            try:
+                client.request("/stream", headers={"Accept": "text/event-stream"})
+            except (OSError, h11.RemoteProtocolError):
+                return b""  # There was none for the client itself.
+            assert client.status == 200
+            if b"stream-open" not in (answer := client.read()):
+                return answer
+    raise AssertionError("nginx has more connections than it was given")
+
+
+@pytest.mark.skipif(PROGRAMS["nginx"] is None, reason="nginx is not installed")
+def test_streams_that_nginx_has_no_connection_for_are_told_to_come_back(
+    application: Server,
+) -> None:
+    """It takes the client with its last connection, needs one more, and says 500. A
+    stream takes two: whether one is left hangs on another one beside them."""
+    answers = set()
+    for others in (0, 1):
+        with proxy("nginx", application.port) as front:
+            answers.add(last_answer(front, others))
+    assert answers == {b"", b"retry: 3000\n\n"}
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
