@@ -1,7 +1,10 @@
 # make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
+# make quick        the tests that need no browser and no other server, in a minute: for
+#                   working (make test runs all of them)
 # make test         the tests
 # make soak         those of what goes on for long, in full size: half an hour, with
 #                   figures (PYTEST_ARGS="-k million" takes some of them)
+# make dist         the archives of a release, in dist/
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory, side by side with the usual recipe, what scale costs
@@ -19,24 +22,36 @@ BIN := $(VENV)/bin
 # times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak lint claim bench bench-peers clean
+.PHONY: demo quick test system-packages soak dist lint claim bench bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
 	@cd examples && exec ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
-# Side by side, file by file, in the order of tests/conftest.py: most of the tests wait
-# for servers.
-test: $(VENV)/test.stamp
-	@tests/system-packages chromium nginx nodejs=node npm redis-server
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile \
-		--no-loadscope-reorder $(PYTEST_ARGS)
+# Side by side, file by file, in the order of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
-soak: $(VENV)/test.stamp
-	@tests/system-packages redis-server
+quick: $(VENV)/test.stamp
+	$(PYTEST) --numprocesses 2 -m quick $(PYTEST_ARGS)
+
+# More processes than cores: most of the tests wait for servers.
+test: system-packages $(VENV)/test.stamp
+	$(PYTEST) --numprocesses 4 $(PYTEST_ARGS)
+
+# What the tests talk to beside Python, which only root can install. Without a program,
+# the tests that need it are skipped.
+system-packages:
+	@tests/system-packages apache2 caddy chromium haproxy nginx nodejs=node npm redis-server
+
+soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
 		tests/test_churn.py tests/test_log.py::TestClients $(PYTEST_ARGS)
+
+dist: $(VENV)/dev.stamp
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -55,11 +70,11 @@ bench-peers: $(VENV)/demo.stamp
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build
 
-# One stamp per extra of setup.py, and what some of them have in them.
+# One stamp per extra of pyproject.toml, and what some of them have in them.
 WITHIN_test := demo redis
 WITHIN_dev := test $(WITHIN_test)
 
-$(VENV)/%.stamp: setup.py | $(BIN)/python
+$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@ $(WITHIN_$*:%=$(VENV)/%.stamp)
 

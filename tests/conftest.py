@@ -15,12 +15,14 @@ from flask import Flask
 from flask_sse_lite import SSE
 from flask_sse_lite.hub import current_hub
 
+from .patience import patient
+
 # A process keeps its hub, which has two descriptors: no test is to blame for them.
 current_hub()
 
 #: Seconds that what a test ended may take to be gone. (A server notices its clients'
 #: leaving in its own time.)
-GRACE = 15.0
+GRACE = patient(15.0)
 
 #: The files that take longest, the longest first. Of files that run side by side, such
 #: a one must not be what all others wait for at the end.
@@ -35,18 +37,64 @@ LONGEST = [
     "test_lives.py",
     "test_limits.py",
     "test_between.py",
+    "test_proxies.py",
     "test_generators.py",
     "test_workers.py",
     "test_churn.py",
     "test_runs.py",
     "test_going_back.py",
+    "test_distribution.py",
 ]
 
 
+#: What test files import to start servers and browsers, each a process of its own.
+STARTING = {
+    "HANDED_OFF",
+    "KINDS",
+    "chromium",
+    "nginx",
+    "proxy",
+    "redis_server",
+    "serve",
+    "serve_example",
+}
+
+#: Files with tests on the memory and on a file beside those on Redis, whose tests say
+#: in their names which is which.
+ON_ALL_BROKERS = {"test_brokers.py"}
+
+#: Files and tests that start none of them, and take long all the same.
+LONG = {
+    "TestClients",
+    "test_a_greenlet_that_publishes_without_end_lets_its_readers_follow",
+    "test_a_greenlet_that_waits_for_the_file_lets_the_others_run",
+    "test_distribution.py",
+    "test_greenlets_fork",
+    "test_publishers_that_are_killed_leave_a_file_that_is_whole",
+    "test_soak.py",
+    "test_the_example_tests_pass",
+    "test_the_file_stays_small",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the files that take longest begin first."""
+    """Have the longest files begin first, and mark what ``make quick`` runs."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    for item in items:
+        if is_quick(item):
+            item.add_marker(pytest.mark.quick)
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Whether a test needs no browser, and no server but what the test itself is."""
+    names = {item.path.name, *(node.name for node in item.listchain())}
+    if "redis" in item.name.lower() or LONG & names:
+        return False
+    if item.path.name in ON_ALL_BROKERS:
+        return True
+    assert isinstance(item, pytest.Function)
+    return not STARTING & set(vars(item.module))
 
 
 def pytest_collection_finish() -> None:

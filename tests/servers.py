@@ -37,6 +37,8 @@ from flask_sse_lite import Event
 from flask_sse_lite.event import Decoder
 from flask_sse_lite.testing import BOOKKEEPING
 
+from .patience import patient
+
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parent.parent
 
@@ -47,10 +49,10 @@ SCRIPTS = Path(sys.executable).parent
 CHANNELS = "tests.applications.channels:app"
 
 #: Seconds that anything may take which does not fail. The machine may be slow and busy.
-PATIENCE = 30.0
+PATIENCE = patient(30.0)
 
 #: Seconds that a server may take to end when it is asked to.
-STOP_PATIENCE = 10.0
+STOP_PATIENCE = patient(10.0)
 
 _GUNICORN = "-m gunicorn --bind {host}:{port} --graceful-timeout 1"
 _UWSGI = (

@@ -1,4 +1,5 @@
-"""Clients from npm: the AI SDK, EventSource and fetch-event-source, in Node.js."""
+"""Clients from npm: the AI SDK, EventSource and fetch-event-source in Node.js, htmx in
+Chromium."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from playwright.sync_api import Browser
 
-from .servers import PATIENCE, ROOT, Server, serve
-from .test_browser import Proxy, proxied
+from .servers import PATIENCE, ROOT, Server, serve, until
+from .test_browser import Proxy, blank_page, chromium, proxied, stream_of
 from .test_openai_compatible import CALLING, PROMPT, SCHEMA, serve_example
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -256,3 +258,70 @@ def test_an_event_source_at_a_plain_generator_runs_it_once(generators: Server) -
     ]
     assert (end["closed"], end["code"]) == (True, 204)
     assert begun(generators) == before + 1
+
+
+# htmx, in a browser
+
+#: For each of its versions: the scripts, and a part of a page that listens.
+HTMX = {
+    "htmx 2": (
+        ["htmx-2/dist/htmx.js", "htmx-ext-sse/sse.js"],
+        '<p hx-ext="sse" sse-connect="{url}" sse-swap="message" {end}>',
+        'sse-close="stream-end"',
+    ),
+    "htmx 4": (
+        ["htmx-4/dist/htmx.js", "htmx-4/dist/ext/hx-sse.js"],
+        '<p hx-sse:connect="{url}" {end}>',
+        'hx-sse:close="stream-end"',
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve("gunicorn gevent", SSE_RETRY=RETRY) as server:
+        yield server
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("version", HTMX)
+def test_htmx_stays_away_after_the_end_if_it_is_told_what_the_end_is(
+    server: Server, browser: Browser, version: str, closes: bool
+) -> None:
+    scripts, markup, end = HTMX[version]
+    assert end in (ROOT / "README.rst").read_text("utf-8")
+    with server.channel() as channel, blank_page(browser) as page:
+        url = stream_of(channel)
+        asked: list[str] = []
+        page.on("request", lambda r: asked.append(r.url) if url in r.url else None)
+        page.goto(f"{server.url}/page")
+        for script in scripts:
+            source = INSTALLED / "node_modules" / script
+            page.add_script_tag(content=source.read_text("utf-8"))
+        page.evaluate(
+            """html => {
+                addEventListener("htmx:sseClose", () => { ended = true });
+                addEventListener("htmx:sse:close", () => { ended = true });
+                document.body.innerHTML = html;
+                htmx.process(document.body);
+            }""",
+            markup.format(url=url, end=end if closes else ""),
+        )
+        until(lambda: server.stats()["streams"] == 1)
+        server.publish({"data": "said", "channel": channel})
+        page.wait_for_function("document.body.innerText.includes('said')")
+        server.close(channel)
+        if closes:
+            page.wait_for_function("window.ended === true")
+            # Longer than it waits before it asks again.
+            page.wait_for_timeout(2000)
+            assert len(asked) == 1
+        else:
+            # Playwright hands out what happened while it is asked something.
+            until(lambda: page.evaluate("1") and len(asked) >= 4)

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from .servers import HOST, PATIENCE, Server, serve, until
+from .servers import HOST, PATIENCE, ROOT, Server, serve, until
 
 #: Milliseconds after which the browser comes back.
 RETRY = 100
@@ -153,7 +153,10 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("there is no chromium on this machine's PATH")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM_OPTIONS
+            executable_path=path,
+            args=CHROMIUM_OPTIONS,
+            # Visitors' browsers keep pages that were left; playwright's would not.
+            ignore_default_args=["--disable-back-forward-cache"],
         )
         yield browser
         browser.close()
@@ -423,3 +426,51 @@ def test_a_browser_past_the_limit_goes_on_trying(browser: Browser) -> None:
         listener = Listener(page, stream_of("room"), ["open", "error"])
         assert [event.type for event in listener.take(2)] == ["open", "error"]
         listener.wait_until("connecting")
+
+
+# A page that is left for another, and come back to
+
+
+#: The README's words.
+LEAVING = """
+    addEventListener("pagehide", () => source.close());
+    addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
+"""
+
+
+def leave(page: Page, proxy: Proxy) -> None:
+    page.goto(f"{proxy.url}/ping")
+
+
+def come_back(page: Page) -> None:
+    """The browser has kept the page: there is no load to wait for."""
+    page.evaluate("() => { setTimeout(() => history.back()) }")
+    page.wait_for_url("**/page", wait_until="commit")
+
+
+def test_chromium_keeps_the_stream_of_a_page_that_was_left(
+    page: Page, proxy: Proxy, channel: str
+) -> None:
+    listener = open_listener(page, stream_of(channel))
+    page.evaluate("addEventListener('pageshow', event => { back = event.persisted })")
+    leave(page, proxy)
+    come_back(page)
+    page.wait_for_function("window.back === true")
+    listener.wait_until("open")
+    assert page.evaluate("events.length") == 1
+
+
+def test_a_page_that_is_left_closes_its_stream_as_the_readme_says(
+    server: Server, page: Page, proxy: Proxy, channel: str
+) -> None:
+    assert LEAVING in (ROOT / "README.rst").read_text("utf-8")
+    until(lambda: server.stats()["streams"] == 0)
+    open_listener(page, stream_of(channel))
+    page.evaluate(LEAVING)
+    assert server.stats()["streams"] == 1
+    leave(page, proxy)
+    until(lambda: server.stats()["streams"] == 0)
+    come_back(page)
+    page.wait_for_function(
+        "performance.getEntriesByType('navigation')[0].type === 'reload'"
+    )

@@ -34,7 +34,7 @@ from flask_sse_lite.event import (
 )
 
 
-class Kind(str, Enum):  # noqa: UP042 (StrEnum came with Python 3.11)
+class Kind(str, Enum):  # StrEnum came with Python 3.11.
     """As applications name their types."""
 
     TICK = "tick"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 
 from flask_sse_lite import SSE, Event
 from flask_sse_lite.cursor import RUN_PREFIX, Cursor, position_id

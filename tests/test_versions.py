@@ -47,8 +47,8 @@ NEWEST = ("Flask", "cheroot", "gevent", "gunicorn", "packaging")
 #: The same for an interpreter that gevent is not released for.
 NEWEST_PLAIN = ("Flask", "gunicorn")
 
-#: The oldest Flask that setup.py allows with the oldest Werkzeug that it allows, and of
-#: the others the first that came for Python 3.10.
+#: The oldest Flask that pyproject.toml allows with the oldest Werkzeug that it allows,
+#: and of the others the first that came for Python 3.10.
 OLDEST = ("Flask==3.0.0", "Werkzeug==3.0.0", "cheroot==10.0.0", "gevent==21.12.0")
 
 #: What lies above the newest gunicorn. The oldest one needs a part of setuptools that

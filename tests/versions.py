@@ -24,7 +24,7 @@ from .servers import ROOT
 #: what was the newest then.
 CACHE = ROOT / ".venv" / "versions"
 
-#: The Pythons that are looked for, as setup.py names them: 3.10 to 3.14.
+#: The Pythons that are looked for, as pyproject.toml names them: 3.10 to 3.14.
 MINORS = range(10, 15)
 
 #: Installations at a time. They wait for the network, and then compute.

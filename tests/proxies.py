@@ -1,0 +1,159 @@
+"""Real proxies for the tests, each as ``docs/proxies.rst`` sets it up.
+
+Here lives how a block of the documentation becomes a proxy that runs on a port of the
+loopback, without privileges: what belongs around the block, and where the addresses in
+it are replaced. What must hold of a proxy stands in the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent
+
+from .servers import HOST, NGINX, ROOT, Server, _environment, reserved_port
+
+DOCUMENT = ROOT / "docs" / "proxies.rst"
+
+#: Where the documented applications listen.
+UPSTREAM = "127.0.0.1:8000"
+
+#: Debian's modules of Apache httpd, and those that a block needs beside its own.
+APACHE_MODULES = Path("/usr/lib/apache2/modules")
+APACHE_LOADED = ("mpm_event", "authz_core", "alias", "proxy", "proxy_http", "asis")
+
+#: What nginx has for clients and servers together: few, so that a test can use them up.
+NGINX_CONNECTIONS = 32
+
+#: Debian has servers where only root looks for programs.
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
+
+#: The programs, each by its proxy's name; None where one is not installed.
+PROGRAMS = {
+    "nginx": NGINX,
+    "haproxy": shutil.which("haproxy", path=_PATH),
+    "apache": shutil.which("apache2", path=_PATH),
+    "caddy": shutil.which("caddy", path=_PATH),
+}
+
+
+def block(language: str, document: Path = DOCUMENT) -> str:
+    """The only block of a document in a language."""
+    pattern = rf"^\.\. code-block:: {language}\n\n((?: +.*\n|\n)+)"
+    (found,) = re.findall(pattern, document.read_text("utf-8"), re.MULTILINE)
+    return dedent(found).strip("\n") + "\n"
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """A text in which something is replaced that must stand there."""
+    assert old in text, f"{old!r} does not stand in:\n{text}"
+    return text.replace(old, new)
+
+
+def _nginx(block: str, home: Path, port: int, timeout: int) -> list[str]:
+    folders = "".join(
+        f"{kind}_temp_path {home}/{kind}; "
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (home / "configuration").write_text(
+        f"daemon off; pid {home}/pid;\n"
+        f"events {{ worker_connections {NGINX_CONNECTIONS}; }}\n"
+        f"http {{ access_log off; {folders}\n"
+        f"server {{ listen {HOST}:{port}; proxy_read_timeout {timeout}s;\n{block}}}}}\n"
+    )
+    return ["-p", str(home), "-e", "stderr", "-c", str(home / "configuration")]
+
+
+def _haproxy(block: str, home: Path, port: int, timeout: int) -> list[str]:
+    block = replaced(block, "bind :80\n", f"bind {HOST}:{port}\n")
+    block = replaced(block, "timeout server 60s", f"timeout server {timeout}s")
+    (home / "configuration").write_text(block)
+    return ["-db", "-f", str(home / "configuration")]
+
+
+def _apache(block_: str, home: Path, port: int, timeout: int) -> list[str]:
+    away = home / "away.asis"
+    away.write_text(block("http"))
+    modules = (
+        f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so"
+        for name in APACHE_LOADED
+    )
+    # httpd serves nothing as root, but to others it shows what they can read alone.
+    user = [] if os.getuid() else ["User www-data", "Group www-data"]
+    home.chmod(0o755)
+    lines = [
+        f"ServerRoot {home}",
+        f"DefaultRuntimeDir {home}",
+        f"PidFile {home}/pid",
+        f"ErrorLog {home}/log",
+        f"ServerName {HOST}",
+        f"Listen {HOST}:{port}",
+        f"Timeout {timeout}",
+        *user,
+        *modules,
+        replaced(block_, "/etc/apache2/away.asis", str(away)),
+    ]
+    (home / "configuration").write_text("\n".join(lines))
+    return ["-D", "FOREGROUND", "-f", str(home / "configuration")]
+
+
+def _caddy(block: str, home: Path, port: int, timeout: int) -> list[str]:
+    """Caddy waits for an answer as long as it takes."""
+    block = replaced(block, ":80 {\n", f"http://{HOST}:{port} {{\n")
+    (home / "configuration").write_text(
+        f"{{\n    admin off\n    auto_https off\n}}\n{block}"
+    )
+    return ["run", "--adapter", "caddyfile", "--config", str(home / "configuration")]
+
+
+#: How each proxy is started: what stands behind its program's name.
+ARGUMENTS: dict[str, Callable[[str, Path, int, int], list[str]]] = {
+    "nginx": _nginx,
+    "haproxy": _haproxy,
+    "apache": _apache,
+    "caddy": _caddy,
+}
+
+
+class Proxy(Server):
+    """A proxy's process. It runs when it listens: what it answers is often an error."""
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"It ended by itself:\n{self.log()}"
+        return not self._refuses()
+
+
+@contextmanager
+def proxy(
+    name: str,
+    upstream: int,
+    *,
+    timeout: int = 60,
+    change: Callable[[str], str] = str,
+) -> Iterator[Proxy]:
+    """A proxy in front of a server that answers, until the end of the block.
+
+    :param name: one of ``PROGRAMS``.
+    :param upstream: the server's port.
+    :param timeout: seconds that the proxy gives an application to say something.
+    :param change: what is different from the documented block.
+    """
+    program = PROGRAMS[name]
+    assert program
+    text = replaced(change(block(name)), UPSTREAM, f"{HOST}:{upstream}")
+    with TemporaryDirectory(prefix=f"{name}-") as home, reserved_port() as port:
+        arguments = ARGUMENTS[name](text, Path(home), port, timeout)
+        environment = _environment(home, {})
+        server = Proxy(port, [program, *arguments], ROOT, environment, None)
+        try:
+            server.start()
+            with server.watched():
+                yield server
+        finally:
+            server.stop()
