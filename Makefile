@@ -29,7 +29,8 @@ demo: $(VENV)/demo.stamp
 # Side by side, file by file, in the order of tests/conftest.py: most of the tests wait
 # for servers.
 test: $(VENV)/test.stamp
-	@tests/system-packages chromium nginx nodejs=node npm redis-server
+	@tests/system-packages apache2 chromium libapache2-mod-wsgi-py3 nginx nodejs=node npm \
+		redis-server
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile \
 		--no-loadscope-reorder $(PYTEST_ARGS)
 

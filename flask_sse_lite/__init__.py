@@ -8,6 +8,7 @@ from .errors import (
     InvalidValue,
     NoApplication,
     SSEError,
+    UnsupportedServer,
 )
 from .event import Event
 from .extension import SSE
@@ -29,6 +30,7 @@ __all__ = [
     "Publisher",
     "SSEError",
     "ServerSentEventsBlueprint",
+    "UnsupportedServer",
     "sse",
 ]
 

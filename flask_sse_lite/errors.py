@@ -29,3 +29,7 @@ class BrokerUnavailable(SSEError):
 
 class NoApplication(SSEError, RuntimeError):
     """There is no telling which application is meant, or it never met an ``SSE``."""
+
+
+class UnsupportedServer(SSEError, RuntimeError):
+    """The process is run by something that event streams cannot be served under."""

@@ -31,6 +31,8 @@ LONGEST = [
     "test_showcase.py",
     "test_stopping.py",
     "test_redis.py",
+    "test_adapters.py",
+    "test_embedded.py",
     "test_limits.py",
     "test_between.py",
     "test_generators.py",
