@@ -10,6 +10,7 @@ from .errors import (
     Reentered,
     SetupError,
     SSEError,
+    UnsupportedServer,
 )
 from .event import Event
 from .extension import SSE
@@ -33,6 +34,7 @@ __all__ = [
     "SSEError",
     "ServerSentEventsBlueprint",
     "SetupError",
+    "UnsupportedServer",
     "sse",
 ]
 

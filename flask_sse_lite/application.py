@@ -13,6 +13,7 @@ from flask import Flask, current_app, has_app_context, request
 from . import cli
 from .channels import Channels
 from .errors import NoApplication
+from .servers.surroundings import worker_processes
 
 # Which application is meant, outside an application context: the only one there ever
 # was, if so. Two are enough to know that there are several.
@@ -40,7 +41,7 @@ def set_up(app: Flask) -> None:
     def note_request() -> None:
         if not channels.has_served:
             channels.has_served = True
-            channels.has_siblings = bool(request.environ.get("wsgi.multiprocess"))
+            channels.processes = worker_processes(request.environ)
 
 
 def current_channels() -> Channels:

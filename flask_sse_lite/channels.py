@@ -67,8 +67,9 @@ class Channels:
         self._warned: set[str] = set()
         #: Whether this process serves requests, so that it can have subscribers.
         self.has_served = False
-        #: Whether its server runs other processes like it.
-        self.has_siblings = False
+        #: How many processes like it its server runs; None for one or several, where
+        #: nobody has counted them.
+        self.processes: int | None = 1
         #: Called with every event published here, after it was. They may not raise.
         self.recorders: list[Callable[[Event], None]] = []
 
@@ -145,7 +146,7 @@ class Channels:
         """See ``SSE.publish``."""
         names, event = self.prepare(data, type, id, retry, channel)
         broker = self.broker
-        if self.has_siblings:
+        if self.processes != 1:
             self.warn_of_siblings()
         elif not self.has_served and not self.recorders:
             self._warn_of_silence()
@@ -295,13 +296,25 @@ class Channels:
     def warn_of_siblings(self) -> None:
         """Tell the operator, once, what several processes mean for a broker that is
         not shared."""
-        if self.has_siblings and not self.broker.is_shared:
+        if self.processes == 1 or self.broker.is_shared:
+            return
+        advice = (
+            'Set app.config["SSE_URL"] to a broker that processes share, such as '
+            "sqlite:///events.db, or run one worker (gunicorn -k gevent -w 1)."
+        )
+        if self.processes is None:
             self._warn(
-                "The server runs several worker processes, and SSE_URL is memory://, "
-                "which is one process's own: a browser sees only what the worker that "
-                'it is connected to publishes. Set app.config["SSE_URL"] to a broker '
-                "that processes share, such as sqlite:///events.db, or run one worker "
-                "(gunicorn -k gevent -w 1)."
+                "The server says that it may run several processes, and SSE_URL is "
+                "memory://, which is one process's own. If there is one process, all "
+                "is well (adapters of ASGI say so in any case). If there are more, a "
+                "browser sees only what the process that it is connected to "
+                f"publishes. {advice}"
+            )
+        else:
+            self._warn(
+                f"The server runs several worker processes ({self.processes}), and "
+                "SSE_URL is memory://, which is one process's own: a browser sees only "
+                f"what the worker that it is connected to publishes. {advice}"
             )
 
     def warn_of_refusal(self, names: tuple[str, ...]) -> None:

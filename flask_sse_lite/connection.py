@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .cursor import Cursor
 from .log import Log
 from .poller import Poller
+from .servers.programs import Program
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Connection:
         "log",
         "named",
         "named_at",
+        "program",
         "ready",
         "sent",
         "settings",
@@ -77,6 +79,9 @@ class Connection:
         self.log = log
         self.settings = settings
         self.group: Group | None = None
+        #: The server that it was taken from, if that can be stopped while its process
+        #: goes on.
+        self.program: Program | None = None
         #: What the log calls before the hub looks after it.
         self.tell: Callable[[], None] | None = None
         #: What is being sent, and how much of it went.

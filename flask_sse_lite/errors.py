@@ -47,3 +47,7 @@ class NoApplication(SSEError, RuntimeError):
 class SetupError(SSEError, AssertionError):
     """Something was set on an ``SSE`` too late, or for an application that has another:
     it would hold for none, or for the wrong one."""
+
+
+class UnsupportedServer(SSEError, RuntimeError):
+    """The process is run by something that event streams cannot be served under."""

@@ -40,6 +40,9 @@ from .wording import Name, counted, worded, worded_id
 
 DEFAULT_URL_PREFIX = "/stream"
 
+#: Seconds that ``disconnect`` waits at most. The hub needs some milliseconds.
+DISCONNECT_PATIENCE = 2.0
+
 Authorizer = Callable[[str], "bool | Response | None"]
 A = TypeVar("A", bound=Authorizer)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -226,8 +229,9 @@ class SSE(Blueprint):
 
         A browser that was cut comes back to the same view with an id that names the
         run, and goes on where it was: the iterable of that second call is never
-        touched. A client that sent a POST goes on at ``Location``, an address of the
-        blueprint's that serves this run to whoever knows it.
+        touched. A client that sent a POST goes on at ``Content-Location``, an address
+        of the blueprint's that serves this run to whoever knows it. (``Location`` says
+        the same, where the web server does not keep it to itself.)
 
         :param channel: a channel of the application's own, whose readers are let in as
             to any other. While a run goes on there, no other begins: its first event on
@@ -270,6 +274,18 @@ class SSE(Blueprint):
         then ``stream-end``, and stay away when they reconnect (204). An event that is
         published later opens it again."""
         current_channels().end(*_checked_names((channel,)))
+
+    def disconnect(self) -> None:
+        """End all of the application's streams in this process properly; their clients
+        come back. Streams that begin later are served.
+
+        Call it when a server is stopped and its process goes on, where that is not
+        noticed by itself, and before an application is replaced. A response of
+        ``EventStream`` ends at its next item, with ``stream-error`` and ``{"reason":
+        "shutdown"}``. A run goes on: its clients come back to it, and without any it
+        ends after its ``linger``.
+        """
+        current_hub().disconnect(current_channels().settings, DISCONNECT_PATIENCE)
 
     def subscribers(self, channel: Name = DEFAULT_CHANNEL) -> int:
         """How many streams of a channel are open now, over all workers and machines.

@@ -11,13 +11,13 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from functools import lru_cache
 from types import GeneratorType
 from typing import Any
 
 from .descriptors import first_descriptor
 from .poller import close_descriptor, forget_in_gevent, is_plain
-from .servers.server import Refusal, Server
+from .servers.below import is_in, reader
+from .servers.server import NothingSent, Refusal, Server
 
 if sys.platform != "win32":
     import fcntl
@@ -39,10 +39,10 @@ def check_readers(server: Server) -> None:
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if _is_in(module, server.home):
+        if is_in(module, server.home):
             _check_body(server.body(frame))
             return
-        if not _is_in(module, (_OURS, *TRANSPARENT)):
+        if not is_in(module, (_OURS, *TRANSPARENT)):
             raise _suspicion(f"{module}.{frame.f_code.co_name}")
         frame = frame.f_back  # type: ignore[assignment]
     # uWSGI's threads have nothing of Python's below them.
@@ -56,7 +56,7 @@ def _check_body(body: object) -> None:
     """
     if body is None or isinstance(body, GeneratorType):
         return
-    if not _is_in(type(body).__module__, (_OURS, *TRANSPARENT)):
+    if not is_in(type(body).__module__, (_OURS, *TRANSPARENT)):
         raise _suspicion(f"{type(body).__module__}.{type(body).__qualname__}")
 
 
@@ -66,11 +66,6 @@ def _suspicion(name: str) -> Refusal:
         f"does not): {name}",
         is_remediable=True,
     )
-
-
-@lru_cache(maxsize=1024)
-def _is_in(module: str, packages: tuple[str, ...]) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for name in packages)
 
 
 def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, bool]:
@@ -83,8 +78,17 @@ def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, b
     :returns: the connection's descriptor, now ours, and whether its body is chunked.
     :raises Refusal: when it stays with the server.
     """
-    server.check(sent)
-    if not trusted:
+    try:
+        server.check(sent)
+    except NothingSent:
+        raise NothingSent(reader()) from None
+    if server.hidden_by and not trusted:
+        raise Refusal(
+            "a middleware hides the server's write() (SSE_HANDOFF = True if nothing "
+            f"changes the body): {server.hidden_by}",
+            is_remediable=True,
+        )
+    if not (trusted and server.is_sure):
         check_readers(server)
     sock = server.socket()
     theirs = _plain_descriptor(sock)

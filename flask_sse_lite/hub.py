@@ -32,6 +32,7 @@ from .paths import Paths
 from .poller import WRITABLE, close_descriptor, new_poller
 from .readers import Audience, Group, Iterated, Readers, Timed
 from .servers import gunicorn
+from .servers.programs import programs
 from .settings import Settings
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
@@ -94,6 +95,7 @@ class Hub:
         self._arriving: set[object] = set()
         self._newcomers: deque[Connection] = deque()
         self._news: deque[Readers] = deque()
+        self._dismissals: deque[tuple[Settings, threading.Event]] = deque()
         self._poller = new_poller()
         self._is_awake = False
         # The loop's own.
@@ -177,6 +179,8 @@ class Hub:
             self._arriving.discard(stream)
             self._iterated.add(stream)
             self._count(stream.log, stream.channels, 1)
+            if stream.program and stream.program.is_stopped:
+                stream.stop()  # Nobody else tells it.
             audience = self._audiences.get(key)
             if audience is None:
                 audience = self._audiences[key] = Audience(stream, self.tell)
@@ -269,6 +273,21 @@ class Hub:
             self._wake()
             self._has_stopped.wait(timeout)
 
+    def disconnect(self, settings: Settings, timeout: float) -> None:
+        """End all streams of an application properly. Those that begin from now on are
+        served.
+
+        :param settings: the application's.
+        :param timeout: seconds to wait for that at most.
+        """
+        is_done = threading.Event()
+        with self._lock:
+            if not self.is_running:
+                return
+            self._dismissals.append((settings, is_done))
+        self._wake()
+        is_done.wait(timeout)
+
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         for descriptor in list(self._connections):
@@ -314,6 +333,7 @@ class Hub:
         self._is_awake = False
         if self.is_stopping or gunicorn.is_stopping(worker):
             self._stop()
+        self._end_the_dismissed()
         self._welcome_all()
         for descriptor, what in events:
             if connection := self._connections.get(descriptor):
@@ -370,6 +390,41 @@ class Hub:
             if not self._newcomers and not self._connections:
                 self._has_stopped.set()
 
+    def _end_the_dismissed(self) -> None:
+        """End the streams of servers that were stopped while this process goes on, and
+        of applications that have disconnected theirs."""
+        for program in programs.take_stopped():
+            self._end_all("program", program, program.grace)
+        while self._dismissals:
+            settings, is_done = self._dismissals.popleft()
+            self._end_all("settings", settings, 0)
+            is_done.set()
+
+    def _end_all(self, name: str, value: object, patience: float) -> None:
+        """End the streams that have something in common properly, with all that was
+        published before.
+
+        :param name: the attribute that has that value.
+        :param patience: seconds that the requests among them may still take.
+        """
+
+        def are_meant(whom: Timed | Connection) -> bool:
+            return getattr(whom, name) is value
+
+        with self._lock:
+            timed = [*self._timed, *self._iterated]
+        for whom in timed:
+            if are_meant(whom):
+                whom.stop(patience)
+        self._welcome_all()
+        for group in list(self._groups.values()):
+            if any(map(are_meant, group.connections())):
+                self._guard(self._deliver_all, group)
+                self._take_in(group)
+        for connection in list(self._connections.values()):
+            if are_meant(connection):
+                self._end(connection)
+
     def _still_awaited(self) -> set[tuple[Log, str]]:
         """The channels of runs that have not had their last words."""
         now = time.monotonic()
@@ -386,7 +441,8 @@ class Hub:
         with self._lock:
             self._let_go()
             timed = [*self._timed, *self._iterated]
-            if not timed and not self._connections and not self._newcomers:
+            is_left = timed or self._connections or self._newcomers or self._dismissals
+            if not is_left:
                 self.is_running = False
                 self._look = LONGEST_LOOK
                 return False
@@ -522,6 +578,8 @@ class Hub:
         connection.beat_at = connection.named_at = now = time.monotonic()
         if connection.settings.max_age is not None:
             connection.expires = now + connection.settings.max_age
+        if connection.program and connection.program.is_stopped:
+            connection.expires = now  # Nobody else tells it; this ends it soon.
         self._catch_up(connection)
 
     def _catch_up(self, connection: Connection) -> None:

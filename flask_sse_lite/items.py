@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from typing import Any, TypeVar
 
 from flask import current_app
@@ -39,6 +46,13 @@ class Items:
         own_events: bool = True,
         on_error: Callable[[Exception], Any] | None = None,
     ) -> None:
+        if isinstance(iterable, (AsyncIterable, Awaitable)):
+            raise InvalidType(
+                f"{iterable.__class__.__name__!r} is asynchronous, and a WSGI server "
+                "has no event loop to run it in: give EventStream and sse.run an "
+                "ordinary iterable, such as a generator made by def with yield (the "
+                "view itself can be async)"
+            )
         is_one = isinstance(iterable, (str, bytes, dict))
         if is_one or not isinstance(iterable, Iterable):
             raise InvalidType(

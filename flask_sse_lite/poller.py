@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from .errors import UnsupportedServer
 from .locks import Alarm
 
 #: Where this is False, no connection can be taken over. (Not by select.epoll: gevent
@@ -208,7 +209,17 @@ class Sleeper(Poller):
 
 
 def new_poller() -> Poller:
-    """The one that fits: under a monkey-patched gevent, threads are greenlets."""
+    """The one that fits: under a monkey-patched gevent, threads are greenlets.
+
+    :raises UnsupportedServer: under a monkey-patched eventlet, which takes the system's
+        epoll away.
+    """
+    if _is_patched_by_eventlet():
+        raise UnsupportedServer(
+            "Event streams are not served under eventlet, which has patched this "
+            "process: run the server with gevent (gunicorn -k gevent) or with threads "
+            "(gunicorn -k gthread) instead"
+        )
     if not IS_SUPPORTED:
         return Sleeper()
     return GeventPoller() if is_patched_by_gevent() else Poller()
@@ -217,6 +228,11 @@ def new_poller() -> Poller:
 def is_patched_by_gevent() -> bool:
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _is_patched_by_eventlet() -> bool:
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher is not None and bool(patcher.is_monkey_patched("select"))
 
 
 def forget_in_gevent(descriptor: int) -> None:

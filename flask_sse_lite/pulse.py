@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 from .event import HEARTBEAT
 from .hub import DUE_SHARE, current_hub
 from .poller import Interrupt, is_gone, is_writable
-from .servers import find_server, gunicorn
-from .servers.server import Refusal, Server
+from .servers import check_request, find_server, gunicorn
+from .servers.below import reader
+from .servers.programs import Program, program_of
+from .servers.server import NothingSent, Refusal, Server
+from .servers.surroundings import warn_of_reader, warn_once
 from .settings import Settings
 from .shortcut import shortcut
 
@@ -59,7 +62,10 @@ class Pulse:
         is_over: Callable[[], bool],
         last_words: Callable[[], bytes] | None,
     ) -> None:
+        self.settings = settings
         self.heartbeat = settings.heartbeat
+        #: The server that can be stopped while its process goes on.
+        self.program: Program | None = None
         self._is_to_go_through = settings.handoff is False
         self._is_over = is_over
         self._say_last = last_words
@@ -75,6 +81,9 @@ class Pulse:
         self._was_tried = False
         self._first: bytes | None = None
         self._server: Server | None = None
+        self._was_looked_at = False
+        #: The server, also where nothing can be sent past it.
+        self._keeper: Server | None = None
         #: Bytes of the body that the server was given, until that was looked at once.
         self._given = 0
         self._is_approved = False
@@ -112,12 +121,28 @@ class Pulse:
         if piece is None:
             if not self._is_approved:
                 self._approve()
+            if self._server is None and not self._was_looked_at:
+                self._look_at_reader()
             piece = self._step_on()
         if piece is None or self._has_left:
             self.close()
             raise StopIteration
         self._given += len(piece)
         return piece
+
+    def _look_at_reader(self) -> None:
+        """Something was given to the server, which sends it by itself: see whether it
+        does, or somebody keeps all of the body."""
+        self._was_looked_at = True
+        warn_of_reader()
+        try:
+            if self._keeper:
+                self._keeper.check_sent(self._given)
+        except NothingSent:
+            told = NothingSent(reader()).reason
+            warn_once(f"An EventStream does not reach its client as it is: {told}")
+        except Refusal as refusal:
+            logger.debug("Items go through the server: %s", refusal)
 
     def _step_on(self) -> bytes | None:
         """The next piece for the server, behind those that go past it; None at the
@@ -199,13 +224,15 @@ class Pulse:
     def last_words(self) -> None:
         """What it says last goes to its own client."""
 
-    def stop(self) -> None:
+    def stop(self, patience: float | None = None) -> None:
         """The server stops. It lets requests end that it has begun to serve, and so do
         we: an answer may be nearly complete. But one that is not is told so, and ends
         before it would be cut."""
-        if not self._stops_at:
+        if patience is None:
             patience = gunicorn.graceful_timeout()
-            self._stops_at = time.monotonic() + max(patience - MARGIN, patience / 2)
+        stops_at = time.monotonic() + max(patience - MARGIN, patience / 2)
+        if not self._stops_at or stops_at < self._stops_at:
+            self._stops_at = stops_at
 
     def _cut(self) -> None:
         if self._is_cut or self._has_left or self._is_over() or not self._say_last:
@@ -246,7 +273,13 @@ class Pulse:
         write = self._start()
         self.is_started = True
         try:
-            server = find_server(self._environ, write, trusted=False)
+            server = find_server(self._environ, write)
+            self.program = program_of(server)
+            self._keeper = server
+            check_request(self._environ)
+            if server.hidden_by or not server.lends_sockets:
+                keeper = server.hidden_by or server.name
+                raise Refusal(f"nothing can be sent past {keeper}")
             server.check_headers()
             self._server = server
         except Refusal as refusal:

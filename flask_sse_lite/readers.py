@@ -13,6 +13,8 @@ from typing import Protocol
 from .connection import Connection
 from .cursor import Cursor
 from .log import Log
+from .servers.programs import Program
+from .settings import Settings
 
 
 class Timed(Protocol):
@@ -25,8 +27,21 @@ class Timed(Protocol):
     def tick(self, now: float) -> None:
         """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
 
-    def stop(self) -> None:
-        """The server stops. May not wait, nor raise; called again and again."""
+    def stop(self, patience: float | None = None) -> None:
+        """The server stops. May not wait, nor raise; called again and again.
+
+        :param patience: seconds that a request may still take; None for what the
+            server leaves it.
+        """
+
+    @property
+    def program(self) -> Program | None:
+        """The server that can be stopped while its process goes on, if it is served by
+        such a one."""
+
+    @property
+    def settings(self) -> Settings | None:
+        """The application's, of which it is a stream; None for what is no stream."""
 
     @property
     def last_words(self) -> tuple[Log, str] | None:

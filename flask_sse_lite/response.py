@@ -16,8 +16,10 @@ from flask import (
     request,
     stream_with_context,
 )
+from werkzeug.exceptions import InternalServerError
 from werkzeug.wsgi import ClosingIterator
 
+from .errors import UnsupportedServer
 from .items import END_ID, Items
 from .pulse import Pulse
 from .settings import Settings
@@ -28,9 +30,17 @@ if TYPE_CHECKING:
 
 MIMETYPE = "text/event-stream"
 
+#: A browser must not take the text of an event for a page or a script, whatever stands
+#: in it. The answers that keep a client away (204) carry this, too.
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+
 #: Against those who would hold events back, or rewrite them: caches, proxies that
 #: compress, and (in its own words) nginx.
-HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    **NOSNIFF,
+}
 
 
 #: What a page calls the id that it resumes from, in its query.
@@ -86,17 +96,16 @@ class EventStream(Response):
         on_error: Callable[[Exception], Any] | None = None,
     ) -> None:
         self._items: Items | None = None
-        self._frames: Iterator[bytes] | None = None
+        self._frames: InRequest | None = None
         if isinstance(iterable, Subscription):
             super().__init__(iterable, headers=HEADERS)
             return
         self._items = Items(iterable, type, final, own_events, on_error)
         if own_events and has_request_context() and last_event_id() == END_ID:
-            super().__init__(status=204)
+            super().__init__(status=204, headers=NOSNIFF)
             self._items.close()
             return
-        frames = self._items.frames()
-        self._frames = stream_with_context(frames) if has_request_context() else frames
+        self._frames = InRequest(self._items.frames())
         super().__init__(self._frames, headers=HEADERS)
 
     def __call__(
@@ -104,6 +113,8 @@ class EventStream(Response):
     ) -> Iterable[bytes]:
         """The WSGI application that a response is."""
         if environ["REQUEST_METHOD"] != "HEAD":
+            if self._frames:
+                self._frames.enter()
             if isinstance(self.response, Subscription):
                 return self._subscribe(self.response, environ, start_response)
             if self._frames and self.response is self._frames:
@@ -169,6 +180,36 @@ class EventStream(Response):
         return ClosingIterator(pulse, [pulse.close, self.close])
 
 
+class InRequest(Iterator[bytes]):
+    """Frames that are made within the request's context.
+
+    The context is taken when the server asks for the response, not in the view: an
+    ``async`` view runs in a context of its own, and what began there cannot go on in
+    the server's (Flask before 3.1.2 raises ValueError).
+    """
+
+    def __init__(self, frames: Iterator[bytes]) -> None:
+        self._frames = frames
+        self._is_entered = False
+
+    def enter(self) -> None:
+        """Take the context of the request that is served now, once. Outside a request
+        there is none to take."""
+        if not self._is_entered:
+            self._is_entered = True
+            if has_request_context():
+                self._frames = stream_with_context(self._frames)
+
+    def __next__(self) -> bytes:
+        self.enter()
+        return next(self._frames)
+
+    def close(self) -> None:
+        """Let go of the context. Harmless when repeated."""
+        if close := getattr(self._frames, "close", None):
+            close()
+
+
 def last_event_id() -> str:
     """The id that the request resumes from, or nothing. The header goes before the
     query: on a reconnect a browser repeats the query of the page's making, and the
@@ -214,6 +255,9 @@ def _ordinary_error(error: Exception) -> Response:
     if not has_request_context():
         raise error
     app = current_app
+    if isinstance(error, UnsupportedServer):
+        app.logger.error("A stream could not begin: %s", error)
+        error = InternalServerError()  # Flask logs no traceback of this one.
     try:
         return app.finalize_request(app.handle_user_exception(error))
     except Exception as unhandled:

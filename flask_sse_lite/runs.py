@@ -83,6 +83,10 @@ class Run:
     #: For the hub, which looks at it as often as at anyone.
     heartbeat = LONGEST_LOOK
 
+    #: It is no stream: it goes on when a server in its process is stopped.
+    program = None
+    settings = None
+
     def __init__(
         self,
         claim: Claim,
@@ -279,7 +283,7 @@ class Run:
     def last_words(self) -> tuple[Log, str] | None:
         return None if self._is_over else (self.log, self.channel)
 
-    def stop(self) -> None:
+    def stop(self, patience: float | None = None) -> None:
         """The server stops. To say so may take its time, too."""
         if self._is_stopping:
             return

@@ -20,8 +20,10 @@ from .event import HEARTBEAT
 from .handoff import take_connection
 from .hub import DUE_SHARE, Hub, current_hub
 from .log import Log
-from .servers import find_server
+from .servers import check_request, find_server
+from .servers.programs import Program, program_of
 from .servers.server import Refusal, Server
+from .servers.surroundings import warn_of_reader
 from .settings import Settings
 from .stream import (
     BATCH_BYTES,
@@ -68,6 +70,7 @@ class Subscription:
         "_settings",
         "log",
         "on_close",
+        "program",
     )
 
     def __init__(self, log: Log, cursor: Cursor, settings: Settings) -> None:
@@ -75,6 +78,8 @@ class Subscription:
         self._cursor = cursor
         self._settings = settings
         self._server: Server | None = None
+        #: The server, if it can be stopped while its process goes on.
+        self.program: Program | None = None
         #: Who is to be told when it leaves.
         self._hub: Hub | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
@@ -103,6 +108,10 @@ class Subscription:
         return self._cursor.channels
 
     @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
     def heartbeat(self) -> float:
         return self._settings.heartbeat
 
@@ -114,8 +123,9 @@ class Subscription:
         """
         self._is_started = True
         try:
-            trusted = self._settings.handoff is True
-            server = find_server(environ, write, trusted=trusted)
+            server = find_server(environ, write)
+            self.program = program_of(server)
+            check_request(environ)
             server.close_after()
             if self._settings.handoff is not False:
                 self._server = server
@@ -173,6 +183,7 @@ class Subscription:
                 # Nor was it asked, then, whether that is wanted.
                 self._note(Refusal("something has taken the body to itself"))
             if self._server is None:
+                warn_of_reader()
                 self._iterate()
             return data
         if self._server and self._hand_off(self._server):
@@ -198,6 +209,7 @@ class Subscription:
         connection = Connection(
             descriptor, self._cursor, self.log, self._settings, chunked=chunked
         )
+        connection.program = self.program
         self._is_over = True
         hub.adopt(connection, self)
         self._hub = None
@@ -261,7 +273,7 @@ class Subscription:
     def last_words(self) -> None:
         """It has none: its end says all."""
 
-    def stop(self) -> None:
+    def stop(self, patience: float | None = None) -> None:
         """End the stream when it has sent what there is, and wake it for that."""
         self._is_stopping = True
         self.wake()

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from flask import Response, abort, current_app, request
-from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from .application import current_channels
 from .channels import DEFAULT_CHANNEL, Channels
 from .cursor import Cursor
-from .errors import BrokerUnavailable, InvalidValue
+from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .hub import current_hub
 from .items import Items
 from .log import run_channel
-from .response import HEADERS, MIMETYPE, EventStream, last_event_id
+from .response import HEADERS, MIMETYPE, NOSNIFF, EventStream, last_event_id
 from .runs import TooManyRuns, new_channel
+from .servers.surroundings import keeps_location
 from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 
 #: Channels in one stream. Each costs a look at every wake.
@@ -116,7 +117,9 @@ def run(
         if not is_taken:
             items.close()
     if isinstance(response, EventStream) and (location := address(name)):
-        response.location = location
+        response.content_location = location
+        if not keeps_location(request.environ):
+            response.location = location
     return response
 
 
@@ -140,7 +143,12 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
     """
     channels = current_channels()
     channels.warn_of_siblings()
-    hub = current_hub()
+    try:
+        hub = current_hub()
+    except UnsupportedServer as error:
+        # Logged by Flask, it would come with a traceback that says less.
+        current_app.logger.error("A stream could not begin: %s", error)
+        raise InternalServerError from None
     if hub.is_stopping:
         return _come_back(channels.settings.retry, "The server is about to stop.")
     if hub.is_full(channels.settings):
@@ -155,7 +163,7 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
         current_app.logger.error("A stream could not begin: %s", error)
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
-        return Response(status=204)
+        return Response(status=204, headers=NOSNIFF)
     return EventStream(channels.stream(cursor))
 
 

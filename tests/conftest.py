@@ -35,6 +35,8 @@ LONGEST = [
     "test_redis.py",
     "test_timeouts.py",
     "test_lives.py",
+    "test_adapters.py",
+    "test_embedded.py",
     "test_limits.py",
     "test_between.py",
     "test_proxies.py",

@@ -72,6 +72,8 @@ COMMANDS = {
     "werkzeug": "-m flask --app {app} run --host {host} --port {port} {options}",
     "waitress": "-m waitress --threads 32 --listen {host}:{port} {options} {app}",
     "program": "-m tests.applications.programs {host} {port} {app} {options}",
+    "gunicorn eventlet": _GUNICORN + " -k eventlet {options} {app}",
+    "adapter": "-m tests.applications.adapted {options} {host} {port} {app}",
     "uWSGI": "{scripts}/uwsgi --http-socket {host}:{port} " + _UWSGI,
     "uWSGI behind its router": "{scripts}/uwsgi --http {host}:{port} " + _UWSGI,
 }

@@ -60,36 +60,43 @@ LAYERS: dict[str, set[str]] = {
     "access": {"cursor"},
     "paths": {"locks"},
     "descriptors": set(),
-    "poller": {"locks"},
-    "connection": {"cursor", "log", "settings", "poller"},
+    "poller": {"errors", "locks"},
+    "pipes": {"poller"},
+    "outgoing": set(),
     "servers.server": set(),
+    "servers.below": {"servers.server"},
     **{
         f"servers.{name}": {"servers.server"}
-        for name in ("pywsgi", "cheroot", "werkzeug", "uwsgi")
+        for name in ("pywsgi", "cheroot", "iterating", "programs")
     },
-    "servers.gunicorn": {"descriptors", "servers.server"},
+    "servers.werkzeug": {"servers.server", "servers.iterating"},
+    "servers.uwsgi": {"outgoing", "servers.server"},
+    "servers.gunicorn": {"descriptors", "pipes", "servers.server"},
     "servers": {
         "poller",
         *(f"servers.{name}" for name in ("server", "gunicorn", "pywsgi", "cheroot")),
-        *("servers.werkzeug", "servers.uwsgi"),
+        *("servers.werkzeug", "servers.uwsgi", "servers.below", "servers.iterating"),
     },
-    "handoff": {"descriptors", "poller", "servers.server"},
-    "readers": {"cursor", "log", "connection"},
+    "servers.surroundings": {"servers.gunicorn", "servers.below"},
+    "connection": {"cursor", "log", "settings", "poller", "servers.programs"},
+    "handoff": {"descriptors", "poller", "servers.below", "servers.server"},
+    "readers": {"cursor", "log", "settings", "connection", "servers.programs"},
     "hub": {
         *("errors", "event", "locks", "log", "stream", "descriptors", "poller"),
-        *("connection", "readers", "servers", "settings", "paths"),
+        *("connection", "readers", "servers", "servers.programs", "settings", "paths"),
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
-        *("hub", "access", "servers", "servers.server"),
+        *("hub", "access", "servers", "servers.programs", "servers.server"),
+        "servers.surroundings",
     },
     "shortcut": {"connection", "handoff", "poller", "servers.server"},
     "pulse": {
         *("event", "settings", "poller", "servers", "servers.server", "hub"),
-        "shortcut",
+        *("servers.below", "servers.programs", "servers.surroundings", "shortcut"),
     },
     "items": {"errors", "event", "type_names"},
-    "response": {"settings", "subscription", "pulse", "items"},
+    "response": {"errors", "settings", "subscription", "pulse", "items"},
     "runs": {
         *("errors", "event", "cursor", "locks", "log", "brokers", "items", "poller"),
         "hub",
@@ -100,10 +107,10 @@ LAYERS: dict[str, set[str]] = {
     },
     "publisher": {"errors", "event", "settings", "channels", "wording"},
     "cli": {"errors", "event", "brokers.shared", "channels"},
-    "application": {"errors", "channels", "cli"},
+    "application": {"errors", "servers.surroundings", "channels", "cli"},
     "views": {
         *("errors", "event", "cursor", "log", "stream", "hub", "items", "runs"),
-        *("response", "channels", "application"),
+        *("response", "servers.surroundings", "channels", "application"),
     },
     "client_faults": {"errors"},
     "own_functions": {"errors"},
@@ -127,10 +134,10 @@ CONFINED: dict[str, set[str]] = {
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
-    "socket": {"brokers.bells", "brokers.links", "poller", "handoff"},
+    "socket": {"brokers.bells", "brokers.links", "poller", "handoff", "outgoing"},
     "select": {"poller"},
-    "ctypes": {"poller"},
-    "fcntl": {"brokers.sqlite", "brokers.witness", "handoff"},
+    "ctypes": {"poller", "pipes"},
+    "fcntl": {*("brokers.sqlite", "brokers.witness", "handoff", "pipes", "outgoing")},
     "resource": {"descriptors"},
     "gevent": {"brokers.native", "poller"},
     "signal": {"poller", "servers.gunicorn"},
@@ -157,7 +164,7 @@ PURE = {
 INSTALLED = {"flask", "werkzeug", "click"}
 
 #: What is imported where it is used, for it need not be there.
-OPTIONAL = {"gevent", "resource", "fcntl"}
+OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
 #: What a module needs that is imported only where it is wanted.
 NEEDED = {

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import product
 from urllib.parse import urlencode
 
@@ -329,3 +331,107 @@ def without_opening(body: bytes) -> bytes:
     opening, _, events = body.partition(b"\n\n")
     assert opening.lower().startswith(b"event: stream-open\n")
     return events
+
+
+# Those who keep all of it
+
+#: What collects a body before its client gets any of it. (werkzeug's profiler, in
+#: particular, has a name that is known to leave bodies alone.)
+COLLECTING = ["collects", "collects_late", "collects_lazily", "profiler"]
+
+HELD_BACK = re.compile(r"WARNING flask_sse_lite: .*nothing was sent.*")
+
+
+def is_silent(client: Client) -> bool:
+    client.socket.setblocking(False)
+    try:
+        return not client.socket.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    finally:
+        client.socket.settimeout(PATIENCE)
+
+
+@pytest.mark.parametrize("is_allowed", ["auto", True])
+@pytest.mark.parametrize("server_kind", [*PATIENT, "waitress"])
+def test_no_byte_goes_past_a_server_that_has_not_sent_the_head(
+    server_kind: str, is_allowed: str | bool
+) -> None:
+    """The client gets the whole at its end, as it would any answer; and whoever runs
+    the server is told why."""
+    options = KINDS[server_kind].options if server_kind in KINDS else ""
+    with (
+        serve(
+            server_kind,
+            app="tests.applications.behind:app",
+            options=options.replace("--threads 2", "--threads 8"),
+            SSE_HEARTBEAT=NEVER,
+            SSE_HANDOFF=is_allowed,
+        ) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for count, name in enumerate(COLLECTING, 1):
+            channel = f"room.{count}"
+            with Client(server.port) as client:
+                target = f"/stream?channel={channel}&behind={name}"
+                asked = pool.submit(client.request, target)
+                until(partial(is_noted, server, count))
+                assert is_silent(client)
+                server.publish({"data": "x", "channel": channel})
+                server.close(channel)
+                asked.result()
+                types = [event.type for event in client.events]
+                assert types == ["stream-open", None, "stream-end"]
+        assert server.paths()["handed off"] == {}
+        warnings = HELD_BACK.findall(server.log())
+        # uWSGI cannot be recognized behind what starts responses itself.
+        assert any("tests.applications.behind" in warning for warning in warnings)
+        if server_kind not in ("uWSGI", "uWSGI behind its router"):
+            assert any("werkzeug.middleware.profiler" in text for text in warnings)
+        advised = [text for text in WARNING.findall(server.log()) if "True" in text]
+        assert advised == []
+
+
+def is_noted(server: Server, count: int) -> bool:
+    return sum(ways_gone(server).values()) == count
+
+
+@pytest.mark.parametrize("is_allowed", ["auto", True])
+@pytest.mark.parametrize("server_kind", ["gunicorn sync", *PATIENT])
+def test_behind_one_that_starts_the_response_late_the_setting_decides(
+    server_kind: str, is_allowed: str | bool
+) -> None:
+    is_known = not server_kind.startswith("uWSGI")
+    if server_kind == "gunicorn sync" and is_allowed != True:  # noqa: E712
+        server_kind = "gunicorn gthread"  # It has time for one such stream alone.
+    with (
+        serve(
+            server_kind,
+            app="tests.applications.behind:app",
+            options=KINDS[server_kind].options,
+            SSE_HEARTBEAT=NEVER,
+            SSE_HANDOFF=is_allowed,
+        ) as server,
+        Client(server.port) as client,
+    ):
+        client.request("/stream?channel=room&behind=delays_head")
+        is_handed_off = is_allowed is True and is_known
+        way = "handed_off" if is_handed_off else "iterated"
+        until(lambda: server.stats()[way] == 1)
+        server.publish({"data": "x", "channel": "room"})
+        server.close("room")
+        types = [event.type for event in client.events]
+        assert types == ["stream-open", None, "stream-end"]
+        assert not HELD_BACK.search(server.log())
+        warnings = WARNING.findall(server.log())
+        assert len(warnings) == (is_known and not is_handed_off)
+        assert all("SSE_HANDOFF = True" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("server_kind", ["gunicorn gthread", "cheroot", "waitress"])
+def test_a_generator_that_is_held_back_is_told_of(server_kind: str) -> None:
+    with serve(server_kind, app="tests.applications.behind:app") as server:
+        for name in ("collects", "collects_late"):
+            body = server.request("GET", f"/words?behind={name}").body
+            assert body.count(b"data: ") == 4
+        assert "An EventStream does not reach its client" in server.log()

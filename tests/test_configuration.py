@@ -255,7 +255,8 @@ def test_several_processes_over_memory_are_warned_of_once(
     app = application(sse)
     several_processes(app, method, path).close()
     (warning,) = warnings(caplog)
-    assert "several worker processes" in warning
+    # Nobody has counted them: adapters of ASGI say the same of one process.
+    assert "may run several processes" in warning
     assert "SSE_URL" in warning
     several_processes(app, method, path).close()
     several_processes(app, "POST", "/say").close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from flask import Flask, Response, abort, current_app, g, request
 from flask.testing import FlaskClient
 
-from flask_sse_lite import Event, EventStream, InvalidType, InvalidValue
+from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.testing import read_events
 
 
@@ -66,6 +66,7 @@ def test_the_head_is_that_of_every_stream(app: Flask) -> None:
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert response.headers["Cache-Control"] == "no-cache, no-transform"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["X-Accel-Buffering"] == "no"
         assert "Content-Length" not in response.headers
 
@@ -118,6 +119,7 @@ def test_whoever_saw_the_end_gets_204_before_the_first_step(
     else:
         back = client.get(f"/ask?last_event_id={end.id}")
     assert (back.status_code, back.data) == (204, b"")
+    assert back.headers["X-Content-Type-Options"] == "nosniff"
     assert steps == ["step"]
 
 
@@ -427,3 +429,13 @@ def test_one_item_in_place_of_several_is_an_error(app: Flask, bad: Any) -> None:
 def test_what_cannot_be_iterated_is_an_error(app: Flask, bad: Any) -> None:
     with app.test_request_context(), pytest.raises(TypeError):
         EventStream(bad)
+
+
+async def asynchronous() -> AsyncIterator[str]:
+    yield "never"
+
+
+@pytest.mark.parametrize("make", [EventStream, SSE().run])
+def test_what_is_asynchronous_is_refused_with_what_to_do(app: Flask, make: Any) -> None:
+    with app.test_request_context(), pytest.raises(InvalidType, match="def with yield"):
+        make(asynchronous())

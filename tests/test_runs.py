@@ -240,6 +240,39 @@ def test_the_location_serves_the_whole_to_whoever_has_it(
     assert texts(client.get(location)) == ["a", "b", ""]
     back = client.get(location, headers={"Last-Event-ID": end.id or ""})
     assert back.status_code == 204
+    assert back.headers["X-Content-Type-Options"] == "nosniff"
+
+
+#: What Apache says of itself to an application that it speaks CGI to, or the like.
+APACHE = {"GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "Apache/2.4.57 (Debian)"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("environ", "keeps_it"),
+    [
+        ({}, False),
+        ({"SERVER_SOFTWARE": "gunicorn/27.0.1"}, False),
+        # The development servers of the standard library and of others.
+        (
+            {"GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "WSGIServer/0.2"},
+            False,
+        ),
+        ({**APACHE, "uwsgi.version": b"2.0"}, False),
+        (APACHE, True),
+    ],
+)
+def test_a_location_is_not_given_to_who_keeps_it_to_itself(
+    app: Flask, sse: SSE, method: str, environ: dict[str, Any], keeps_it: bool
+) -> None:
+    client = serve(app, sse, ["a"])
+    with client.open("/run", method=method, environ_overrides=environ) as response:
+        assert re.fullmatch(
+            "/stream/run/[A-Za-z0-9_-]{22}", response.headers["Content-Location"]
+        )
+        location = response.headers.get("Location")
+        assert location == (None if keeps_it else response.headers["Content-Location"])
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_an_id_of_another_run_says_nothing_at_a_location(app: Flask, sse: SSE) -> None:

@@ -175,6 +175,7 @@ def test_the_head_forbids_to_cache_to_transform_and_to_buffer(
     assert status == "HTTP/1.1 200 OK"
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert headers["cache-control"] == "no-cache, no-transform"
+    assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-accel-buffering"] == "no"
     assert headers["x-signed-by"] == "the application"
     assert "content-length" not in headers

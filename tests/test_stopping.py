@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .crowd import Crowd, Member
-from .servers import PATIENCE, Client, Server, descriptor_limit, serve, until
+from .servers import HOST, PATIENCE, Client, Server, descriptor_limit, serve, until
 
 #: The application whose requests can be slow.
 SLOW = "tests.applications.slow:app"
@@ -161,6 +162,99 @@ def test_streams_end_at_once_whatever_else_a_gunicorn_waits_for(
         server.wait()
         assert_ended_properly(members[:MANY], "last")
         assert_ended_properly(members[MANY:])
+
+
+#: What clients send that holds a worker which waits for more of it, or (the last) for
+#: the client to take what it is sent.
+UNFINISHED = {
+    "nothing": b"",
+    "half a request": b"GET /ping HTTP/1.1\r\nHost:",
+    "half a body": b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+    "no reading": b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+def sockets_of(worker: int) -> set[str]:
+    """What a worker has open, each by a name that no other has."""
+    found = set()
+    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(OSError):  # It was closed meanwhile.
+            found.add(os.readlink(descriptor))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "number"),
+    [
+        *product(GUNICORNS, UNFINISHED, [signal.SIGTERM]),
+        ("gunicorn sync", "nothing", signal.SIGHUP),
+    ],
+)
+def test_streams_end_at_once_though_a_connection_keeps_a_gunicorn_waiting(
+    kind: str, sent: str, number: signal.Signals
+) -> None:
+    """Browsers open connections ahead of need, and send nothing."""
+    with gunicorn(kind) as server, Crowd(server.port) as crowd:
+        members = crowd.join_all(SOME, "room")
+        server.publish({"data": "last", "channel": "room"})
+        worker = worker_of(server)
+        finish(server)
+        before = sockets_of(worker)
+        with socket.create_connection((HOST, server.port), PATIENCE) as silent:
+            silent.sendall(UNFINISHED[sent])
+            until(lambda: sockets_of(worker) - before)
+            server.signal(number)
+            crowd.await_ends(members)
+            assert_ended_properly(members, "last")
+
+
+@pytest.mark.parametrize(
+    ("hold", "number"),
+    [
+        *(
+            (f"hold_by_{what}", signal.SIGTERM)
+            for what in ("lock", "library", "messages", "process")
+        ),
+        # These interrupt all but this.
+        ("hold_by_library", signal.SIGINT),
+        ("hold_by_library", signal.SIGQUIT),
+    ],
+)
+def test_streams_end_at_once_though_a_worker_s_main_thread_handles_no_signal(
+    hold: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    with (
+        gunicorn("gunicorn sync", FOLDER=str(tmp_path)) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(SOME, "room")
+        worker = worker_of(server)
+        with socket.create_connection((HOST, server.port), PATIENCE) as held:
+            held.sendall(f"GET /hold/{hold} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            until(tmp_path.joinpath("waiting").exists)
+            os.kill(worker, number)
+            crowd.await_ends(members)
+            assert_ended_properly(members)
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+
+
+def test_a_signal_that_stops_nothing_ends_no_stream(tmp_path: Path) -> None:
+    """gunicorn opens its log files anew at SIGUSR1."""
+    with (
+        gunicorn("gunicorn sync", FOLDER=str(tmp_path)) as server,
+        Crowd(server.port) as crowd,
+    ):
+        members = crowd.join_all(SOME, "room")
+        worker = worker_of(server)
+        slow = crowd.join(path="/slow")
+        until(tmp_path.joinpath("waiting").exists)
+        os.kill(worker, signal.SIGUSR1)
+        tmp_path.joinpath("go").touch()
+        crowd.until(lambda: slow.body == b"done")
+        server.publish({"data": "on", "channel": "room"})
+        crowd.until(lambda: all(member.events for member in members))
+        assert not any(member.is_over for member in members)
 
 
 @pytest.mark.parametrize("kind", GUNICORNS)

@@ -67,6 +67,7 @@ def test_the_head_keeps_caches_and_proxies_from_holding_events_back(
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert response.headers["Cache-Control"] == "no-cache, no-transform"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["X-Accel-Buffering"] == "no"
         assert "Content-Length" not in response.headers
 
@@ -265,6 +266,7 @@ def test_past_the_limit_a_browser_is_told_to_come_back_later(
             refused = client.get("/stream", headers=ACCEPT_STREAM)
             assert refused.status_code == 200
             assert refused.mimetype == "text/event-stream"
+            assert refused.headers["X-Content-Type-Options"] == "nosniff"
             match = re.fullmatch("retry: ([0-9]+)\n\n", refused.text)
             assert match
             values.add(int(match[1]))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..poller import IS_SUPPORTED
 from . import gunicorn, uwsgi
+from .below import find_below
 from .cheroot import Cheroot
-from .gunicorn import Gunicorn, TrustedGunicorn
+from .gunicorn import Gunicorn
+from .iterating import Waitress, Wsgiref
 from .pywsgi import GeventPywsgi
 from .server import Refusal, Server, name_of
 from .uwsgi import UWSGI
@@ -23,7 +25,10 @@ from .werkzeug import Werkzeug
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-SERVERS: tuple[type[Server], ...] = (Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI)
+SERVERS: tuple[type[Server], ...] = (
+    *(Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI),
+    *(Waitress, Wsgiref),
+)
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -31,32 +36,30 @@ logger = logging.getLogger("flask_sse_lite")
 _warned: set[int] = set()
 
 
-def find_server(
-    environ: WSGIEnvironment, write: Callable[..., Any], *, trusted: bool
-) -> Server:
-    """The server that a response was started on.
+def find_server(environ: WSGIEnvironment, write: Callable[..., Any]) -> Server:
+    """The server that a response was started on, whether its connection can be taken
+    over or not.
 
-    :param trusted: whether to go by the environ where ``write`` says nothing.
-    :raises Refusal: when it is none that is known here, or one of HTTP/2.
+    :raises Refusal: when it is none that is known here.
     """
     _warn_of_hazards()
+    for server in SERVERS:
+        if server.is_behind(write):
+            return server(environ, write)
+    if below := find_below(environ, SERVERS, hidden_by=name_of(write)):
+        return below
+    raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")
+
+
+def check_request(environ: WSGIEnvironment) -> None:
+    """Make sure that the connection of a request could be taken over.
+
+    :raises Refusal: when it is one of HTTP/2, or the system cannot do it.
+    """
     if not IS_SUPPORTED:
         raise Refusal("this system has no epoll")
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
         raise Refusal("the request is not of HTTP/1.x")
-    for server in SERVERS:
-        if server.is_behind(write):
-            return server(environ, write)
-    if trusted and TrustedGunicorn.is_meant(environ):
-        return TrustedGunicorn(environ, write)
-    hidden = {"gunicorn.socket", "gunicorn.sock", "werkzeug.socket"} & environ.keys()
-    if hidden:
-        raise Refusal(
-            "a middleware hides the server's write() (SSE_HANDOFF = True if nothing "
-            f"changes the body): {name_of(write)}",
-            is_remediable=True,
-        )
-    raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")
 
 
 def _warn_of_hazards() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .server import CHANGED, Refusal, Server
+from .server import CHANGED, NothingSent, Refusal, Server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -29,13 +29,24 @@ class Cheroot(Server):
         count: int = getattr(self.behind.req.conn.wfile, "bytes_written", 0)
         return count
 
+    def program(self) -> object | None:
+        return getattr(self.behind.req, "server", None)
+
+    @classmethod
+    def has_stopped(cls, program: Any) -> bool:
+        return not program.ready
+
+    @classmethod
+    def grace(cls, program: Any) -> float:
+        return float(program.shutdown_timeout)
+
     def close_after(self) -> None:
         self.behind.req.close_connection = True
 
     def check_sent(self, sent: int) -> None:
         request = self.behind.req
         if not request.sent_headers:
-            raise Refusal(CHANGED)
+            raise NothingSent
         status_line = len(request.server.protocol) + len(request.status) + 3
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
         framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0

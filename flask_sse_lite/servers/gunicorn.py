@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..descriptors import descriptors_lacking
+from ..pipes import peek
 from .server import (
     CHANGED,
     ENOUGH_REQUESTS,
+    NothingSent,
     Refusal,
     Server,
     too_few_requests,
 )
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
-
 #: What gunicorn's setting is where nobody sets it, in seconds.
 DEFAULT_GRACE = 30.0
+
+#: The signals for which a worker has handlers that stop it.
+STOP_SIGNALS = frozenset(
+    number
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGABRT")
+    if (number := getattr(signal, name, None))
+)
 
 
 class Gunicorn(Server):
@@ -36,7 +41,9 @@ class Gunicorn(Server):
         self.behind.force_close()
 
     def check_sent(self, sent: int) -> None:
-        if not self.behind.headers_sent or self.behind.sent != sent:
+        if not self.behind.headers_sent:
+            raise NothingSent
+        if self.behind.sent != sent:
             raise Refusal(CHANGED)
 
     def note_sent(self, size: int, framed: int) -> None:
@@ -52,30 +59,6 @@ class Gunicorn(Server):
         return bool(self.behind.chunked)
 
 
-class TrustedGunicorn(Server):
-    """gunicorn behind something that hides its ``write``, when the operator vouches
-    that nothing on the way changes the body (``SSE_HANDOFF = True``)."""
-
-    name = "gunicorn, trusted"
-    home = ("gunicorn",)
-
-    @classmethod
-    def is_meant(cls, environ: WSGIEnvironment) -> bool:
-        return "gunicorn.socket" in environ
-
-    def check_sent(self, sent: int) -> None:
-        """It is trusted; but it must be known how it frames the body."""
-        settings = getattr(current_worker(), "cfg", None)
-        if getattr(settings, "protocol", "http") != "http":
-            raise Refusal("how gunicorn frames its body over uwsgi, only write() tells")
-
-    def socket(self) -> Any:
-        return self.environ["gunicorn.socket"]
-
-    def is_chunked(self) -> bool:
-        return bool(self.environ["SERVER_PROTOCOL"] == "HTTP/1.1")
-
-
 def current_worker() -> object:
     """The worker whose process this is: it owns the handler of its signals. Where there
     is none, something else."""
@@ -89,7 +72,20 @@ def is_stopping(worker: object) -> bool:
     if not getattr(worker, "alive", True):
         return True
     arbiter = getattr(worker, "ppid", None)
-    return isinstance(arbiter, int) and arbiter != os.getppid()
+    if isinstance(arbiter, int) and arbiter != os.getppid():
+        return True
+    return _was_told_to_stop(worker)
+
+
+def _was_told_to_stop(worker: object) -> bool:
+    """Whether a signal waits that will stop the worker. Its handler is run by the main
+    thread alone, and that can be held for long: by a connection that sends nothing
+    (gunicorn has SIGTERM restart the system call), by a lock, or by a library that
+    computes. Python writes each signal into the worker's pipe at once."""
+    pipe: Any = getattr(worker, "PIPE", None)
+    if not pipe or not isinstance(pipe[0], int):
+        return False
+    return not STOP_SIGNALS.isdisjoint(peek(pipe[0]))
 
 
 def graceful_timeout() -> float:
@@ -105,6 +101,13 @@ def connections() -> int:
     if getattr(settings, "worker_class_str", "") == "sync":
         return 1
     return getattr(settings, "worker_connections", 0)
+
+
+def worker_processes() -> int:
+    """How many workers gunicorn was told to run; 0 under other servers."""
+    settings = getattr(current_worker(), "cfg", None)
+    count = getattr(settings, "workers", 0)
+    return count if isinstance(count, int) else 0
 
 
 def hazards() -> Iterator[str]:

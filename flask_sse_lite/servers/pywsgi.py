@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-from .server import CHANGED, Refusal, Server
+from .server import CHANGED, NothingSent, Refusal, Server
 
 
 class GeventPywsgi(Server):
@@ -19,7 +19,20 @@ class GeventPywsgi(Server):
     def body(self, frame: FrameType) -> object:
         return getattr(self.behind, "result", None)
 
+    def program(self) -> object | None:
+        return getattr(self.behind, "server", None)
+
+    @classmethod
+    def has_stopped(cls, program: Any) -> bool:
+        return bool(program.closed)
+
+    @classmethod
+    def grace(cls, program: Any) -> float:
+        return float(program.stop_timeout)
+
     def close_after(self) -> None:
+        if self.hidden_by:
+            return  # It may not have been given the head yet.
         self.behind.close_connection = True
         # What it wanted to say of that it has settled already, but not yet sent.
         self.behind.response_headers = [
@@ -29,7 +42,7 @@ class GeventPywsgi(Server):
 
     def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent:
-            raise Refusal(CHANGED)
+            raise NothingSent
         # It counts the head and the framing too.
         status_line = len(b"HTTP/1.1 \r\n") + len(self.behind.status)
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
@@ -41,7 +54,8 @@ class GeventPywsgi(Server):
         self.behind.response_length += framed
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        return list(self.behind.response_headers)
+        # None, until whoever hides its start_response calls that.
+        return list(self.behind.response_headers or ())
 
     def socket(self) -> Any:
         return self.behind.socket

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -21,6 +21,10 @@ CHANGED = "a middleware reads ahead, or changes the body"
 #: thousand of them, that is then a tenth of a worker's life.
 ENOUGH_REQUESTS = 10_000
 
+#: Seconds that a server inside a process leaves to its requests when it is stopped,
+#: where it does not say: as many as cheroot does.
+DEFAULT_GRACE = 5.0
+
 
 class Refusal(Exception):
     """Why a stream stays with the server, in a few words.
@@ -32,6 +36,23 @@ class Refusal(Exception):
         super().__init__(reason)
         self.reason = reason
         self.is_remediable = is_remediable
+
+
+class NothingSent(Refusal):
+    """The next item is asked for, and the server has not even sent the head. Whoever
+    asks collects the body, or holds it back: bytes that are sent past the server now
+    would be no HTTP.
+
+    :param reader: who asks, as far as that is known.
+    """
+
+    def __init__(self, reader: str = "") -> None:
+        super().__init__(
+            "nothing was sent when the next item was asked for, so that clients get "
+            "their events late or never: who asks collects the body, or holds it back. "
+            f"Exempt event streams from it{f': {reader}' if reader else ''}",
+            is_remediable=True,
+        )
 
 
 class Server:
@@ -47,11 +68,27 @@ class Server:
     #: Where its own code lies that iterates a response, and what it calls that there.
     home: ClassVar[tuple[str, ...]]
     iterated: ClassVar[str] = ""
+    #: Whether it has sockets that can be taken over.
+    lends_sockets: ClassVar[bool] = True
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         self.environ = environ
         self.write = write
         self.behind: Any = getattr(write, "__self__", None)
+        #: What keeps the server's ``write`` to itself, if anything does: then it was
+        #: found by its frame.
+        self.hidden_by = ""
+
+    @classmethod
+    def write_in(cls, frame: FrameType) -> Callable[..., Any] | None:
+        """The ``write`` of such a server, if a frame is of its code that answers a
+        request."""
+        known = frame.f_locals
+        for holder in ("resp", "self"):
+            write = getattr(known.get(holder), "write", None)
+            if write and cls.is_behind(write):
+                return cast("Callable[..., Any]", write)
+        return None
 
     @classmethod
     def is_behind(cls, write: Callable[..., Any]) -> bool:
@@ -69,6 +106,12 @@ class Server:
     def close_after(self) -> None:
         """Have the head say that the connection closes after this response, where
         the server can be told so."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether ``check_sent`` knows what was sent. Where it does not, who asks for
+        the items is looked at, whatever an operator vouches for."""
+        return True
 
     def check(self, sent: int) -> None:
         """Make sure that the head is sent, and of the body just what we gave.
@@ -101,6 +144,21 @@ class Server:
     def headers(self) -> Iterable[tuple[Any, Any]]:
         """The head's fields as they are sent."""
         return ()
+
+    def program(self) -> object | None:
+        """The object in this process that listens and can be stopped while the process
+        goes on; None where there is none."""
+        return None
+
+    @classmethod
+    def has_stopped(cls, program: Any) -> bool:
+        """Whether such an object was stopped."""
+        return False
+
+    @classmethod
+    def grace(cls, program: Any) -> float:
+        """Seconds that it leaves to its requests when it is stopped."""
+        return DEFAULT_GRACE
 
     def socket(self) -> Any:
         """The connection's socket, or its descriptor."""

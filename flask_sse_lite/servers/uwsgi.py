@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .server import ENOUGH_REQUESTS, Refusal, Server, too_few_requests
+from ..outgoing import bytes_acknowledged, bytes_waiting
+from .server import ENOUGH_REQUESTS, NothingSent, Refusal, Server, too_few_requests
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -33,14 +34,29 @@ class UWSGI(Server):
         super().__init__(environ, write)
         # It answers none but the thread that serves the request.
         self._descriptor: int = sys.modules["uwsgi"].connection_fd()
+        self._acknowledged = bytes_acknowledged(self._descriptor)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether it can be known that the head is out: uWSGI itself does not tell."""
+        return self._acknowledged is not None
 
     def check_sent(self, sent: int) -> None:
+        if self._acknowledged is not None and not self._has_sent():
+            raise NothingSent
         uwsgi = sys.modules["uwsgi"]
         if not getattr(uwsgi, "has_threads", False):
             # Without them the interpreter stands still between two requests.
             raise Refusal("uWSGI runs without --enable-threads", is_remediable=True)
         if not uwsgi.opt.keys().isdisjoint(_TLS_SOCKETS):
             raise Refusal("the server itself ends TLS")
+
+    def _has_sent(self) -> bool:
+        """Whether anything was sent since the response was started. (What waits is
+        asked for first: in between it may be acknowledged, but not the other way.)"""
+        if bytes_waiting(self._descriptor):
+            return True
+        return bytes_acknowledged(self._descriptor) != self._acknowledged
 
     def socket(self) -> Any:
         return self._descriptor

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
-from .server import CHANGED, Refusal, Server
+from .iterating import has_shut_down
+from .server import NothingSent, Refusal, Server
 
 
 class Werkzeug(Server):
@@ -23,14 +25,27 @@ class Werkzeug(Server):
             and "chunk_response" in write.__code__.co_freevars
         )
 
+    @classmethod
+    def write_in(cls, frame: FrameType) -> Callable[..., Any] | None:
+        write = frame.f_locals.get("write")
+        return write if callable(write) and cls.is_behind(write) else None
+
+    def program(self) -> object | None:
+        return getattr(self._known("self"), "server", None)
+
+    @classmethod
+    def has_stopped(cls, program: Any) -> bool:
+        return has_shut_down(program)
+
     def check_sent(self, sent: int) -> None:
         if self._known("status_sent") is None:
-            raise Refusal(CHANGED)
+            raise NothingSent
         if self.environ.get("wsgi.multiprocess"):
             raise Refusal("werkzeug forks a process for each request")
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        return list(self._known("headers_set"))
+        # None, until whoever hides its start_response calls that.
+        return list(self._known("headers_set") or ())
 
     def socket(self) -> Any:
         return self.environ.get("werkzeug.socket")

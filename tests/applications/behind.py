@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from flask_compress import Compress
+from werkzeug.middleware.profiler import ProfilerMiddleware
+
+from flask_sse_lite import EventStream
 
 from .channels import app
 
@@ -115,13 +119,103 @@ def hides_write(application: WSGIApplication) -> WSGIApplication:
     return middleware
 
 
+def collects(application: WSGIApplication) -> WSGIApplication:
+    """A middleware that answers when it has the whole, as werkzeug's profiler does."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        answer: list[Any] = []
+        body: list[bytes] = []
+
+        def begin(*args: Any) -> Callable[[bytes], object]:
+            answer[:] = args
+            return body.append
+
+        items = Body(application(environ, begin), pass_through)
+        body.extend(items)
+        items.close()
+        start_response(*answer)
+        return [b"".join(body)]
+
+    return middleware
+
+
+def collects_late(application: WSGIApplication) -> WSGIApplication:
+    """The same, though the response is started at once."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        items = application(environ, start_response)
+        return Body([b"".join(items)], lambda whole: whole)
+
+    return middleware
+
+
+def collects_lazily(application: WSGIApplication) -> WSGIApplication:
+    """The same, when the server asks for the first item."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        items = application(environ, start_response)
+
+        def join(items: Items) -> Items:
+            yield b"".join(items)
+
+        return Body(items, join)
+
+    return middleware
+
+
+def delays_head(application: WSGIApplication) -> WSGIApplication:
+    """A middleware that starts the response when the first item is there."""
+
+    def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
+        answer: list[Any] = []
+
+        def begin(*args: Any) -> Callable[[bytes], object]:
+            answer[:] = args
+            return lambda data: None
+
+        items = application(environ, begin)
+
+        def start(items: Items) -> Items:
+            for number, item in enumerate(items):
+                if number == 0:
+                    start_response(*answer)
+                yield item
+
+        return Body(items, start)
+
+    return middleware
+
+
+def profiler(application: WSGIApplication) -> WSGIApplication:
+    middleware: WSGIApplication = ProfilerMiddleware(application, stream=io.StringIO())
+    return middleware
+
+
+AROUND = {
+    around.__name__: around
+    for around in (
+        hides_write,
+        collects,
+        collects_late,
+        collects_lazily,
+        delays_head,
+        profiler,
+    )
+}
+
+
+@app.get("/words")
+def words() -> EventStream:
+    return EventStream(word for word in ("one", "two", "three"))
+
+
 def behind(application: WSGIApplication) -> WSGIApplication:
-    hidden = hides_write(application)
+    around = {name: wrap(application) for name, wrap in AROUND.items()}
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         [name] = parse_qs(environ["QUERY_STRING"]).get("behind", [""])
-        if name == "hides_write":
-            return hidden(environ, start_response)
+        if name in around:
+            return around[name](environ, start_response)
         if name not in CHANGES:
             return application(environ, start_response)
 

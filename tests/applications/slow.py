@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -35,6 +37,54 @@ def slow() -> ResponseReturnValue:
     """An ordinary request."""
     wait_for_word()
     return "done"
+
+
+def hold_by_lock() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire(timeout=TOO_LONG)
+
+
+def hold_by_library() -> None:
+    """By one that computes, and looks at no signals meanwhile."""
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+    database = sqlite3.connect(":memory:")
+    threading.Timer(TOO_LONG, database.interrupt).start()
+    database.execute(f"{endless} SELECT count(*) FROM n").fetchone()
+
+
+def hold_by_messages() -> None:
+    next(sse.messages("a silent channel", timeout=TOO_LONG), None)
+
+
+def hold_by_process() -> None:
+    subprocess.run(["sleep", str(TOO_LONG)], check=False)
+
+
+HOLDS = {
+    hold.__name__: hold
+    for hold in (hold_by_lock, hold_by_library, hold_by_messages, hold_by_process)
+}
+
+
+@app.get("/hold/<how>")
+def hold(how: str) -> ResponseReturnValue:
+    """A request in whose thread Python handles no signal for long."""
+    Path(app.config["FOLDER"], "waiting").touch()
+    HOLDS[how]()
+    return "done"
+
+
+@app.post("/upload")
+def upload() -> ResponseReturnValue:
+    """A request that waits for all of its body."""
+    return str(len(request.get_data()))
+
+
+@app.get("/endless")
+def endless() -> ResponseReturnValue:
+    """An answer that is more than a client has room for."""
+    return Response(b"x" * 65536 for _ in range(10_000))
 
 
 @app.get("/late")
