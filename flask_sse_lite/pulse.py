@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from .event import HEARTBEAT
 from .hub import DUE_SHARE, current_hub
 from .poller import Interrupt, is_gone, is_writable
-from .servers import find_server, gunicorn
+from .servers import find_server, gunicorn, known_socket
 from .servers.server import Refusal, Server
 from .settings import Settings
 from .shortcut import shortcut
+from .stall import Progress, bound, release
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -75,6 +76,10 @@ class Pulse:
         self._was_tried = False
         self._first: bytes | None = None
         self._server: Server | None = None
+        #: The connection's, as far as that is known, and how its client gets on.
+        self._socket: Any = None
+        self._stall = settings.stall
+        self._progress: Progress | None = None
         #: Bytes of the body that the server was given, until that was looked at once.
         self._given = 0
         self._is_approved = False
@@ -172,6 +177,10 @@ class Pulse:
     def close(self) -> None:
         """End it. For the thread that serves the request."""
         current_hub().forget(self)
+        self._progress = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            release(sock)
 
     # The hub's
 
@@ -179,6 +188,11 @@ class Pulse:
         """Send a sign of life, if one is due."""
         if self._stops_at and now >= self._stops_at:
             self._cut()
+        if (progress := self._progress) and progress.is_stuck(now):
+            # Its thread may wait for the client, or for the iterable.
+            self._progress = None
+            self._let_go()
+            progress.cut()
         if self._count != self._counted:
             self._counted = self._count
             self._spoke_at = now
@@ -220,11 +234,16 @@ class Pulse:
             return  # A second interrupt would end the cleaning up after the first.
         server = self._server
         if server and is_gone(server.socket()):
-            self._has_left = True
-            self._interrupt(lambda: self._is_silent and not self._is_over())
+            self._let_go()
         elif now - self._spoke_at >= self.heartbeat * DUE_SHARE:
             self._spoke_at = now
             self._beat()
+
+    def _let_go(self) -> None:
+        """The client has left: have the iterable ended."""
+        if not self._has_left:
+            self._has_left = True
+            self._interrupt(lambda: self._is_silent and not self._is_over())
 
     def _beat(self) -> None:
         try:
@@ -245,12 +264,17 @@ class Pulse:
     def _begin_response(self) -> None:
         write = self._start()
         self.is_started = True
+        server = None
         try:
             server = find_server(self._environ, write, trusted=False)
             server.check_headers()
             self._server = server
         except Refusal as refusal:
             logger.debug("A stream gets no signs of life: %s", refusal)
+        self._socket = known_socket(self._environ, server)
+        if self._socket is not None:
+            bound(self._socket)
+            self._progress = Progress(self._socket, self._stall, time.monotonic())
 
     def _approve(self) -> None:
         """Once something was sent, see whether it arrives as it was given."""

@@ -125,12 +125,16 @@ class Run:
         try:
             with self._context():
                 self._publish_all()
-        except Exception:
+        except BaseException:
             logger.exception("A run's application context failed")
         finally:
-            self._items.close()  # It may never have been asked for anything.
-            self._finish("error")
-            self._at_exit(self)
+            try:
+                self._items.close()  # It may never have been asked for anything.
+            finally:
+                try:
+                    self._finish("error")
+                finally:
+                    self._at_exit(self)
 
     def _publish_all(self) -> None:
         unpaced = 0
@@ -193,7 +197,7 @@ class Run:
     def _close(self) -> None:
         try:
             self._events.close()
-        except Exception:
+        except BaseException:  # Of gevent's, some are no Exception.
             logger.exception("A run's generator failed at its close")
 
     def _is_followed(self) -> bool:
@@ -246,7 +250,7 @@ class Run:
         )
         try:
             thread.start()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             self._end_early("shutdown")  # The interpreter begins no other thread now.
 
     def _look_for_end(self) -> None:

@@ -25,12 +25,14 @@ GRACE = 15.0
 #: The files that take longest, the longest first. Of files that run side by side, such
 #: a one must not be what all others wait for at the end.
 LONGEST = [
+    "test_stall.py",
     "test_servers.py",
     "test_versions.py",
     "test_runs_across_workers.py",
     "test_showcase.py",
     "test_stopping.py",
     "test_redis.py",
+    "test_failures.py",
     "test_limits.py",
     "test_between.py",
     "test_generators.py",

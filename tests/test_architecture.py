@@ -19,16 +19,20 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: module is given its place here.
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "backoff": set(),
     "event": {"errors"},
     "cursor": {"event"},
     "log": {"event", "cursor"},
     "settings": {"errors", "event"},
     "brokers": {"errors", "event", "log", "settings"},
     "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.shared": {"errors", "event", "cursor", "log", "brokers"},
+    "brokers.native": set(),
+    "brokers.shared": {
+        *("errors", "event", "cursor", "log", "backoff", "brokers"),
+        "brokers.native",
+    },
     "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": set(),
-    "brokers.native": set(),
     "brokers.statements": set(),
     "brokers.sqlite": {
         *("errors", "event", "cursor", "log", "settings", "brokers"),
@@ -45,7 +49,8 @@ LAYERS: dict[str, set[str]] = {
     "paths": set(),
     "descriptors": set(),
     "poller": set(),
-    "connection": {"cursor", "log", "settings", "poller"},
+    "stall": {"poller"},
+    "connection": {"cursor", "log", "settings", "poller", "stall"},
     "servers.server": set(),
     **{
         f"servers.{name}": {"servers.server"}
@@ -61,16 +66,16 @@ LAYERS: dict[str, set[str]] = {
     "readers": {"cursor", "log", "connection"},
     "hub": {
         *("event", "log", "stream", "descriptors", "poller", "connection", "readers"),
-        *("servers", "settings", "paths"),
+        *("servers", "settings", "paths", "stall", "backoff"),
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
-        *("hub", "access", "servers", "servers.server"),
+        *("hub", "access", "servers", "servers.server", "stall"),
     },
     "shortcut": {"connection", "handoff", "poller", "servers.server"},
     "pulse": {
         *("event", "settings", "poller", "servers", "servers.server", "hub"),
-        "shortcut",
+        *("shortcut", "stall"),
     },
     "items": {"errors", "event"},
     "response": {"settings", "subscription", "pulse", "items"},
@@ -107,10 +112,11 @@ CONFINED: dict[str, set[str]] = {
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension"},
-    "socket": {"brokers.bells", "brokers.redis", "poller", "handoff"},
+    "socket": {"brokers.bells", "brokers.redis", "poller", "handoff", "stall"},
     "select": {"poller"},
     "ctypes": {"poller"},
-    "fcntl": {"brokers.sqlite", "handoff"},
+    "fcntl": {"brokers.sqlite", "handoff", "stall"},
+    "termios": {"stall"},
     "resource": {"descriptors"},
     "gevent": {"brokers.native", "poller"},
     "signal": {"poller", "servers.gunicorn"},
@@ -136,7 +142,7 @@ PURE = {
 INSTALLED = {"flask", "werkzeug", "click"}
 
 #: What is imported where it is used, for it need not be there.
-OPTIONAL = {"gevent", "resource", "fcntl"}
+OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
 #: What a module needs that is imported only where it is wanted.
 NEEDED = {"brokers.redis": {"redis"}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 SERVERS: tuple[type[Server], ...] = (Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI)
+
+#: Where servers put a connection's socket.
+SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -49,14 +53,33 @@ def find_server(
             return server(environ, write)
     if trusted and TrustedGunicorn.is_meant(environ):
         return TrustedGunicorn(environ, write)
-    hidden = {"gunicorn.socket", "gunicorn.sock", "werkzeug.socket"} & environ.keys()
-    if hidden:
+    if not environ.keys().isdisjoint(SOCKETS):
         raise Refusal(
             "a middleware hides the server's write() (SSE_HANDOFF = True if nothing "
             f"changes the body): {name_of(write)}",
             is_remediable=True,
         )
     raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")
+
+
+def known_socket(environ: WSGIEnvironment, server: Server | None) -> Any:
+    """The socket of a request's connection, or its descriptor, to be looked at and
+    tuned; None where the server does not show it. Whether the connection can be taken
+    over is another question: TLS and HTTP/2 have such a socket too.
+
+    :param server: what ``find_server`` found, if it did.
+    """
+    if server is not None:
+        return server.socket()
+    for key in SOCKETS:
+        if key in environ:
+            return environ[key]
+    if "uwsgi" in sys.modules:
+        return uwsgi.connection()
+    # gevent.pywsgi and cheroot read requests from a file of the connection's.
+    file = getattr(environ.get("wsgi.input"), "rfile", None)
+    file = getattr(file, "rfile", file)
+    return getattr(getattr(file, "raw", None), "_sock", None)
 
 
 def _warn_of_hazards() -> None:
