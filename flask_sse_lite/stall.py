@@ -28,7 +28,8 @@ if sys.platform == "linux":
 #: lets it grow to megabytes. (The system doubles the number for its own bookkeeping,
 #: and takes one batch of events more, so that a client costs some 190 kB at the most.
 #: Setting it ends the system's own tuning: over 100 ms a client gets 1 MB a second at
-#: the most.)
+#: the most. On the loopback, batches of 64 kB go as fast as without a bound: 2.3 to
+#: 2.5 GB a second. With half of it they wait for the client's acknowledgements.)
 SEND_BUFFER = 64 * 1024
 
 #: Lets the system tune a socket's send buffer again (``SO_BUF_LOCK``, Linux 5.14).
