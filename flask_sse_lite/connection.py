@@ -16,6 +16,7 @@ from .log import Log
 from .poller import Poller
 from .servers.programs import Program
 from .settings import Settings
+from .stall import Progress
 
 if TYPE_CHECKING:
     from .readers import Group
@@ -58,6 +59,7 @@ class Connection:
         "named",
         "named_at",
         "program",
+        "progress",
         "ready",
         "sent",
         "settings",
@@ -87,6 +89,8 @@ class Connection:
         #: What is being sent, and how much of it went.
         self.frame = b""
         self.sent = 0
+        #: While something waits for its client: whether the client takes it.
+        self.progress: Progress | None = None
         #: When it was last sent something that its group was not, and when that was
         #: an id (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0

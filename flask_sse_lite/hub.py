@@ -22,18 +22,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .backoff import Backoff
 from .connection import Connection, framed
 from .descriptors import room_for_streams
 from .errors import Reentered
 from .event import HEARTBEAT
 from .locks import Guard
 from .log import Log
+from .outgoing import bytes_waiting
 from .paths import Paths
 from .poller import WRITABLE, close_descriptor, new_poller
 from .readers import Audience, Group, Iterated, Readers, Timed
 from .servers import gunicorn
 from .servers.programs import programs
 from .settings import Settings
+from .stall import Progress, cut
 from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -42,6 +45,11 @@ TICK = 0.25
 #: Looks at the streams per heartbeat, and the longest time between two, in seconds.
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
+
+#: Looks in which the hub has asked the system once of each connection whether something
+#: waits for its client: half a heartbeat. To ask at each look would cost as much as all
+#: else that an idle connection costs.
+LOOKS_PER_ROUND = LOOKS_PER_HEARTBEAT // 2
 
 #: The share of a heartbeat's time after which it is due: what was sent is seen at the
 #: hub's next look, and the one after the heartbeat's time would be too late.
@@ -60,6 +68,14 @@ EXIT_GRACE = 2.0
 #: Seconds that the readers of a run wait, when the server stops, for what it says last:
 #: its broker may be away.
 LAST_WORDS = 1.0
+
+#: Seconds between a failure of the loop and its next start: the first and the longest.
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+
+#: Failures of the loop, one soon after the other, after which its clients are sent off:
+#: they are open, and nobody serves them.
+FAILURES_BORNE = 5
 
 #: The share of a heartbeat's time after which the first of a group get theirs.
 LEAST_SPREAD = 0.5
@@ -105,6 +121,12 @@ class Hub:
         self._looked_at = 0.0
         self._stops_at = 0.0
         self._awaited: set[tuple[Log, str]] = set()
+        # Connections that this round has not looked at, how many of them each look
+        # takes, and those for whose clients something waits.
+        self._unseen: list[Connection] = []
+        self._share = 1
+        self._suspects: dict[int, Connection] = {}
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         # Anybody's: what comes of a race is the same.
         self._room = 0
         self._room_known_until = 0.0
@@ -222,7 +244,7 @@ class Hub:
 
     def adopt(self, connection: Connection, stream: object) -> None:
         """Serve a stream's connection from here on, from its cursor."""
-        heartbeat = connection.settings.heartbeat
+        pace = min(connection.settings.heartbeat, connection.settings.stall)
         log, cursor = connection.log, connection.cursor
         connection.tell = tell = lambda: self._wake()
         log.watch(cursor.channels, tell)
@@ -237,7 +259,7 @@ class Hub:
             self._has_stopped.clear()
             self._newcomers.append(connection)
             self._count(log, cursor.channels, 1)
-            self._look = min(self._look, heartbeat / LOOKS_PER_HEARTBEAT)
+            self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
         # Where there is nothing to catch up with, it can wait until there is, or until
         # the loop turns for others: to wake it costs as much as all else here.
         if cursor.position != log.sequence:
@@ -305,23 +327,78 @@ class Hub:
     def _start(self) -> None:
         """Begin the loop, unless it runs. The lock is held."""
         if not self.is_running:
-            self._poller.start(self._run)
+            self._poller.start(self._run, self._after_failure)
             self.is_running = True
 
     # The loop
 
     def _run(self) -> None:
         worker = gunicorn.current_worker()
-        try:
-            while self._turn(worker):
-                pass
-        except Exception:
-            logger.exception("The hub failed; the next stream starts it again")
-            with self._lock:
-                self.is_running = False
+        if self._backoff.failures:
+            self._resume()
+        while self._turn(worker):
+            pass
         with self._lock:
             if self.is_stopping and not self.is_running:
                 self._has_stopped.set()
+
+    def _after_failure(self, error: BaseException) -> float | None:
+        """The loop has failed, whatever it was that it met.
+
+        :returns: seconds after which it is to run again; None where nobody is left.
+        """
+        if self._is_abandoned:
+            return None
+        pause = self._backoff.next()
+        try:
+            logger.error("The hub failed; it goes on in %s s", pause, exc_info=error)
+            if self._backoff.failures > FAILURES_BORNE:
+                self._send_all_off()
+            with self._lock:
+                self._let_go()
+                if not self._has_anyone():
+                    self.is_running = False
+                    return None
+        except Exception:
+            logger.exception("The hub has failed twice at once")
+        return pause
+
+    def _resume(self) -> None:
+        """Go on after a failure: whatever the loop was about to do, it does now."""
+        with self._lock:
+            audiences = list(self._audiences.values())
+        for readers in (*audiences, *self._groups.values()):
+            readers.has_news = False
+            readers.tell()
+        self._look_for_strays()
+
+    def _look_for_strays(self) -> None:
+        """See to connections that a failure has left between two places."""
+        groups = self._groups.values()
+        settled = {id(c) for group in groups for c in group.waiting}
+        settled.update(id(c) for group in groups for c in group.connections())
+        for connection in list(self._connections.values()):
+            if id(connection) in settled:
+                continue
+            try:
+                if connection.frame:
+                    self._poller.watch_writable(connection.descriptor, True)
+                    continue
+            except OSError:
+                pass  # The poller never had it.
+            self._remove(connection, properly=False)
+
+    def _send_all_off(self) -> None:
+        """The loop cannot serve them: let all clients come back, here or elsewhere."""
+        with self._lock:
+            iterated = list(self._iterated)
+            for connection in self._newcomers:
+                self._connections[connection.descriptor] = connection
+            self._newcomers.clear()
+        for stream in iterated:
+            stream.stop()
+        for connection in list(self._connections.values()):
+            self._remove(connection, properly=False)
 
     def _turn(self, worker: object) -> bool:
         """Wait, and then do all there is to do.
@@ -362,21 +439,27 @@ class Hub:
         library closed) may cost them their stream, and nobody else."""
         try:
             serve(whom)
-        except Exception:
-            logger.exception("The hub could not go on with %r", whom)
+        except BaseException as error:
             victims = whom.connections() if isinstance(whom, Group) else [whom]
             for victim in victims:
                 if isinstance(victim, Connection):
                     self._remove(victim, properly=False)
+            self._look_for_strays()
+            if isinstance(whom, Audience) or not isinstance(error, Exception):
+                raise  # The loop starts again, and tells the audience anew.
+            logger.exception("The hub could not go on with %r", whom)
 
     def _stop(self) -> None:
         self.is_stopping = True
         with self._lock:
             timed = [*self._timed, *self._iterated]
         for whom in timed:
-            if last_words := whom.last_words:
-                self._awaited.add(last_words)
-            whom.stop()
+            try:
+                if last_words := whom.last_words:
+                    self._awaited.add(last_words)
+                whom.stop()
+            except Exception:
+                logger.exception("The hub could not stop %r", whom)
         awaited = self._still_awaited()
         self._welcome_all()
         for group in list(self._groups.values()):
@@ -441,20 +524,69 @@ class Hub:
         with self._lock:
             self._let_go()
             timed = [*self._timed, *self._iterated]
-            is_left = timed or self._connections or self._newcomers or self._dismissals
-            if not is_left:
+            if not self._has_anyone():
                 self.is_running = False
                 self._look = LONGEST_LOOK
+                self._unseen.clear()
                 return False
         for whom in timed:
-            whom.tick(now)
+            try:
+                whom.tick(now)
+            except Exception:
+                logger.exception("The hub could not tell %r the time", whom)
         for group in list(self._groups.values()):
             self._guard(self._look_at, group)
             self._poller.breathe()
         for connection in list(self._connections.values()):
             if connection.expires and now >= connection.expires:
                 self._end(connection)
+        self._look_for_stalls(now)
         return True
+
+    def _has_anyone(self) -> bool:
+        """Whether there is anyone to serve. The lock is held."""
+        return bool(
+            self._timed
+            or self._iterated
+            or self._connections
+            or self._newcomers
+            or self._dismissals
+        )
+
+    def _look_for_stalls(self, now: float) -> None:
+        """Cut clients that take nothing. Those who live come back, and are told what
+        they have missed."""
+        if not self._unseen:
+            self._unseen = list(self._connections.values())
+            self._share = -(-len(self._unseen) // LOOKS_PER_ROUND)
+        seen = self._unseen[-self._share :]
+        del self._unseen[-self._share :]
+        for connection in seen:
+            self._guard(self._suspect, connection)
+        for connection in list(self._suspects.values()):
+            self._guard(self._look_at_suspect, connection)
+
+    def _suspect(self, connection: Connection) -> None:
+        """See whether something waits for a client."""
+        descriptor = connection.descriptor
+        if (
+            self._connections.get(descriptor) is connection
+            and not connection.progress
+            and bytes_waiting(descriptor)
+        ):
+            stall = connection.settings.stall
+            connection.progress = Progress(descriptor, stall, time.monotonic())
+            self._suspects[descriptor] = connection
+
+    def _look_at_suspect(self, connection: Connection) -> None:
+        descriptor, progress = connection.descriptor, connection.progress
+        if progress and progress.is_stuck(time.monotonic()):
+            logger.debug("A client that takes nothing is cut")
+            cut(descriptor)
+            self._remove(connection, properly=False)
+        elif not progress or progress.is_done:
+            connection.progress = None
+            del self._suspects[descriptor]
 
     def _look_at(self, group: Group) -> None:
         now = time.monotonic()
@@ -669,16 +801,26 @@ class Hub:
         self._remove(connection, properly=True)
 
     def _remove(self, connection: Connection, *, properly: bool) -> None:
-        """The one door out. It does not fail."""
-        self._leave_group(connection)
+        """The one door out. Whatever fails on the way, the connection is closed."""
         with self._lock:
-            if self._connections.pop(connection.descriptor, None) is None:
-                return
-            self._count(connection.log, connection.cursor.channels, -1)
+            # Its descriptor may be another's by now.
+            is_served = self._connections.get(connection.descriptor) is connection
+            if is_served:
+                del self._connections[connection.descriptor]
+                self._suspects.pop(connection.descriptor, None)
         try:
-            self._poller.remove(connection.descriptor)
+            self._leave_group(connection)
+            if is_served:
+                with self._lock:
+                    self._count(connection.log, connection.cursor.channels, -1)
+                self._poller.remove(connection.descriptor)
         except OSError:
             pass  # It was never registered, or somebody else closed it.
+        finally:
+            if is_served:
+                self._close(connection, properly=properly)
+
+    def _close(self, connection: Connection, *, properly: bool) -> None:
         try:
             connection.close(self._poller, properly=properly)
         except OSError:

@@ -5,46 +5,47 @@ Here lives only that. Who asks, and what follows, is known elsewhere.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import sys
+from typing import Any
+
+from .poller import plain_socket
 
 if sys.platform != "win32":
     import fcntl
     import termios
 
 #: Where ``tcpi_bytes_acked`` stands in ``struct tcp_info`` (linux/tcp.h; Linux 4.1).
-_ACKED_AT = 120
-_INFO_SIZE = 256
+_INFO_SIZE = 128
+_ACKNOWLEDGED = struct.Struct("=Q")
+_ACKNOWLEDGED_AT = 120
 
 
-def bytes_acknowledged(descriptor: int) -> int | None:
+def bytes_acknowledged(sock: Any) -> int | None:
     """Bytes that the other side has acknowledged so far; None where that is not known,
     as for a Unix socket.
 
-    :param descriptor: the connection's. It stays open.
+    :param sock: a socket or its descriptor. It stays open.
     """
-    duplicate = os.dup(descriptor)
     try:
-        connection = socket.socket(fileno=duplicate)
+        ours = plain_socket(sock) if isinstance(sock, int) else sock
     except OSError:
-        os.close(duplicate)  # It is no socket.
+        return None  # It is no socket.
+    try:
+        info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+        (count,) = _ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)
+    except (OSError, AttributeError, struct.error):
         return None
-    with connection:
-        try:
-            info = connection.getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE
-            )
-            (count,) = struct.unpack_from("=Q", info, _ACKED_AT)
-        except (OSError, AttributeError, struct.error):
-            return None
+    finally:
+        if ours is not sock:
+            ours.detach()
     return int(count)
 
 
 def bytes_waiting(descriptor: int) -> int:
     """Bytes that were given to the system, and that the other side has not
-    acknowledged."""
+    acknowledged; of a Unix socket, some measure of what the client has not read."""
     asked = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
     (count,) = struct.unpack("i", asked)
     return int(count)

@@ -105,9 +105,28 @@ class Poller:
     def wake(self) -> None:
         os.eventfd_write(self._waker, 1)
 
-    def start(self, loop: Callable[[], None]) -> None:
-        """Run the hub's loop beside all else."""
-        threading.Thread(target=loop, name="flask_sse_lite.hub", daemon=True).start()
+    def start(
+        self,
+        loop: Callable[[], None],
+        after_failure: Callable[[BaseException], float | None],
+    ) -> None:
+        """Run the hub's loop beside all else.
+
+        :param after_failure: called with what the loop has raised, whatever it is. It
+            returns the seconds after which the loop runs again; None for never.
+        """
+
+        def run() -> None:
+            while True:
+                try:
+                    return loop()
+                except BaseException as error:
+                    pause = after_failure(error)
+                if pause is None:
+                    return
+                time.sleep(pause)
+
+        threading.Thread(target=run, name="flask_sse_lite.hub", daemon=True).start()
 
     def give_way(self) -> None:
         """Let those run who were woken. Native threads just do."""
@@ -159,8 +178,23 @@ class GeventPoller(Poller):
             events = self._epoll.poll(0)
         return self._without_wakes(events)
 
-    def start(self, loop: Callable[[], None]) -> None:
-        self._gevent.spawn(loop)
+    def start(
+        self,
+        loop: Callable[[], None],
+        after_failure: Callable[[BaseException], float | None],
+    ) -> None:
+        def run() -> None:
+            try:
+                loop()
+            except BaseException as error:
+                # Another greenlet goes on: who killed this one waits for its end.
+                pause = None if self._is_closed else after_failure(error)
+                if pause is not None:
+                    self._gevent.spawn_later(pause, run)
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise  # A signal's handler meant the process, which gevent ends.
+
+        self._gevent.spawn(run)
 
     def give_way(self) -> None:
         self._gevent.sleep(0)
@@ -307,6 +341,12 @@ def is_plain(sock: object) -> bool:
     if kind is socket.socket or kind is _original("socket", "socket"):
         return True
     return kind is getattr(sys.modules.get("gevent.socket"), "socket", None)
+
+
+def plain_socket(descriptor: int) -> socket.socket:
+    """A native socket of a descriptor, which it closes unless it is detached."""
+    made: socket.socket = _original("socket", "socket")(fileno=descriptor)
+    return made
 
 
 def _original(module: str, name: str) -> Any:

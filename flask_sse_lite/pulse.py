@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from .event import HEARTBEAT
 from .hub import DUE_SHARE, current_hub
 from .poller import Interrupt, is_gone, is_writable
-from .servers import check_request, find_server, gunicorn
+from .servers import check_request, find_server, gunicorn, known_socket
 from .servers.below import reader
 from .servers.programs import Program, program_of
 from .servers.server import NothingSent, Refusal, Server
 from .servers.surroundings import warn_of_reader, warn_once
 from .settings import Settings
 from .shortcut import shortcut
+from .stall import Progress, bound, release
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -84,6 +85,10 @@ class Pulse:
         self._was_looked_at = False
         #: The server, also where nothing can be sent past it.
         self._keeper: Server | None = None
+        #: The connection's, as far as that is known, and how its client gets on.
+        self._socket: Any = None
+        self._stall = settings.stall
+        self._progress: Progress | None = None
         #: Bytes of the body that the server was given, until that was looked at once.
         self._given = 0
         self._is_approved = False
@@ -197,6 +202,10 @@ class Pulse:
     def close(self) -> None:
         """End it. For the thread that serves the request."""
         current_hub().forget(self)
+        self._progress = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            release(sock)
 
     # The hub's
 
@@ -204,6 +213,11 @@ class Pulse:
         """Send a sign of life, if one is due."""
         if self._stops_at and now >= self._stops_at:
             self._cut()
+        if (progress := self._progress) and progress.is_stuck(now):
+            # Its thread may wait for the client, or for the iterable.
+            self._progress = None
+            self._let_go()
+            progress.cut()
         if self._count != self._counted:
             self._counted = self._count
             self._spoke_at = now
@@ -247,11 +261,16 @@ class Pulse:
             return  # A second interrupt would end the cleaning up after the first.
         server = self._server
         if server and is_gone(server.socket()):
-            self._has_left = True
-            self._interrupt(lambda: self._is_silent and not self._is_over())
+            self._let_go()
         elif now - self._spoke_at >= self.heartbeat * DUE_SHARE:
             self._spoke_at = now
             self._beat()
+
+    def _let_go(self) -> None:
+        """The client has left: have the iterable ended."""
+        if not self._has_left:
+            self._has_left = True
+            self._interrupt(lambda: self._is_silent and not self._is_over())
 
     def _beat(self) -> None:
         try:
@@ -272,6 +291,7 @@ class Pulse:
     def _begin_response(self) -> None:
         write = self._start()
         self.is_started = True
+        server = None
         try:
             server = find_server(self._environ, write)
             self.program = program_of(server)
@@ -284,6 +304,10 @@ class Pulse:
             self._server = server
         except Refusal as refusal:
             logger.debug("A stream gets no signs of life: %s", refusal)
+        self._socket = known_socket(self._environ, server)
+        if self._socket is not None:
+            bound(self._socket)
+            self._progress = Progress(self._socket, self._stall, time.monotonic())
 
     def _approve(self) -> None:
         """Once something was sent, see whether it arrives as it was given."""

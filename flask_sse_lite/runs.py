@@ -152,12 +152,16 @@ class Run:
         try:
             with self._context():
                 self._publish_all()
-        except Exception:
+        except BaseException:
             logger.exception("A run's application context failed")
         finally:
-            self._items.close()  # It may never have been asked for anything.
-            self._finish(FAILED)
-            self._at_exit()
+            try:
+                self._items.close()  # It may never have been asked for anything.
+            finally:
+                try:
+                    self._finish(FAILED)
+                finally:
+                    self._at_exit()
 
     def _publish_all(self) -> None:
         unpaced = 0
@@ -223,7 +227,7 @@ class Run:
     def _close(self) -> None:
         try:
             self._events.close()
-        except Exception:
+        except BaseException:  # Of gevent's, some are no Exception.
             logger.exception("A run's generator failed at its close")
 
     def _is_followed(self) -> bool:
@@ -293,7 +297,7 @@ class Run:
         )
         try:
             thread.start()
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             self._end_early(SHUTDOWN)  # The interpreter begins no other thread now.
 
     def _look_for_end(self) -> None:

@@ -24,6 +24,15 @@ PREFIX = "SSE_"
 MOST = 2**53
 LONGEST = 10**9
 
+#: Heartbeats without progress after which a client is cut, where ``SSE_MAX_STALL`` says
+#: nothing. A client whose network is gone is sent its next heartbeat within one, and
+#: within half of one the hub sees that it does not arrive: so four pass in all.
+STALLED_HEARTBEATS = 2.25
+
+#: Seconds that a client is given in any case. TCP sends a lost packet again after 0.2
+#: to 1 s, and one try that is lost too proves nothing.
+SHORTEST_STALL = 2.0
+
 
 def _whole(least: int) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
@@ -93,6 +102,7 @@ class Settings:
     retry: int = _setting(3000, _whole(0))
     max_connections: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
+    max_stall: float | None = _setting(None, _seconds_or_none)
     handoff: bool | str = _setting("auto", _handoff)
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
@@ -107,6 +117,13 @@ class Settings:
         if self.is_guest:
             return "The Publisher's URL"
         return "SSE_REDIS_URL" if self.is_flask_sse else "SSE_URL"
+
+    @property
+    def stall(self) -> float:
+        """Seconds after which a client is cut that takes nothing."""
+        if self.max_stall is not None:
+            return self.max_stall
+        return max(STALLED_HEARTBEATS * self.heartbeat, SHORTEST_STALL)
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Settings:

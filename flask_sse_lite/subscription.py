@@ -20,11 +20,12 @@ from .event import HEARTBEAT
 from .handoff import take_connection
 from .hub import DUE_SHARE, Hub, current_hub
 from .log import Log
-from .servers import check_request, find_server
+from .servers import check_request, find_server, known_socket
 from .servers.programs import Program, program_of
 from .servers.server import Refusal, Server
 from .servers.surroundings import warn_of_reader
 from .settings import Settings
+from .stall import Progress, bound
 from .stream import (
     BATCH_BYTES,
     POSITION_INTERVAL,
@@ -65,9 +66,11 @@ class Subscription:
         "_named",
         "_named_at",
         "_opening",
+        "_progress",
         "_sent_at",
         "_server",
         "_settings",
+        "_socket",
         "log",
         "on_close",
         "program",
@@ -80,6 +83,9 @@ class Subscription:
         self._server: Server | None = None
         #: The server, if it can be stopped while its process goes on.
         self.program: Program | None = None
+        #: The connection's, as far as that is known, and how its client gets on.
+        self._socket: Any = None
+        self._progress: Progress | None = None
         #: Who is to be told when it leaves.
         self._hub: Hub | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
@@ -122,19 +128,23 @@ class Subscription:
         :param write: what ``start_response`` returned.
         """
         self._is_started = True
+        wants_handoff = self._settings.handoff is not False
+        server = None
         try:
             server = find_server(environ, write)
             self.program = program_of(server)
             check_request(environ)
             server.close_after()
-            if self._settings.handoff is not False:
+            if wants_handoff:
                 self._server = server
-                return
         except Refusal as refusal:
-            if self._settings.handoff is not False:
+            if wants_handoff:
                 self._note(refusal)
-                return
-        self._note(Refusal("SSE_HANDOFF is False"))
+        if not wants_handoff:
+            self._note(Refusal("SSE_HANDOFF is False"))
+        self._socket = known_socket(environ, server)
+        if self._socket is not None:
+            bound(self._socket)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -231,6 +241,8 @@ class Subscription:
         self._named = self._cursor.id
         if self._settings.max_age is not None:
             self._expires = now + self._settings.max_age
+        if self._socket is not None:
+            self._progress = Progress(self._socket, self._settings.stall, now)
         assert self._hub
         self._hub.add(self)
 
@@ -255,7 +267,11 @@ class Subscription:
     def tick(self, now: float) -> None:
         """The hub's look at the clock. (To look at it for each event would cost more
         than all else here; so what was sent counts as sent when the hub sees it.)"""
-        if self._expires and now >= self._expires:
+        if self._progress and self._progress.is_stuck(now) and not self._is_over:
+            # Whether the server's thread waits for the client or for us, it is woken.
+            self._progress.cut()
+            self.stop()
+        elif self._expires and now >= self._expires:
             self.stop()
         elif self._is_active:
             self._is_active = self._is_due = False

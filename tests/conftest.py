@@ -27,6 +27,7 @@ GRACE = patient(15.0)
 #: The files that take longest, the longest first. Of files that run side by side, such
 #: a one must not be what all others wait for at the end.
 LONGEST = [
+    "test_stall.py",
     "test_servers.py",
     "test_versions.py",
     "test_runs_across_workers.py",
@@ -37,6 +38,7 @@ LONGEST = [
     "test_lives.py",
     "test_adapters.py",
     "test_embedded.py",
+    "test_failures.py",
     "test_limits.py",
     "test_between.py",
     "test_proxies.py",

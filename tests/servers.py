@@ -440,6 +440,10 @@ class Server:
         assert self._process is not None
         self._process.wait(timeout)
 
+    def home(self, name: str) -> Path:
+        """A file of the folder that is its home."""
+        return Path(self._environment["HOME"], name)
+
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 

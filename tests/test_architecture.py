@@ -19,6 +19,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: module is given its place here.
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "backoff": set(),
     "event": {"errors"},
     "wording": {"errors"},
     "type_names": set(),
@@ -33,7 +34,7 @@ LAYERS: dict[str, set[str]] = {
     "brokers.native": set(),
     "brokers.shared": {
         *("errors", "event", "cursor", "locks", "log", "outputs", "brokers"),
-        *("brokers.deadline", "brokers.native"),
+        *("backoff", "brokers.deadline", "brokers.native"),
     },
     "brokers.options": {"errors", "settings", "brokers.shared"},
     "brokers.bells": {"locks"},
@@ -62,7 +63,8 @@ LAYERS: dict[str, set[str]] = {
     "descriptors": set(),
     "poller": {"errors", "locks"},
     "pipes": {"poller"},
-    "outgoing": set(),
+    "outgoing": {"poller"},
+    "stall": {"outgoing", "poller"},
     "servers.server": set(),
     "servers.below": {"servers.server"},
     **{
@@ -78,22 +80,26 @@ LAYERS: dict[str, set[str]] = {
         *("servers.werkzeug", "servers.uwsgi", "servers.below", "servers.iterating"),
     },
     "servers.surroundings": {"servers.gunicorn", "servers.below"},
-    "connection": {"cursor", "log", "settings", "poller", "servers.programs"},
+    "connection": {
+        *("cursor", "log", "settings", "poller", "servers.programs", "stall"),
+    },
     "handoff": {"descriptors", "poller", "servers.below", "servers.server"},
     "readers": {"cursor", "log", "settings", "connection", "servers.programs"},
     "hub": {
         *("errors", "event", "locks", "log", "stream", "descriptors", "poller"),
         *("connection", "readers", "servers", "servers.programs", "settings", "paths"),
+        *("stall", "backoff", "outgoing"),
     },
     "subscription": {
         *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
-        *("hub", "access", "servers", "servers.programs", "servers.server"),
+        *("hub", "access", "servers", "servers.programs", "servers.server", "stall"),
         "servers.surroundings",
     },
     "shortcut": {"connection", "handoff", "poller", "servers.server"},
     "pulse": {
         *("event", "settings", "poller", "servers", "servers.server", "hub"),
         *("servers.below", "servers.programs", "servers.surroundings", "shortcut"),
+        "stall",
     },
     "items": {"errors", "event", "type_names"},
     "response": {"errors", "settings", "subscription", "pulse", "items"},
@@ -134,10 +140,14 @@ CONFINED: dict[str, set[str]] = {
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
-    "socket": {"brokers.bells", "brokers.links", "poller", "handoff", "outgoing"},
+    "socket": {
+        *("brokers.bells", "brokers.links", "poller", "handoff", "outgoing", "stall"),
+    },
     "select": {"poller"},
     "ctypes": {"poller", "pipes"},
-    "fcntl": {*("brokers.sqlite", "brokers.witness", "handoff", "pipes", "outgoing")},
+    "fcntl": {
+        *("brokers.sqlite", "brokers.witness", "handoff", "pipes", "outgoing"),
+    },
     "resource": {"descriptors"},
     "gevent": {"brokers.native", "poller"},
     "signal": {"poller", "servers.gunicorn"},

@@ -29,8 +29,9 @@ pytestmark = pytest.mark.skipif(
     not IS_SUPPORTED, reason="connections are taken over on Linux only"
 )
 
-#: The hub ends the sooner after the last stream.
-SETTINGS = Settings.read({"SSE_HEARTBEAT": 0.8})
+#: The hub ends the sooner after the last stream. Who does not read may be a test that
+#: the machine keeps waiting.
+SETTINGS = Settings.read({"SSE_HEARTBEAT": 0.8, "SSE_MAX_STALL": PATIENCE})
 
 #: More than a socket's buffers hold.
 LARGE = "x" * 8_000_000

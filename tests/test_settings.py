@@ -35,10 +35,27 @@ def test_the_defaults_are_these() -> None:
         retry=3000,
         max_connections=None,
         max_age=None,
+        max_stall=None,
         handoff="auto",
         access_log=False,
         public_channels=("sse",),
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "seconds"),
+    [
+        ({}, 33.75),
+        ({"SSE_HEARTBEAT": 2}, 4.5),
+        ({"SSE_HEARTBEAT": 0.1}, 2),
+        ({"SSE_HEARTBEAT": 2, "SSE_MAX_STALL": 0.5}, 0.5),
+        ({"SSE_MAX_STALL": 600}, 600),
+    ],
+)
+def test_a_client_may_take_nothing_for_some_heartbeats_or_as_long_as_is_set(
+    config: dict[str, float], seconds: float
+) -> None:
+    assert Settings.read(config).stall == seconds
 
 
 def test_none_means_the_default() -> None:
@@ -85,6 +102,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SSE_MAX_AGE": (
         [0.5, 3600],
         [0, -1, "3600", True, False, [1], math.nan],
+    ),
+    "SSE_MAX_STALL": (
+        [0.5, 60],
+        [0, -1, "60", True, False, [1], math.nan],
     ),
     "SSE_HANDOFF": (
         ["auto", True, False],

@@ -1,6 +1,7 @@
-"""Waiting for the disk, where gevent has but one thread for everything.
+"""Threads, where gevent has put greenlets in their place.
 
-Here lives how something that blocks is done beside a gevent worker's greenlets.
+Here lives how something that blocks is done beside a gevent worker's greenlets, and how
+the end of a greenlet is told from an error.
 """
 
 from __future__ import annotations
@@ -36,3 +37,9 @@ def can_wait() -> bool:
     import gevent
 
     return gevent.getcurrent() is not gevent.get_hub()
+
+
+def is_kill(error: BaseException) -> bool:
+    """Whether somebody has killed the greenlet that this was raised in."""
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(error, gevent.GreenletExit)

@@ -23,6 +23,7 @@ from functools import wraps
 from heapq import heappushpop
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from ..backoff import Backoff
 from ..cursor import RUN_PREFIX, position_id
 from ..errors import BrokerUnavailable, Reentered
 from ..event import Event, own_event
@@ -31,7 +32,7 @@ from ..log import BREATH, Log, Past, Record, unreadable
 from ..outputs import RUNS_BYTES
 from . import Broker, Claim
 from .deadline import Deadline, Deadlines, OutOfTime
-from .native import can_wait
+from .native import can_wait, is_kill
 
 #: Seconds without news after which the store is asked all the same: a publisher may
 #: have died between publishing and telling.
@@ -556,20 +557,23 @@ class SharedBroker(Broker):
         """Begin to follow, at the store's position. The lock is held."""
         if not self._is_attached:
             self._restart(*self._load(()))
-            self._follower = threading.Thread(
-                target=self._follow,
-                args=(os.getpid(), self._closing),
-                name="flask_sse_lite.follower",
-                daemon=True,
-            )
             try:
-                self._follower.start()
+                self._start_follower()
             except RuntimeError as error:
                 self._follower = None
                 raise BrokerUnavailable(
                     f"{self.name} cannot be listened to: {error}"
                 ) from error
             self._is_attached = True
+
+    def _start_follower(self) -> None:
+        self._follower = threading.Thread(
+            target=self._follow,
+            args=(os.getpid(), self._closing),
+            name="flask_sse_lite.follower",
+            daemon=True,
+        )
+        self._follower.start()
 
     def _restart(self, state: State, pasts: Mapping[str, Past]) -> None:
         self._retention = state.retention
@@ -642,8 +646,8 @@ class SharedBroker(Broker):
         return False
 
     def _follow(self, pid: int, closing: Closing) -> None:
-        """The follower's thread."""
-        pause = FIRST_PAUSE
+        """The follower's thread. It ends with the broker, and for no error."""
+        pause, backoff = FIRST_PAUSE, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not closing.is_set():
             try:
                 self._listen()
@@ -656,14 +660,22 @@ class SharedBroker(Broker):
                     while not (self._wait(LOOK_INTERVAL) or closing.is_set()):
                         self._do_duties()
                     _stop_in_child(pid)
-            except Exception as error:
+            except BaseException as error:
+                # Not only an Exception: gevent's Timeout is none, nor is SystemExit.
                 _stop_in_child(pid)
                 if closing.is_set():
                     return
                 self._note_away(error)
+                if not isinstance(error, BrokerUnavailable):
+                    # The store may well be there, and the next look succeed.
+                    pause = backoff.next()
                 closing.wait(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
+                if is_kill(error):
+                    # Who has killed this greenlet waits for its end.
+                    self._start_follower()
+                    return
 
     def _do_duties(self) -> None:
         """Look after runs, and tell how many are served here, if it is time. For the
@@ -705,7 +717,7 @@ class SharedBroker(Broker):
             if now - since >= self.lease:
                 self._end_unknown(name, self.log.epoch, self.log.sequence)
 
-    def _note_away(self, error: Exception) -> None:
+    def _note_away(self, error: BaseException) -> None:
         was_away, self._is_away = self._is_away, True
         if was_away:
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ SERVERS: tuple[type[Server], ...] = (
     *(Gunicorn, GeventPywsgi, Cheroot, Werkzeug, UWSGI),
     *(Waitress, Wsgiref),
 )
+
+#: Where servers put a connection's socket.
+SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -60,6 +64,26 @@ def check_request(environ: WSGIEnvironment) -> None:
         raise Refusal("this system has no epoll")
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
         raise Refusal("the request is not of HTTP/1.x")
+
+
+def known_socket(environ: WSGIEnvironment, server: Server | None) -> Any:
+    """The socket of a request's connection, or its descriptor, to be looked at and
+    tuned; None where the server does not show it. Whether the connection can be taken
+    over is another question: TLS and HTTP/2 have such a socket too.
+
+    :param server: what ``find_server`` found, if it did.
+    """
+    if server is not None and server.lends_sockets:
+        return server.socket()
+    for key in SOCKETS:
+        if key in environ:
+            return environ[key]
+    if "uwsgi" in sys.modules:
+        return uwsgi.connection()
+    # gevent.pywsgi and cheroot read requests from a file of the connection's.
+    file = getattr(environ.get("wsgi.input"), "rfile", None)
+    file = getattr(file, "rfile", file)
+    return getattr(getattr(file, "raw", None), "_sock", None)
 
 
 def _warn_of_hazards() -> None:

@@ -33,7 +33,7 @@ class UWSGI(Server):
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         super().__init__(environ, write)
         # It answers none but the thread that serves the request.
-        self._descriptor: int = sys.modules["uwsgi"].connection_fd()
+        self._descriptor = connection()
         self._acknowledged = bytes_acknowledged(self._descriptor)
 
     @property
@@ -66,6 +66,12 @@ class UWSGI(Server):
 
     def is_chunked(self) -> bool:
         return False
+
+
+def connection() -> int:
+    """The descriptor of the connection that the calling thread serves."""
+    descriptor: int = sys.modules["uwsgi"].connection_fd()
+    return descriptor
 
 
 def hazards() -> Iterator[str]:

@@ -1,0 +1,341 @@
+"""Loops and threads of the extension's own that fail: they go on by themselves, with
+what they had, and are not busy with their failures. Nothing stays open unserved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flask_sse_lite import Event
+from flask_sse_lite import hub as hubs
+from flask_sse_lite.backoff import Backoff
+from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.hub import Hub, current_hub
+from flask_sse_lite.log import Log
+from flask_sse_lite.subscription import Subscription
+
+from .servers import PATIENCE, ROOT, until
+from .test_brokers import Reader, Store, publish, shared
+from .test_hub import LARGE, SETTINGS, Client, connect, hub, log
+
+__all__ = ["connect", "hub", "log", "shared"]
+
+
+class Odd(BaseException):
+    """As gevent's Timeout: no ``Exception``."""
+
+
+ERRORS: list[BaseException] = [
+    *(MemoryError(), OSError(12, "no memory"), SystemExit(), KeyboardInterrupt()),
+    Odd(),
+]
+
+#: What the hub does in a turn, at one time or another.
+STEPS = [
+    *("_turn", "_welcome", "_catch_up", "_join_group", "_deliver"),
+    *("_write", "_fall_behind", "_serve", "_send_own", "_guard"),
+    *("_look_around", "_look_at", "_look_for_stalls", "_leave_group", "_let_go"),
+    *("_poller.wait", "_poller.breathe", "_poller.add", "_poller.watch_writable"),
+]
+
+
+class Fault:
+    """One step of some object's raises, and does nothing else.
+
+    :param times: how often.
+    """
+
+    def __init__(
+        self, owner: Any, path: str, error: BaseException, times: float = 1
+    ) -> None:
+        *names, self._name = path.split(".")
+        for name in names:
+            owner = getattr(owner, name)
+        self._owner = owner
+        self._real = getattr(owner, self._name)
+        self._error = error
+        self._left = times
+        self.raised = 0
+        setattr(owner, self._name, self)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self._left:
+            self._left -= 1
+            self.raised += 1
+            raise self._error
+        return self._real(*args, **options)
+
+    def undo(self) -> None:
+        setattr(self._owner, self._name, self._real)
+
+
+def gets_or_ends(client: Client, data: str) -> bool:
+    """Whether an event comes, or the end of the stream."""
+    while not any(event.data == data for event in client.events):
+        try:
+            chunk = client.socket.recv(1 << 20)
+        except ConnectionResetError:
+            return True
+        if not chunk:
+            return True
+        client.events += client._decoder.feed(chunk)
+    return True
+
+
+# The hub
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        *(("_welcome_all", error) for error in ERRORS),
+        *((step, error) for step in STEPS for error in (MemoryError(), Odd())),
+    ],
+    ids=repr,
+)
+def test_whatever_fails_in_the_hub_every_stream_goes_on_or_ends(
+    hub: Hub,
+    log: Log,
+    connect: Callable[..., Client],
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+    error: BaseException,
+) -> None:
+    settled, laggard, leaver = connect(), connect("b"), connect()
+    until(lambda: hub.stats()["open"]["handed off"] == 3, PATIENCE)
+    log.append("a", Event("before"))
+    for client in (settled, leaver):
+        client.read_until("before")
+    log.append("b", Event(LARGE))
+    laggard.socket.recv(1)  # The hub has begun to send it.
+    laggard.events.clear()
+    laggard._decoder.feed(b"d")  # Which was the first letter of its event.
+    fault = Fault(hub, step, error)
+    try:
+        newcomer = connect()
+        leaver.socket.close()
+        log.append("a", Event("after"))
+        log.append("a", Event(LARGE))
+        log.append("b", Event("after"))
+        for client in (settled, newcomer, laggard):
+            assert gets_or_ends(client, "after")
+        until(lambda: fault.raised)
+    finally:
+        fault.undo()
+    client = connect()
+    log.append("a", Event("at last"))
+    assert client.read_until("at last")[-1] == "at last"
+    assert any(record.levelname == "ERROR" for record in caplog.records)
+
+
+def test_streams_that_are_iterated_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    log, hub = Log(history=9, age=9), current_hub()
+    for error in ERRORS:
+        stream = Subscription(log, log.cursor(["a"]), SETTINGS)
+        assert b"stream-open" in next(stream)
+        fault = Fault(hub, "_call", error)
+        taken: list[bytes] = []
+        reader = threading.Thread(target=lambda: taken.append(next(stream)))  # noqa: B023
+        try:
+            reader.start()
+            until(lambda: stream._is_caught_up)  # noqa: B023
+            log.append("a", Event("after"))
+            reader.join(PATIENCE)
+            assert b"after" in taken[0]
+            assert fault.raised
+        finally:
+            fault.undo()
+            stream.close()
+    assert "The hub failed" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["_turn", "_look_around", "_poller.wait", "_resume"])
+def test_where_the_hub_cannot_serve_nothing_stays_open(
+    hub: Hub, log: Log, connect: Callable[..., Client], step: str
+) -> None:
+    client = connect()
+    until(lambda: hub.stats()["open"]["handed off"] == 1, PATIENCE)
+    faults = [Fault(hub, "_turn", Odd(), 10**9)]
+    if step != "_turn":
+        faults.append(Fault(hub, step, Odd(), 10**9))
+    try:
+        log.append("a", Event("after"))
+        client.read_to_end()
+        until(lambda: not hub.is_running, PATIENCE)
+        assert len(hub) == 0
+        # It was not busy with that.
+        assert faults[0].raised <= hubs.FAILURES_BORNE + 2
+    finally:
+        for fault in faults:
+            fault.undo()
+    again = connect()
+    log.append("a", Event("again"))
+    assert again.read_until("again") == ["again"]
+
+
+def test_a_look_that_fails_at_one_stream_is_the_others_look_too(
+    hub: Hub, log: Log, connect: Callable[..., Client]
+) -> None:
+    class Broken:
+        heartbeat = SETTINGS.heartbeat
+        last_words = None
+        program = None
+        settings = None
+
+        def tick(self, now: float) -> None:
+            raise MemoryError
+
+        def stop(self, patience: float | None = None) -> None:
+            raise MemoryError
+
+    broken = Broken()
+    hub.keep_time(broken)
+    client = connect()
+    assert client.socket.recv(1 << 10) == b":\n\n"
+    hub.stop(PATIENCE)
+    assert client.read_to_end() == []
+    hub.forget(broken)
+
+
+def test_pauses_grow_and_begin_anew_after_a_calm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    backoff = Backoff(1, 5)
+    assert [backoff.next() for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert backoff.failures == 5
+    now[0] += 60
+    assert (backoff.next(), backoff.failures) == (1, 1)
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gc, logging, socket, sys
+import gevent
+from gevent import socket as sockets
+from flask_sse_lite import Event
+from flask_sse_lite.connection import Connection
+from flask_sse_lite.hub import Hub
+from flask_sse_lite.log import Log
+from flask_sse_lite.settings import Settings
+logging.disable(logging.CRITICAL)
+gevent.get_hub().print_exception = lambda *args: None
+hub, log = Hub(), Log(history=9, age=9)
+client, served = socket.socketpair()
+served.setblocking(False)
+client.settimeout(10)
+settings = Settings.read({"SSE_HEARTBEAT": 0.5})
+cursor = log.cursor(["a"])
+hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), cursor)
+
+def served_on(data):
+    log.append("a", Event(data))
+    received = b""
+    while data.encode() not in received:
+        piece = client.recv(1000)
+        assert piece, received
+        received += piece
+    hub._backoff.failures = 0  # As after a calm.
+
+def raise_once(error):
+    real = hub._welcome_all
+    def step():
+        hub._welcome_all = real
+        raise error
+    hub._welcome_all = step
+    hub._wake()
+
+served_on("first")
+for error in (MemoryError(), gevent.Timeout(1), gevent.GreenletExit(), OSError()):
+    raise_once(error)
+    served_on(f"after {error!r}")
+for error in (KeyboardInterrupt, SystemExit):
+    try:
+        raise_once(error())
+        gevent.sleep(10)
+    except error:
+        served_on(f"after {error!r}")
+    else:
+        raise AssertionError("It is meant for the process")
+all = [g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.dead]
+assert all
+gevent.killall(all, timeout=10)
+assert all[0].dead
+served_on("after a kill")
+"""
+
+
+def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", GEVENT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+# What follows a broker, extends leases, and listens to bells
+
+
+@pytest.fixture
+def follower(shared: Store) -> SharedBroker:
+    broker = shared.open()
+    assert isinstance(broker, SharedBroker)
+    broker.duty_interval = 0.1
+    return broker
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        *(("_wait", error) for error in ERRORS),
+        *(
+            (step, error)
+            for step in ("_listen", "_look", "_do_duties", "_note_back", "_end_lost")
+            for error in (MemoryError(), Odd())
+        ),
+    ],
+    ids=repr,
+)
+def test_whatever_fails_in_a_follower_it_follows_on(
+    shared: Store, follower: SharedBroker, step: str, error: BaseException
+) -> None:
+    reader, other = Reader(follower, "a"), shared.open()
+    claim = follower.begin_run("run", 1 << 20)
+    assert claim
+    fault = Fault(follower, step, error)
+    if step in ("_listen", "_look", "_note_back"):
+        Fault(follower, "_wait", error)  # They come again only then.
+    try:
+        until(lambda: publish(other, "a", "once more") and fault.raised)
+    finally:
+        fault.undo()
+    publish(other, "a", "after")
+    reader.until(lambda: "after" in reader.data)
+    assert not reader.gaps
+    # Its run has not lost its lease.
+    assert follower.say(claim, Event("still here"))
+    follower.end_run(claim)
+
+
+def test_a_follower_that_keeps_failing_is_not_busy(
+    shared: Store, follower: SharedBroker
+) -> None:
+    reader = Reader(follower, "a")
+    fault = Fault(follower, "_do_duties", Odd(), 10**9)
+    until(lambda: fault.raised >= 3)
+    raised = fault.raised
+    threading.Event().wait(1)
+    fault.undo()
+    assert fault.raised - raised < 10
+    publish(shared.open(), "a", "after")
+    reader.until(lambda: "after" in reader.data)
