@@ -134,6 +134,8 @@ class RedisBroker(SharedBroker):
         self._idle: list[Link] = []
         self._room = Room(MAX_LINKS)
         # The follower's.
+        #: Redis's time in milliseconds, and when it was told (``time.monotonic()``).
+        self._told_time = (0, 0.0)
         self._ears: Link | None = None
         self._heard_at = 0.0
         self._pinged_at: float | None = None
@@ -360,10 +362,18 @@ class RedisBroker(SharedBroker):
 
     def _end_lost(self) -> None:
         keys = (*self._keys, self._key("leases"))
+        own = (self._expected_time(), int(self.lease * 1000))
         with self._link() as link:
-            found = self._run(link, scripts.lost, keys, (), self._known())
+            now, found = self._run(link, scripts.lost, keys, own, self._known())
+        self._told_time = (int(now), time.monotonic())
         for name in _names(found):
             self._add(name, b"", "lost", told=_LOST)
+
+    def _expected_time(self) -> int:
+        """Redis's time in milliseconds, unless somebody has set its clock since it was
+        last told; 0 where it was never told."""
+        told, at = self._told_time
+        return told + int((time.monotonic() - at) * 1000) if told else 0
 
     def _unknown(self, channels: Collection[str]) -> set[str]:
         unknown = set()

@@ -353,9 +353,18 @@ end
 return {epoch, known}
 """
 
-# Which runs may have lost their process.
+# Which runs may have lost their process. ARGV: the time that it is to be, in
+# milliseconds, or 0; and how long a lease holds. Where somebody has set the clock, each
+# lease begins anew: by the new time it would be over at once, or hold for hours.
 _LOST = """
-return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', whole(now), 'LIMIT', 0, 64)
+local leases, expected, lease = KEYS[3], tonumber(ARGV[8]), tonumber(ARGV[9])
+if expected > 0 and math.abs(now - expected) > lease / 2 then
+    for _, channel in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
+        redis.call('ZADD', leases, whole(now + lease), channel)
+    end
+end
+return {whole(now),
+    redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 64)}
 """
 
 # In which channels no run goes on. ARGV: how long a lease holds, and the channels; the
