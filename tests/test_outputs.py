@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -196,7 +197,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
     gate = threading.Event()
 
     @app.get("/run/<int:events>")
-    def view(events: int) -> object:
+    def view(events: int) -> Any:
         def answer() -> Iterator[str]:
             for number in range(events):
                 yield f"{number} {'x' * LARGE}"
@@ -204,7 +205,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
         return sse.run(answer())
 
     @app.get("/slow")
-    def slow() -> object:
+    def slow() -> Any:
         def answer() -> Iterator[str]:
             yield "x" * LARGE
             assert gate.wait(PATIENCE)
