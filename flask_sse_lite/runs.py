@@ -172,7 +172,9 @@ class Run:
                     unpaced = 0
                     self._wait_for_readers()
         except GeneratorExit:
-            pass  # It was interrupted, as nobody wants it any more.
+            # It was interrupted, as nobody wants it any more: then it is over, and this
+            # says nothing. Or it raised this itself.
+            self._finish(FAILED)
         except BrokerUnavailable as error:
             logger.error("A run is broken off: %s", error)
             self._finish(None)  # The broker knows, and says that the run is lost.

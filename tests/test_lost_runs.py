@@ -498,8 +498,9 @@ def test_a_run_whose_store_was_silent_never_seems_whole(
     tmp_path: Path, kind: str, failing: Store
 ) -> None:
     """Neither to who is connected, nor to who comes back, nor to who comes later."""
-    config = {"SSE_URL": url(failing), "SSE_BROKER_TIMEOUT": 1}
-    with generators(kind, tmp_path, **config) as served:
+    with generators(
+        kind, tmp_path, SSE_URL=url(failing), SSE_BROKER_TIMEOUT=1
+    ) as served:
         name = served.new()
         with served.ask(name, STEPS, "/run") as client:
             location = client.headers["location"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from flask import Flask, Response
+from flask import Flask
 
 from flask_sse_lite import SSE, Event
 from flask_sse_lite.cursor import RUN_PREFIX, Cursor, position_id
@@ -196,7 +197,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
     gate = threading.Event()
 
     @app.get("/run/<int:events>")
-    def view(events: int) -> Response:
+    def view(events: int) -> Any:
         def answer() -> Iterator[str]:
             for number in range(events):
                 yield f"{number} {'x' * LARGE}"
@@ -204,7 +205,7 @@ def test_an_application_s_runs_are_bounded_and_what_is_gone_is_404(
         return sse.run(answer())
 
     @app.get("/slow")
-    def slow() -> Response:
+    def slow() -> Any:
         def answer() -> Iterator[str]:
             yield "x" * LARGE
             assert gate.wait(PATIENCE)

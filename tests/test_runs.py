@@ -741,6 +741,20 @@ def test_whatever_ends_it_is_told(
     assert_all_gone(app)
 
 
+@pytest.mark.parametrize("error", [GeneratorExit, KeyboardInterrupt, SystemExit])
+def test_whatever_breaks_it_off_is_told(
+    app: Flask, sse: SSE, error: type[BaseException]
+) -> None:
+    def items() -> Iterator[str]:
+        yield "a"
+        raise error
+
+    _, told, end = read_events(serve(app, sse, map(str, items())).get("/run"))
+    assert told.json == {"reason": "error"}
+    assert end.type == "stream-end"
+    assert_all_gone(app)
+
+
 def test_a_context_that_cannot_be_entered_ends_it(
     app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,7 @@ if goes_on and (how == 'begin' or how == 'lost') then
 end
 if how == 'begin' then
     local start = ARGV[17]
-    if runner[1] == token and tonumber(runner[3]) <= sequence then
+    if runner[1] == token and tonumber(runner[3] or 0) <= sequence then
         if not goes_on then return {epoch} end
         redis.call('ZADD', leases, whole(now + lease), channel)
         return {epoch, runner[3]}
@@ -256,13 +256,10 @@ local function put(body)
     end
     return {epoch, id}
 end
-local answer
-if is_lost then
-    put(told)
-    answer = put('')
-elseif how == 'say' and told ~= '' then
-    put(told)
-end
+local answer = {}
+if is_lost or how == 'say' and told ~= '' then answer = put(told) end
+if answer.err then return answer end
+if is_lost then answer = put('') end
 if how == 'begin' then is_held = true end
 if how ~= 'lost' then answer = put(body) end
 if answer.err then return answer end
