@@ -91,6 +91,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [0, -1, "5", True, False, [5], math.nan, math.inf, 10**12],
     ),
     "SSE_RUN_BYTES": ([1, 2**20], [0, -1, 1.0, "1", True, [1]]),
+    "SSE_RUNS_BYTES": ([1, 2**30], [0, -1, 1.0, "1", True, [1]]),
     "SSE_MAX_RUNS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_REPLAY": ([0, 1, 256], [-1, 0.0, "0", True, False, [0]]),
     "SSE_HEARTBEAT": (
