@@ -29,10 +29,8 @@ from .locks import Alarm
 #: hides that.)
 IS_SUPPORTED = sys.platform == "linux"
 
-#: Seconds of work after which the others of a gevent process get their turn, and how
-#: long that is at least.
+#: Seconds of work after which the others of a gevent process get their turn.
 TURN = 0.002
-SHORTEST_SLEEP = 0.00001
 
 #: Seconds for which sends keep the GIL when another thread was seen to compute.
 KEEPS_GIL = 1.0
@@ -202,8 +200,11 @@ class GeventPoller(Poller):
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
         if time.monotonic() > self._turn_ends:
-            # A sleep of 0 would not let gevent look at its descriptors.
-            self._gevent.sleep(SHORTEST_SLEEP)
+            # One round of gevent's loop: greenlets that are ready run, and descriptors
+            # are looked at. (A sleep of 0 would not look at them, and any longer one
+            # takes a millisecond: libev rounds it up.)
+            with self._hub.loop.timer(0) as timer:
+                self._hub.wait(timer)
             self._awake_again()
 
     def _awake_again(self) -> None:
