@@ -32,7 +32,8 @@ def worded(value: Any) -> Any:
 
     :raises InvalidValue: for a number that is too long to be written.
     """
-    if isinstance(value, str) or not _has_text(value):
+    # Nearly all values are the first two, and a publish asks for four.
+    if value is None or isinstance(value, str) or not _has_text(value):
         return value
     try:
         return format(value)
