@@ -40,8 +40,8 @@ from .wording import Name, counted, worded, worded_id
 
 DEFAULT_URL_PREFIX = "/stream"
 
-#: Seconds that ``disconnect`` waits at most. The hub needs some milliseconds.
-DISCONNECT_PATIENCE = 2.0
+#: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
+END_PATIENCE = 2.0
 
 Authorizer = Callable[[str], "bool | Response | None"]
 A = TypeVar("A", bound=Authorizer)
@@ -275,7 +275,7 @@ class SSE(Blueprint):
         published later opens it again."""
         current_channels().end(*_checked_names((channel,)))
 
-    def disconnect(self) -> None:
+    def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients
         come back. Streams that begin later are served.
 
@@ -285,7 +285,7 @@ class SSE(Blueprint):
         "shutdown"}``. A run goes on: its clients come back to it, and without any it
         ends after its ``linger``.
         """
-        current_hub().disconnect(current_channels().settings, DISCONNECT_PATIENCE)
+        current_hub().end_streams(current_channels().settings, END_PATIENCE)
 
     def subscribers(self, channel: Name = DEFAULT_CHANNEL) -> int:
         """How many streams of a channel are open now, over all workers and machines.

@@ -295,7 +295,7 @@ class Hub:
             self._wake()
             self._has_stopped.wait(timeout)
 
-    def disconnect(self, settings: Settings, timeout: float) -> None:
+    def end_streams(self, settings: Settings, timeout: float) -> None:
         """End all streams of an application properly. Those that begin from now on are
         served.
 
@@ -475,7 +475,7 @@ class Hub:
 
     def _end_the_dismissed(self) -> None:
         """End the streams of servers that were stopped while this process goes on, and
-        of applications that have disconnected theirs."""
+        of applications that have asked for it."""
         for program in programs.take_stopped():
             self._end_all("program", program, program.grace)
         while self._dismissals:

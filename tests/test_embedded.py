@@ -204,11 +204,11 @@ def test_an_application_ends_its_streams_and_nobody_else_s(
     ):
         process.start("one")
         process.start("two", port)
-        process.do("disconnect", "one")  # There is no stream yet.
+        process.do("end_streams", "one")  # There is no stream yet.
         with opened(process.stream(port=port)) as staying:
             clients = [opened(process.stream()) for _ in range(SOME)]
             process.do("publish", "one", "last")
-            process.do("disconnect", "one")
+            process.do("end_streams", "one")
             for client in clients:
                 assert rest(client) == ["last"]
             process.do("publish", "two", "on")
@@ -218,7 +218,7 @@ def test_an_application_ends_its_streams_and_nobody_else_s(
             assert [event.data for event in client.take(1)] == ["new"]
 
 
-@pytest.mark.parametrize("way", ["stop", "disconnect"])
+@pytest.mark.parametrize("way", ["stop", "end_streams"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_generator_is_told_that_its_server_stops(
     kind: str, way: str, tmp_path: Path
@@ -231,7 +231,7 @@ def test_a_generator_is_told_that_its_server_stops(
             # It waits for its requests, some servers for as long as they take.
             process.do("stop", process.port)
         else:
-            process.do("disconnect", "one")
+            process.do("end_streams", "one")
         with client:
             *_, last = client.events
         if (kind, way) != ("pywsgi", "stop"):

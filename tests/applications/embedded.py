@@ -180,9 +180,9 @@ class Process:
         with self.app(name).app_context():
             return sse.publish(text).id
 
-    def disconnect(self, name: str) -> None:
+    def end_streams(self, name: str) -> None:
         with self.app(name).app_context():
-            sse.disconnect()
+            sse.end_streams()
 
     def stats(self, name: str) -> dict[str, Any]:
         with self.app(name).app_context():
