@@ -431,3 +431,21 @@ def fail_once(broker: SharedBroker) -> None:
     """The store fails while the log is changed by what it says."""
     with pytest.raises(BrokerUnavailable), broker._changing():
         raise BrokerUnavailable("It is away")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_refused_interruption_does_not_take_the_store_for_away(
+    app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The interrupted call holds SQLite's one connection, and not the log."""
+    broker: Any = app.extensions["sse"].broker
+
+    def interrupt() -> None:
+        with app.app_context(), broker._connection_lock, pytest.raises(Reentered):
+            list(sse.messages("another", timeout=0))
+
+    with app.app_context():
+        list(sse.messages("room", timeout=0))  # From here on, it follows the store.
+        in_a_thread(interrupt)
+        list(sse.messages("room", timeout=0))
+    assert "Open streams wait for it" not in caplog.text

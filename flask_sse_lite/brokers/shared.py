@@ -542,8 +542,8 @@ class SharedBroker(Broker):
             if not deadline.left:
                 raise OutOfTime(f"{self.name} is too slow")
             yield
-        except OutOfTime:
-            raise
+        except (OutOfTime, Reentered):
+            raise  # Neither says anything of the store.
         except BrokerUnavailable as error:
             failure = error
             raise
