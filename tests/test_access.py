@@ -13,9 +13,9 @@ from werkzeug.test import EnvironBuilder
 
 from flask_sse_lite.access import log_request
 
+from .documentation import PAGES
 from .servers import Client, serve, until
 from .test_generators import generators
-from .test_readme import README
 
 
 def test_a_request_that_was_handed_off_is_logged_once_if_asked_for() -> None:
@@ -78,9 +78,9 @@ def test_what_names_no_run_is_not_hidden(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
 def test_no_log_names_a_run(tmp_path: Path, kind: str) -> None:
-    """Neither ours, nor gunicorn's as the README configures it."""
+    """Neither ours, nor gunicorn's as the documentation configures it."""
     config = tmp_path / "gunicorn.conf.py"
-    block = re.search(r"^    # gunicorn\.conf\.py\n(?:    .*\n|\n)+", README, re.M)
+    block = re.search(r"^    # gunicorn\.conf\.py\n(?:    .*\n|\n)+", PAGES, re.M)
     assert block
     config.write_text(dedent(block[0]))
     with generators(

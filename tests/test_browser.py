@@ -17,7 +17,8 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from .servers import HOST, PATIENCE, ROOT, Server, serve, until
+from .documentation import PAGES
+from .servers import HOST, PATIENCE, Server, serve, until
 
 #: Milliseconds after which the browser comes back.
 RETRY = 100
@@ -431,7 +432,7 @@ def test_a_browser_past_the_limit_goes_on_trying(browser: Browser) -> None:
 # A page that is left for another, and come back to
 
 
-#: The README's words.
+#: The documentation's words.
 LEAVING = """
     addEventListener("pagehide", () => source.close());
     addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
@@ -463,7 +464,7 @@ def test_chromium_keeps_the_stream_of_a_page_that_was_left(
 def test_a_page_that_is_left_closes_its_stream_as_the_readme_says(
     server: Server, page: Page, proxy: Proxy, channel: str
 ) -> None:
-    assert LEAVING in (ROOT / "README.rst").read_text("utf-8")
+    assert LEAVING in PAGES
     until(lambda: server.stats()["streams"] == 0)
     open_listener(page, stream_of(channel))
     page.evaluate(LEAVING)

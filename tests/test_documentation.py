@@ -1,7 +1,8 @@
-"""The README: its Python examples run as they stand, and it knows every setting.
+"""The documentation: its Python examples run as they stand, it knows every setting, and
+its links lead somewhere.
 
 Each example is a file, named by its first line, and is imported by an interpreter of
-its own, which then sees whether it does what the README says of it.
+its own, which then sees whether it does what the documentation says of it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from textwrap import dedent, indent
 
 import pytest
 
-import flask_sse_lite
 from flask_sse_lite.settings import Settings
 
-ROOT = Path(flask_sse_lite.__file__).parent.parent
-README = (ROOT / "README.rst").read_text("utf-8")
+from .documentation import PAGES, README, ROOT
+
+#: The README is read in one go: all else stands in docs/.
+MOST_LINES = 300
 
 #: Python examples: the directive, an empty line, and everything indented below it.
 PYTHON_BLOCK = re.compile(
@@ -137,9 +139,9 @@ assert "".join(event.data for event in whole) == "It depends on life"
 
 
 def python_blocks() -> dict[str, str]:
-    """The README's Python examples by file name."""
+    """The documentation's Python examples by file name."""
     blocks = {}
-    for match in PYTHON_BLOCK.finditer(README):
+    for match in PYTHON_BLOCK.finditer(PAGES):
         block = dedent(match[1])
         name = FILE_NAME.match(block)
         assert name, f"An example does not begin with its file's name:\n{block}"
@@ -175,7 +177,7 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
-def test_an_example_does_what_the_readme_says(folder: Path, name: str) -> None:
+def test_an_example_does_what_is_said_of_it(folder: Path, name: str) -> None:
     script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
     assert run(folder, ["-c", script]) == ""
 
@@ -212,8 +214,25 @@ def test_the_first_example_comes_within_the_first_screens() -> None:
     assert README.index("# app.py") < 2000
 
 
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.rst")), ids=lambda p: p.name)
+def test_links_between_the_pages_lead_somewhere(path: Path) -> None:
+    text = path.read_text("utf-8")
+    for target in re.findall(r"<([\w./-]+\.(?:rst|md|svg|png))>`_", text):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_readme_names_every_page() -> None:
+    named = set(re.findall(r"docs/([\w-]+\.rst)", README))
+    pages = {path.name for path in ROOT.glob("docs/*.rst")}
+    assert pages - named == {"releasing.rst"}  # For those who make a release.
+
+
 def test_every_setting_stands_in_the_table_with_its_default() -> None:
-    rows = dict(re.findall(r"   \* - ``(SSE_\w+)``\n     - ``(.+)``\n", README))
+    rows = dict(re.findall(r"   \* - ``(SSE_\w+)``\n     - ``(.+)``\n", PAGES))
     expected = {
         f"SSE_{setting.name.upper()}": setting.metadata["default"]
         for setting in dataclasses.fields(Settings)
