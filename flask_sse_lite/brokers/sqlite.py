@@ -263,11 +263,12 @@ class SqliteBroker(SharedBroker):
     def _mark(self, connection: sqlite3.Connection, channel: str) -> int:
         """The highest position of what was dropped of a channel."""
         ((dropped,),) = connection.execute(self._tables.mark, (channel,))
-        return int(dropped)
+        # Where that is no number, all that was there counts as dropped.
+        return dropped if isinstance(dropped, int) else self._reached
 
     def _record(self, row: Any, now: float) -> Record:
         sequence, at, channel, *columns = row
-        age = now - at if isinstance(at, (int, float)) else 0.0
+        age = _age(at, now)
         try:
             return self._read(sequence, age, channel, *columns)
         except (ValueError, TypeError) as error:
@@ -350,7 +351,7 @@ class SqliteBroker(SharedBroker):
                 history, age = self._read_state(connection).retention
                 rows = connection.execute(self._tables.summaries, (now - age,))
                 return [
-                    Summary(name, min(count, history), now - at, bool(is_end))
+                    Summary(name, min(count, history), _age(at, now), bool(is_end))
                     for name, count, _, at, is_end in rows
                 ]
 
@@ -796,6 +797,10 @@ def _number_of(channel: str, counts: object) -> int:
     except (ValueError, AttributeError):
         return 0
     return number if isinstance(number, int) else 0
+
+
+def _age(at: object, now: float) -> float:
+    return now - at if isinstance(at, (int, float)) else 0.0
 
 
 def _text(raw: bytes) -> str | bytes:
