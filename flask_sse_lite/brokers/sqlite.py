@@ -367,8 +367,10 @@ class SqliteBroker(SharedBroker):
     def _renew_there(self, connection: sqlite3.Connection, epoch: str) -> None:
         """A transaction that writes is open."""
         row = (secrets.token_hex(8), epoch)
-        if connection.execute(self._tables.renew, row).rowcount:
-            state = self._read_state(connection)
+        is_renewed = connection.execute(self._tables.renew, row).rowcount
+        # Another process can have been the first: then the epoch is its.
+        state = self._read_state(connection)
+        if is_renewed:
             self._witness.write(state.epoch, state.sequence)
 
     # Its runs. Whether a lease is over is told by a clock that nobody sets, and that
@@ -472,6 +474,7 @@ class SqliteBroker(SharedBroker):
                 return False
             with _transaction(connection, "IMMEDIATE"):
                 self._end_all_lost(connection, now)
+            self._witness.reach(self._read_state(connection).sequence)
             return True
 
         if self._do(end):
@@ -506,6 +509,7 @@ class SqliteBroker(SharedBroker):
                 if goes_on or epoch != self._epoch or newest > seen or is_end:
                     return False
                 self._tell_lost(connection, channel)
+            self._witness.reach(self._read_state(connection).sequence)
             return True
 
         if self._do(end):
