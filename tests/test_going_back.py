@@ -318,3 +318,21 @@ def test_where_no_witness_can_be_had_it_is_said(
     publish(broker, "a", "1")
     assert Reader(broker, "a", last=1).take(1) == ["1"]
     assert "no witness" in caplog.text
+
+
+def test_what_a_lost_run_is_ended_with_counts_as_given_out(store: SqliteStore) -> None:
+    runner = store.open()
+    assert runner.begin_run("a", 1_000)
+    runner.close()  # Nobody extends its lease any more.
+    copy = copied(store)
+    with closing(sqlite3.connect(store.file)) as connection, connection:
+        connection.execute("UPDATE sse_runs SET lease = 0")
+    reader = Reader(store.open(), "a")
+    reader.until(lambda: reader.has_ended)
+    since = store.open().position()
+    store.close()
+    written_back(store, copy)
+    publisher = store.open()
+    for text in ("1", "2", "3"):
+        publish(publisher, "a", text)
+    is_told(publisher, since)

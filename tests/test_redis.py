@@ -576,6 +576,48 @@ def test_an_entry_of_a_run_that_cannot_be_read_is_a_gap_and_the_run_goes_on(
     assert "secret" not in caplog.text
 
 
+FOREIGN_KEYS = [
+    ("HSET", "sse:run:a", "token", "x", "start", "x", "budget", "1.5"),
+    ("HSET", "sse:run:a", "token", "x", "start", "9" * 30, "budget", "-1"),
+    ("SET", "sse:run:a", "x"),
+    ("SET", "sse:channel:a", "x"),
+]
+
+
+@pytest.mark.parametrize("words", FOREIGN_KEYS, ids=range(len(FOREIGN_KEYS)))
+def test_what_another_program_makes_of_a_channels_keys_stops_no_other_channel(
+    server: RedisServer, opened: Opener, words: tuple[str, ...]
+) -> None:
+    broker = opened(server.url)
+    publish(broker, "a", "1")
+    server.ask(*words)
+    reader = Reader(opened(server.url), "a", "b")
+    publish(broker, "b", "2")
+    reader.until(lambda: "2" in reader.data)
+    assert "b" in [summary.channel for summary in broker.summaries()]
+    if "sse:run:a" in words:
+        publish(broker, "a", "3")
+        reader.until(lambda: "3" in reader.data)
+
+
+@pytest.mark.parametrize("words", FOREIGN_KEYS[:3], ids=range(3))
+def test_a_run_whose_key_another_program_has_overwritten_comes_to_its_end(
+    server: RedisServer, opened: Opener, words: tuple[str, ...]
+) -> None:
+    broker = opened(server.url)
+    claim = broker.begin_run("a", 1000)
+    assert claim
+    reader = Reader(opened(server.url), "a")
+    broker.say(claim, Event("1"))
+    server.ask("DEL", "sse:run:a")
+    server.ask(*words)
+    with suppress(BrokerUnavailable):
+        broker.say(claim, Event("2"))
+    with suppress(BrokerUnavailable):
+        broker.end_run(claim)
+    reader.until(lambda: reader.has_ended)
+
+
 def test_fields_that_this_release_does_not_know_are_passed_over(
     server: RedisServer, opened: Opener
 ) -> None:

@@ -908,3 +908,26 @@ def test_a_row_that_cannot_be_read_is_a_gap_of_its_channel(
         there.until(lambda there=there: "2" in there.data)  # type: ignore[misc]
         assert there.events[-2].type == "stream-gap"
     assert other.take(1) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO sse_runs VALUES ('a', 'x', 'y', 't', 'z', NULL)",
+        "INSERT INTO sse_channels VALUES ('a', 'x')",
+        "UPDATE sse_events SET time = 'x' WHERE channel = 'a'",
+        "UPDATE sse_store SET forgotten = 'x'",
+    ],
+)
+def test_what_another_program_writes_of_a_channel_stops_no_other_channel(
+    store: SqliteStore, statement: str
+) -> None:
+    publisher = store.open()
+    publish(publisher, "a", "1")
+    with closing(sqlite3.connect(store.file)) as connection, connection:
+        connection.execute(statement)
+    reader = Reader(store.open(), "a", "b")
+    publish(publisher, "b", "2")
+    publish(publisher, "a", "3")
+    reader.until(lambda: {"2", "3"} <= {*reader.data})
+    assert {summary.channel for summary in publisher.summaries()} == {"a", "b"}

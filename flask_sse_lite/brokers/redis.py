@@ -250,7 +250,7 @@ class RedisBroker(SharedBroker):
             State(epoch.decode(), int(sequence), Retention(int(history), float(age))),
             int(now),
             {
-                name: (int(newest), entries, int(start), int(budget))
+                name: (int(newest), entries, _number(start, 0), _number(budget, 0))
                 for name, (newest, entries, start, budget) in zip(
                     channels, found, strict=True
                 )

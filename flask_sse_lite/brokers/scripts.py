@@ -110,10 +110,19 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = math.max(100, math.floor(age / 8))
 local life = math.floor(age) + 2 * step
+-- A key of another kind, which another program has put there, stops nobody else: it has
+-- nothing of what is looked for.
+local function fields_of(key, ...)
+    local values = redis.pcall('HMGET', key, ...)
+    return values.err and {} or values
+end
+local function newest_in(stream)
+    return redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+end
 local function newest_of(channel, stream, run)
     local newest = redis.call('ZSCORE', index, channel)
     if newest or redis.call('EXISTS', run) == 0 then return newest end
-    local entry = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    local entry = newest_in(stream)
     return entry and string.match(entry[1], '%d+')
 end
 """
@@ -135,7 +144,7 @@ local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
 local how, token, dropped = ARGV[11], ARGV[12], tonumber(ARGV[13])
 local lease, told = tonumber(ARGV[14]), ARGV[15]
 local seen_epoch, seen = ARGV[16], tonumber(ARGV[17])
-local runner = redis.call('HMGET', run, 'token', 'ended', 'start')
+local runner = fields_of(run, 'token', 'ended', 'start')
 local is_held, goes_on = runner[1], runner[1] and not runner[2]
 if how == 'say' and not (goes_on and runner[1] == token) then return {epoch} end
 local function is_end(entry) return entry and entry[2][6] == '' end
@@ -152,7 +161,7 @@ if goes_on and (how == 'begin' or how == 'lost') then
 end
 if how == 'begin' then
     local start = ARGV[17]
-    if runner[1] == token and tonumber(runner[3] or 0) <= sequence then
+    if runner[1] == token and (tonumber(runner[3] or 0) or 0) <= sequence then
         if not goes_on then return {epoch} end
         redis.call('ZADD', leases, whole(now + lease), channel)
         return {epoch, runner[3]}
@@ -179,7 +188,7 @@ if how == 'lost' and not is_lost then
 end
 if how == 'unknown' then
     local newest = tonumber(newest_of(channel, stream, run) or 0)
-    local entry = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    local entry = newest_in(stream)
     if goes_on or seen_epoch ~= epoch or newest > seen or is_end(entry) then
         return {epoch}
     end
@@ -302,7 +311,7 @@ for number = 3, count + 2 do
     if newest and top and tonumber(string.match(top[1], '%d+')) < tonumber(newest) then
         entries = {} -- The stream went back: some of its end is missing.
     end
-    local began = redis.call('HMGET', run, 'start', 'budget')
+    local began = fields_of(run, 'start', 'budget')
     channels[number - 2] = {newest or whole(forgotten), entries, began[1] or '0',
         began[2] or '0'}
 end
@@ -315,7 +324,7 @@ return {epoch, whole(sequence), history, tostring(age / 1000), holes, whole(now)
 _SURVEY = """
 local channels = {}
 for number = 3, #KEYS do
-    local newest = redis.call('XREVRANGE', KEYS[number], '+', '-', 'COUNT', 1)[1]
+    local newest = newest_in(KEYS[number])
     if newest then
         local at = tonumber(newest[2][4] or '') or now
         channels[number - 2] = {redis.call('XLEN', KEYS[number]),
@@ -336,9 +345,9 @@ life = math.max(life, 4 * lease)
 for number = 1, (#KEYS - 3) / 2 do
     local run, stream = KEYS[2 * number + 2], KEYS[2 * number + 3]
     local channel, token = ARGV[2 * number + 7], ARGV[2 * number + 8]
-    local found = redis.call('HMGET', run, 'token', 'ended', 'start')
+    local found = fields_of(run, 'token', 'ended', 'start')
     known[number] = 0
-    if found[1] == token and tonumber(found[3] or 0) <= sequence then
+    if found[1] == token and (tonumber(found[3] or 0) or 0) <= sequence then
         known[number] = 1
     end
     if found[1] == token and not found[2] then
@@ -370,7 +379,7 @@ _UNKNOWN = """
 local leases, lease, answer = KEYS[3], tonumber(ARGV[8]), {}
 for number = 1, #KEYS - 3 do
     local run, channel = KEYS[number + 3], ARGV[number + 8]
-    local found = redis.call('HMGET', run, 'token', 'ended')
+    local found = fields_of(run, 'token', 'ended')
     if found[1] and not found[2] then
         answer[number] = 0
         if not redis.call('ZSCORE', leases, channel) then

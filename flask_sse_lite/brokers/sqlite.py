@@ -263,11 +263,12 @@ class SqliteBroker(SharedBroker):
     def _mark(self, connection: sqlite3.Connection, channel: str) -> int:
         """The highest position of what was dropped of a channel."""
         ((dropped,),) = connection.execute(self._tables.mark, (channel,))
-        return int(dropped)
+        # Where that is no number, all that was there counts as dropped.
+        return dropped if isinstance(dropped, int) else self._reached
 
     def _record(self, row: Any, now: float) -> Record:
         sequence, at, channel, *columns = row
-        age = now - at if isinstance(at, (int, float)) else 0.0
+        age = _age(at, now)
         try:
             return self._read(sequence, age, channel, *columns)
         except (ValueError, TypeError) as error:
@@ -350,7 +351,7 @@ class SqliteBroker(SharedBroker):
                 history, age = self._read_state(connection).retention
                 rows = connection.execute(self._tables.summaries, (now - age,))
                 return [
-                    Summary(name, min(count, history), now - at, bool(is_end))
+                    Summary(name, min(count, history), _age(at, now), bool(is_end))
                     for name, count, _, at, is_end in rows
                 ]
 
@@ -366,8 +367,10 @@ class SqliteBroker(SharedBroker):
     def _renew_there(self, connection: sqlite3.Connection, epoch: str) -> None:
         """A transaction that writes is open."""
         row = (secrets.token_hex(8), epoch)
-        if connection.execute(self._tables.renew, row).rowcount:
-            state = self._read_state(connection)
+        is_renewed = connection.execute(self._tables.renew, row).rowcount
+        # Another process can have been the first: then the epoch is its.
+        state = self._read_state(connection)
+        if is_renewed:
             self._witness.write(state.epoch, state.sequence)
 
     # Its runs. Whether a lease is over is told by a clock that nobody sets, and that
@@ -471,6 +474,7 @@ class SqliteBroker(SharedBroker):
                 return False
             with _transaction(connection, "IMMEDIATE"):
                 self._end_all_lost(connection, now)
+            self._witness.reach(self._read_state(connection).sequence)
             return True
 
         if self._do(end):
@@ -505,6 +509,7 @@ class SqliteBroker(SharedBroker):
                 if goes_on or epoch != self._epoch or newest > seen or is_end:
                     return False
                 self._tell_lost(connection, channel)
+            self._witness.reach(self._read_state(connection).sequence)
             return True
 
         if self._do(end):
@@ -796,6 +801,10 @@ def _number_of(channel: str, counts: object) -> int:
     except (ValueError, AttributeError):
         return 0
     return number if isinstance(number, int) else 0
+
+
+def _age(at: object, now: float) -> float:
+    return now - at if isinstance(at, (int, float)) else 0.0
 
 
 def _text(raw: bytes) -> str | bytes:

@@ -112,7 +112,8 @@ class Statements:
         )
         self.run = (
             f"SELECT start, budget FROM {runs} WHERE channel = ? "
-            "AND coalesce(ended >= ?, 1)"
+            "AND coalesce(ended >= ?, 1) "
+            "AND typeof(start) = 'integer' AND typeof(budget) = 'integer'"
         )
         self.delete_runs = f"DELETE FROM {runs} WHERE ended < ?"
         self.date_runs = f"UPDATE {runs} SET ended = ? WHERE ended > ?"
