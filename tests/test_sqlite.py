@@ -26,6 +26,7 @@ from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event, InvalidValue
 from flask_sse_lite.brokers import Broker, connect, sqlite
+from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.brokers.sqlite import SqliteBroker
 from flask_sse_lite.settings import Settings
 
@@ -930,4 +931,5 @@ def test_what_another_program_writes_of_a_channel_stops_no_other_channel(
     publish(publisher, "b", "2")
     publish(publisher, "a", "3")
     reader.until(lambda: {"2", "3"} <= {*reader.data})
+    assert isinstance(publisher, SharedBroker)
     assert {summary.channel for summary in publisher.summaries()} == {"a", "b"}
