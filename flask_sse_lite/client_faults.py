@@ -3,16 +3,19 @@
 Here lives how a refusal of this package's becomes an answer 400. A view may pass on
 what its client says, as in ``sse.stream(f"job.{job}")``; what a client can choose must
 not fill the error log. A value that the application chose stays an error of its own.
+The application's log says why a request was refused, for whoever looks for it.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from flask import has_request_context, request
+from flask import current_app, has_request_context, request
 from werkzeug.exceptions import BadRequest
 
 from .errors import InvalidType, InvalidValue
@@ -30,6 +33,9 @@ MAX_VALUES = 256
 _BETWEEN = re.compile(r"[\s,;|]+")
 
 _SCALARS = (str, int, float)
+
+#: Where an application keeps the endpoints whose missing values were warned of.
+_WARNED = "sse.endpoints_without_values"
 
 #: Stands where all of a value was the client's.
 _ANYTHING = "x"
@@ -50,6 +56,18 @@ class BadClientType(BadClientValue, InvalidType):
     """The same, for a value whose type alone is wrong already."""
 
 
+def require(check: Callable[[Any], object], value: Any) -> None:
+    """Have a value checked.
+
+    :raises InvalidValue: what the check raises; for a client's value, the one that
+        Flask answers by 400.
+    """
+    try:
+        check(value)
+    except InvalidValue as error:
+        raise blamed(error, [(value, check)]) from None
+
+
 def blamed(
     error: InvalidValue, values: Iterable[tuple[Any, Callable[[Any], Any]]]
 ) -> InvalidValue:
@@ -66,7 +84,8 @@ def blamed(
     bad = bad[:MAX_VALUES]
     said = _Said()
     if bad and all(said.is_to_blame_for(value, check) for value, check in bad):
-        return _answer(error)
+        is_missing = any(value is None for value, _ in bad)
+        return _answer(error, is_missing=is_missing)
     return error
 
 
@@ -81,12 +100,31 @@ def blamed_for_number(
     said = _Said()
     looked_at = islice(names, MAX_VALUES)
     own = sum(not said.has_part_in(str(name)) for name in looked_at)
-    return _answer(error) if own <= most else error
+    return _answer(error, is_missing=not names) if own <= most else error
 
 
-def _answer(error: InvalidValue) -> InvalidValue:
+def _answer(error: InvalidValue, *, is_missing: bool) -> InvalidValue:
+    _log(error, is_missing=is_missing)
     kind = BadClientType if isinstance(error, InvalidType) else BadClientValue
     return kind(str(error))
+
+
+def _log(error: InvalidValue, *, is_missing: bool) -> None:
+    """Say why a request is answered by 400. Clients cannot fill a log with it: it is a
+    warning in debug mode only; and once per view where the view may be wrong, too,
+    because it gave nothing, which nobody has said."""
+    is_warning = current_app.debug
+    if is_missing:
+        warned = current_app.extensions.setdefault(_WARNED, set())
+        is_warning = is_warning or request.endpoint not in warned
+        warned.add(request.endpoint)
+    current_app.logger.log(
+        logging.WARNING if is_warning else logging.INFO,
+        "A request for the endpoint %r is answered by 400, as the client %s: %s",
+        request.endpoint,
+        "left a value out, or the view gave none" if is_missing else "sent a bad value",
+        error,
+    )
 
 
 class _Said:
@@ -120,7 +158,9 @@ class _Said:
             return bytes(value) in _body()
         if isinstance(value, bool) or not isinstance(value, _SCALARS):
             return any(type(v) is type(value) and v == value for v in self._json)
-        folded = str(value).casefold()
+        if not isinstance(value, str):
+            return any(_is_number(said, value) for said in self._texts)
+        folded = value.casefold()
         if not folded:
             return self._is_empty_there
         if any(folded in said for said in self._texts):
@@ -132,6 +172,18 @@ class _Said:
         letters = {c for said in self._texts for c in said if not c.isprintable()}
         rest = "".join(c for c in rest if c not in letters)
         return rest != folded and _passes(check, rest or _ANYTHING)
+
+
+def _is_number(text: str, value: float) -> bool:
+    """Whether a text is a number's. A part of a text says nothing: the version of a
+    browser holds many a number."""
+    if text == str(value):
+        return True
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return number == value or (math.isnan(number) and value != value)
 
 
 def _passes(check: Callable[[Any], Any], value: Any) -> bool:

@@ -22,7 +22,7 @@ from .channels import (
     check_timeout,
     listed,
 )
-from .client_faults import blamed, blamed_for_number
+from .client_faults import blamed, blamed_for_number, require
 from .cursor import RUN_PREFIX
 from .errors import InvalidType, InvalidValue, SetupError
 from .event import (
@@ -33,7 +33,7 @@ from .event import (
     to_text,
 )
 from .hub import current_hub
-from .items import Items
+from .items import Items, check_type
 from .own_functions import ADVICE, Authorizers, Hooks
 from .views import MAX_CHANNELS
 from .wording import Name, counted, worded, worded_id
@@ -210,7 +210,7 @@ class SSE(Blueprint):
                 f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}"
             )
             raise blamed_for_number(error, names, MAX_CHANNELS)
-        _require(_check_replay, replay)
+        require(_check_replay, replay)
         return views.stream(names, replay)
 
     def run(
@@ -241,8 +241,9 @@ class SSE(Blueprint):
         :param on_error: what to tell clients of an exception: see ``EventStream``.
         :raises InvalidValue: for a channel that cannot be one, or a negative number.
         """
-        _require(_check_linger, linger)
+        require(_check_linger, linger)
         name = None if channel is None else _checked_names((channel,))[0]
+        require(check_type, type)
         items = Items(iterable, type, on_error=on_error)
         return views.run(items, name, linger, self._address)
 
@@ -265,8 +266,8 @@ class SSE(Blueprint):
         :param timeout: seconds without an event after which to end; None for never.
         """
         names = _checked_names((channel,))
-        _require(check_since, since)
-        _require(check_timeout, timeout)
+        require(check_since, since)
+        require(check_timeout, timeout)
         return current_channels().messages(names, since, timeout)
 
     def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
@@ -295,7 +296,7 @@ class SSE(Blueprint):
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
         name = worded(channel)
-        _require(check_channel, name)
+        require(check_channel, name)
         return current_channels().subscribers(name)
 
     def stats(self) -> dict[str, Any]:
@@ -358,13 +359,6 @@ class SSE(Blueprint):
 
 
 # Refusals. In a request, its client may be to blame.
-
-
-def _require(check: Callable[[Any], object], value: Any) -> None:
-    try:
-        check(value)
-    except InvalidValue as error:
-        raise blamed(error, [(value, check)]) from None
 
 
 def _checked_names(channels: tuple[Name, ...]) -> tuple[str, ...]:

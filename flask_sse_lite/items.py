@@ -35,6 +35,15 @@ T = TypeVar("T")
 logger = logging.getLogger("flask_sse_lite")
 
 
+def check_type(type: str | None) -> None:
+    """See whether items can have a type.
+
+    :raises InvalidValue: when they cannot.
+    """
+    if type is not None:
+        Event("", type)
+
+
 class Items:
     """An iterable's items, and how they are sent; see ``EventStream``."""
 

@@ -19,8 +19,9 @@ from flask import (
 from werkzeug.exceptions import InternalServerError
 from werkzeug.wsgi import ClosingIterator
 
+from .client_faults import require
 from .errors import UnsupportedServer
-from .items import END_ID, Items
+from .items import END_ID, Items, check_type
 from .pulse import Pulse
 from .settings import Settings
 from .subscription import Subscription
@@ -80,6 +81,8 @@ class EventStream(Response):
         nothing.
     :raises InvalidType: when given one text, bytes or dict instead of an iterable of
         items.
+    :raises InvalidValue: for a type that cannot be one. Of one that the current request
+        has brought, Flask makes an answer 400.
     """
 
     default_mimetype = MIMETYPE
@@ -100,6 +103,7 @@ class EventStream(Response):
         if isinstance(iterable, Subscription):
             super().__init__(iterable, headers=HEADERS)
             return
+        require(check_type, type)
         self._items = Items(iterable, type, final, own_events, on_error)
         if own_events and has_request_context() and last_event_id() == END_ID:
             super().__init__(status=204, headers=NOSNIFF)

@@ -102,7 +102,9 @@ LAYERS: dict[str, set[str]] = {
         "stall",
     },
     "items": {"errors", "event", "type_names"},
-    "response": {"errors", "settings", "subscription", "pulse", "items"},
+    "response": {
+        *("errors", "settings", "subscription", "pulse", "items", "client_faults"),
+    },
     "runs": {
         *("errors", "event", "cursor", "locks", "log", "brokers", "items", "poller"),
         "hub",

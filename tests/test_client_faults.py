@@ -12,7 +12,7 @@ from flask import Flask, Response, request
 from flask.testing import FlaskClient
 from flask.typing import ResponseReturnValue
 
-from flask_sse_lite import SSE, InvalidType, InvalidValue
+from flask_sse_lite import SSE, EventStream, InvalidType, InvalidValue
 
 
 @pytest.fixture
@@ -45,8 +45,11 @@ VERBS: dict[str, Callable[[SSE, Any], Any]] = {
     "subscribers": lambda sse, name: str(sse.subscribers(name)),
     "type": lambda sse, name: sse.publish("x", type=name).data,
     "id": lambda sse, name: sse.publish("x", id=name).data,
+    "type of a run": lambda sse, name: sse.run(iter(["done"]), type=name),
+    "type of items": lambda sse, name: EventStream(iter(["done"]), type=name),
 }
-NAMES = [name for name in VERBS if name not in ("type", "id")]
+LINES = ["type", "id", "type of a run", "type of items"]
+NAMES = [name for name in VERBS if name not in LINES]
 
 #: What a view makes of what a client says.
 MADE: dict[str, Callable[[str], str]] = {
@@ -73,7 +76,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     ("verb", "said"),
     [
         *itertools.product(NAMES, ["a\nb", "a\x7f", "a" * 300, "\0"]),
-        *itertools.product(("type", "id"), ["a\nb", "a\0", "\r"]),
+        *itertools.product(LINES, ["a\nb", "a\0", "\r"]),
     ],
 )
 @pytest.mark.parametrize("made", MADE)
@@ -145,6 +148,50 @@ def test_a_name_that_is_left_out_is_the_client_s_fault(
     assert errors(caplog) == []
 
 
+def reasons(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [
+        (record.levelname, record.getMessage().partition("by 400, as ")[2])
+        for record in caplog.records
+        if "answered by 400" in record.getMessage()
+    ]
+
+
+@pytest.mark.parametrize("is_debug", [False, True])
+def test_the_log_says_why_a_request_is_refused(
+    app: Flask,
+    client: FlaskClient,
+    sse: SSE,
+    caplog: pytest.LogCaptureFixture,
+    is_debug: bool,
+) -> None:
+    app.debug = is_debug
+    caplog.set_level("INFO", app.logger.name)
+    view(app, lambda: sse.stream(request.args["room"]))
+    assert client.get("/view?room=%0a").status_code == 400
+    assert reasons(caplog) == [
+        (
+            "WARNING" if is_debug else "INFO",
+            "the client sent a bad value: "
+            r"A channel's name has no control characters: '\n'",
+        )
+    ]
+
+
+@pytest.mark.parametrize("names", [(), (None,)])
+def test_a_view_that_gives_nothing_is_warned_of_once(
+    app: Flask,
+    client: FlaskClient,
+    sse: SSE,
+    caplog: pytest.LogCaptureFixture,
+    names: tuple[Any, ...],
+) -> None:
+    view(app, lambda: sse.stream(*names))
+    for _ in range(3):
+        assert client.get("/view").status_code == 400
+    (reason,) = [reason for level, reason in reasons(caplog) if level == "WARNING"]
+    assert reason.startswith("the client left a value out, or the view gave none: ")
+
+
 @pytest.mark.parametrize("count", [0, 65, 200])
 def test_a_number_of_names_that_cannot_be_is_the_client_s_fault(
     app: Flask,
@@ -186,6 +233,36 @@ def test_a_number_that_a_client_says_wrongly_is_its_own_fault(
     view(app, lambda: verbs[argument](request.args.get("n", said, int)))
     assert client.get(f"/view?n={said}").status_code == 400
     assert client.get("/view").status_code == 500
+
+
+@pytest.mark.parametrize("said", ["-1", "-1.50", "-1e0", "-inf", "NaN"])
+def test_a_number_may_be_written_in_any_way(
+    app: Flask, client: FlaskClient, sse: SSE, said: str
+) -> None:
+    def linger() -> Response:
+        return sse.run(iter(["done"]), linger=float(request.values["n"]))
+
+    view(app, linger)
+    assert client.get(f"/view?n={said}").status_code == 400
+    assert client.post("/view", data={"n": said}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sse: sse.stream("a", replay=-1),
+        lambda sse: sse.run(iter(["done"]), linger=-1),
+        lambda sse: sse.run(iter(["done"]), linger=-1.0),
+        lambda sse: sse.messages("a", timeout=-1),
+        lambda sse: sse.publish("x", retry=-1),
+    ],
+)
+def test_a_number_of_the_application_is_its_own_whatever_browsers_are_called(
+    app: Flask, client: FlaskClient, sse: SSE, call: Callable[[SSE], Any]
+) -> None:
+    view(app, lambda: call(sse))
+    headers = {"User-Agent": "Browser/5.0-1 (rv:109.0-1.0; -1x)", "DNT": "1"}
+    assert client.get("/view?page=1", headers=headers).status_code == 500
 
 
 def test_data_that_is_no_unicode_is_the_client_s_fault(
