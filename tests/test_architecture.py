@@ -102,6 +102,7 @@ LAYERS: dict[str, set[str]] = {
         "stall",
     },
     "items": {"errors", "event", "type_names"},
+    "client_faults": {"errors"},
     "response": {
         *("errors", "settings", "subscription", "pulse", "items", "client_faults"),
     },
@@ -120,7 +121,6 @@ LAYERS: dict[str, set[str]] = {
         *("errors", "event", "cursor", "log", "stream", "hub", "items", "runs"),
         *("response", "servers.surroundings", "channels", "application"),
     },
-    "client_faults": {"errors"},
     "own_functions": {"errors"},
     "extension": {
         *("errors", "event", "cursor", "hub", "items", "channels", "application"),
