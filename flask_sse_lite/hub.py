@@ -92,6 +92,21 @@ logger = logging.getLogger("flask_sse_lite")
 Key = tuple[Log, tuple[str, ...]]
 
 
+class _Ending:
+    """Streams that are to end while the hub goes on.
+
+    :param is_of: whether a stream is one of them.
+    :param patience: seconds that the requests among them can still take.
+    """
+
+    def __init__(
+        self, is_of: Callable[[Timed | Connection], bool], patience: float = 0
+    ) -> None:
+        self.is_of = is_of
+        self.patience = patience
+        self.is_done = threading.Event()
+
+
 class Hub:
     """The open streams of a process. The public methods may be called from any
     thread."""
@@ -108,10 +123,12 @@ class Hub:
         self._listeners: Counter[tuple[Log, str]] = Counter()
         self._audiences: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
-        self._arriving: set[object] = set()
+        self._arriving: dict[object, Settings] = {}
+        #: Those of them that are to end as soon as they are there.
+        self._doomed: set[object] = set()
         self._newcomers: deque[Connection] = deque()
         self._news: deque[Readers] = deque()
-        self._dismissals: deque[tuple[Settings, threading.Event]] = deque()
+        self._endings: deque[_Ending] = deque()
         self._poller = new_poller()
         self._is_awake = False
         # The loop's own.
@@ -176,12 +193,13 @@ class Hub:
         with self._lock:
             if len(self) >= self.limit(settings):
                 return False
-            self._arriving.add(stream)
+            self._arriving[stream] = settings
             return True
 
     def dismiss(self, stream: object) -> None:
         """A stream that arrived will not come. It never waits, as ``discard``."""
-        self._arriving.discard(stream)
+        self._arriving.pop(stream, None)
+        self._doomed.discard(stream)
 
     def keep_time(self, whom: Timed) -> None:
         """Tell somebody of the time, until it is forgotten."""
@@ -198,10 +216,12 @@ class Hub:
         """Tell a stream of news and of the time, until it is discarded."""
         key = (stream.log, stream.channels)
         with self._lock:
-            self._arriving.discard(stream)
+            is_doomed = self._take_in_place(stream)
             self._iterated.add(stream)
             self._count(stream.log, stream.channels, 1)
-            if stream.program and stream.program.is_stopped:
+            if is_doomed:
+                stream.stop(0)
+            elif stream.program and stream.program.is_stopped:
                 stream.stop()  # Nobody else tells it.
             audience = self._audiences.get(key)
             if audience is None:
@@ -249,7 +269,7 @@ class Hub:
         connection.tell = tell = lambda: self._wake()
         log.watch(cursor.channels, tell)
         with self._lock:
-            self._arriving.discard(stream)
+            is_doomed = self._take_in_place(stream)
             try:
                 self._start()
             except BaseException:
@@ -260,10 +280,22 @@ class Hub:
             self._newcomers.append(connection)
             self._count(log, cursor.channels, 1)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
+            if is_doomed:
+                self._endings.append(_Ending(lambda whom: whom is connection))
         # Where there is nothing to catch up with, it can wait until there is, or until
         # the loop turns for others: to wake it costs as much as all else here.
-        if cursor.position != log.sequence:
+        if is_doomed or cursor.position != log.sequence:
             self._wake()
+
+    def _take_in_place(self, stream: object) -> bool:
+        """A stream that arrived is there. The lock is held.
+
+        :returns: whether it is to end at once.
+        """
+        self._arriving.pop(stream, None)
+        is_doomed = stream in self._doomed
+        self._doomed.discard(stream)
+        return is_doomed
 
     def tell(self, readers: Readers) -> None:
         """There is something new for these."""
@@ -296,19 +328,21 @@ class Hub:
             self._has_stopped.wait(timeout)
 
     def end_streams(self, settings: Settings, timeout: float) -> None:
-        """End all streams of an application properly. Those that begin from now on are
-        served.
+        """End all streams of an application properly, and those that are just about to
+        begin. Those that begin from now on are served.
 
         :param settings: the application's.
         :param timeout: seconds to wait for that at most.
         """
-        is_done = threading.Event()
+        ending = _Ending(lambda whom: whom.settings is settings)
         with self._lock:
+            arriving = list(self._arriving.items())
+            self._doomed |= {stream for stream, its in arriving if its is settings}
             if not self.is_running:
                 return
-            self._dismissals.append((settings, is_done))
+            self._endings.append(ending)
         self._wake()
-        is_done.wait(timeout)
+        ending.is_done.wait(timeout)
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
@@ -454,12 +488,7 @@ class Hub:
         with self._lock:
             timed = [*self._timed, *self._iterated]
         for whom in timed:
-            try:
-                if last_words := whom.last_words:
-                    self._awaited.add(last_words)
-                whom.stop()
-            except Exception:
-                logger.exception("The hub could not stop %r", whom)
+            self._have_stop(whom)
         awaited = self._still_awaited()
         self._welcome_all()
         for group in list(self._groups.values()):
@@ -477,36 +506,42 @@ class Hub:
         """End the streams of servers that were stopped while this process goes on, and
         of applications that have asked for it."""
         for program in programs.take_stopped():
-            self._end_all("program", program, program.grace)
-        while self._dismissals:
-            settings, is_done = self._dismissals.popleft()
-            self._end_all("settings", settings, 0)
-            is_done.set()
+            self._endings.append(
+                _Ending(
+                    lambda whom, program=program: whom.program is program,  # type: ignore[misc]
+                    program.grace,
+                )
+            )
+        while self._endings:
+            # It is taken out when it is done: a loop that fails comes back to it.
+            ending = self._endings[0]
+            self._end_all(ending)
+            self._endings.popleft()
+            ending.is_done.set()
 
-    def _end_all(self, name: str, value: object, patience: float) -> None:
-        """End the streams that have something in common properly, with all that was
-        published before.
-
-        :param name: the attribute that has that value.
-        :param patience: seconds that the requests among them may still take.
-        """
-
-        def are_meant(whom: Timed | Connection) -> bool:
-            return getattr(whom, name) is value
-
+    def _end_all(self, ending: _Ending) -> None:
+        """End some streams properly, with all that was published before."""
         with self._lock:
             timed = [*self._timed, *self._iterated]
         for whom in timed:
-            if are_meant(whom):
-                whom.stop(patience)
+            if ending.is_of(whom):
+                self._have_stop(whom, ending.patience)
         self._welcome_all()
         for group in list(self._groups.values()):
-            if any(map(are_meant, group.connections())):
+            if any(map(ending.is_of, group.connections())):
                 self._guard(self._deliver_all, group)
                 self._take_in(group)
         for connection in list(self._connections.values()):
-            if are_meant(connection):
+            if ending.is_of(connection):
                 self._end(connection)
+
+    def _have_stop(self, whom: Timed, patience: float | None = None) -> None:
+        try:
+            if patience is None and (last_words := whom.last_words):
+                self._awaited.add(last_words)
+            whom.stop(patience)
+        except Exception:
+            logger.exception("The hub could not stop %r", whom)
 
     def _still_awaited(self) -> set[tuple[Log, str]]:
         """The channels of runs that have not had their last words."""
@@ -550,7 +585,7 @@ class Hub:
             or self._iterated
             or self._connections
             or self._newcomers
-            or self._dismissals
+            or self._endings
         )
 
     def _look_for_stalls(self, now: float) -> None:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +32,11 @@ IS_SUPPORTED = sys.platform == "linux"
 
 #: Seconds of work after which the others of a gevent process get their turn.
 TURN = 0.002
+
+#: What is read at once of what a client says behind its stream's end, and how often: a
+#: client that says more is reset.
+READ_SIZE = 64 * 1024
+MOST_READS = 16
 
 #: Seconds for which sends keep the GIL when another thread was seen to compute.
 KEEPS_GIL = 1.0
@@ -87,6 +93,7 @@ class Poller:
             self._library.send(descriptor, last, len(last), flags)
         # Not close alone: a forked child may hold the connection too.
         self._library.shutdown(descriptor, socket.SHUT_WR)
+        _discard_input(descriptor)
         close_descriptor(descriptor)
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
@@ -293,6 +300,16 @@ def close_descriptor(descriptor: int) -> None:
     """Close it now. gevent's ``os.close`` does so at its loop's next turn, and an idle
     loop may have none."""
     _original("os", "close")(descriptor)
+
+
+def _discard_input(descriptor: int) -> None:
+    """Read what the client has said and nobody has read. Linux answers the close of a
+    connection with unread input by a reset, and whoever gets that, a proxy say, can
+    throw away what was sent last."""
+    with suppress(OSError):
+        for _ in range(MOST_READS):
+            if not os.read(descriptor, READ_SIZE):
+                return
 
 
 def is_gone(connection: int | socket.socket) -> bool:

@@ -141,10 +141,15 @@ class Member:
 
 
 class Crowd:
-    """All clients of one test, which end with it."""
+    """All clients of one test, which end with it.
 
-    def __init__(self, port: int) -> None:
+    :param bears_resets: whether a connection can be reset before anything came on it:
+        gunicorn's gevent worker does so to what it has accepted as it stops to listen.
+    """
+
+    def __init__(self, port: int, *, bears_resets: bool = False) -> None:
         self._port = port
+        self._bears_resets = bears_resets
         self._selector = selectors.DefaultSelector()
         self.members: set[Member] = set()
 
@@ -218,13 +223,21 @@ class Crowd:
         """Read what has come, or comes within so many seconds."""
         for key, _ in self._selector.select(timeout):
             member: Member = key.data
-            member.take(member.socket.recv(_READ_SIZE))
+            member.take(self._receive(member))
             if member.is_over or (member.is_whole and not member.opening):
                 # At once: gunicorn's sync worker waits for that, and others would
                 # wait for one more request.
                 member.is_over = True
                 self._selector.unregister(member.socket)
                 member.socket.close()
+
+    def _receive(self, member: Member) -> bytes:
+        try:
+            return member.socket.recv(_READ_SIZE)
+        except ConnectionResetError:
+            if member.status or not self._bears_resets:
+                raise
+            return b""
 
     def half_close(self, member: Member) -> None:
         """Have a client say that it says no more."""
