@@ -155,7 +155,8 @@ class Subscription:
             if data:
                 return data
         while True:
-            if self._is_caught_up:
+            if self._is_caught_up and not self._is_stopping:
+                # One wake can stand for news and for the stop, which is told once.
                 self._asleep.acquire()
             if self._is_over:
                 self._leave()

@@ -42,6 +42,7 @@ from flask_sse_lite.stream import BATCH_BYTES, frames
 from flask_sse_lite.subscription import Subscription
 
 from . import IS_LONG
+from .patience import patient
 
 ROOT = Path(__file__).parents[1]
 
@@ -1163,6 +1164,24 @@ def stream(log: Log) -> Iterator[Subscription]:
     next(stream)
     yield stream
     stream.close()
+
+
+def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
+    log: Log, stream: Subscription
+) -> None:
+    """One wake stands for both then, and nobody tells of the stop again."""
+    assert next_event(stream) is None
+    publish(log, "a", "last")
+    stream.stop()
+    pieces: list[bytes] = []
+    reader = threading.Thread(target=lambda: pieces.extend(stream))
+    reader.start()
+    reader.join(patient(30))
+    has_ended = not reader.is_alive()
+    stream.close()
+    reader.join()
+    assert has_ended
+    assert [event.data for event in Decoder().feed(b"".join(pieces))] == ["last"]
 
 
 def test_an_idle_stream_is_told_how_far_the_log_has_come(
