@@ -43,6 +43,7 @@ from flask_sse_lite.subscription import Subscription
 
 from . import IS_LONG
 from .patience import patient
+from .servers import until
 
 ROOT = Path(__file__).parents[1]
 
@@ -1170,8 +1171,10 @@ def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
     log: Log, stream: Subscription
 ) -> None:
     """One wake stands for both then, and nobody tells of the stop again."""
+    stream._is_in_main_thread = False  # Which is woken now and then, in any case.
     assert next_event(stream) is None
     publish(log, "a", "last")
+    until(lambda: not stream._asleep.locked())  # The hub has woken it.
     stream.stop()
     pieces: list[bytes] = []
     reader = threading.Thread(target=lambda: pieces.extend(stream))
