@@ -89,6 +89,10 @@ class _Inside:
         self._depths[me] = depth + 1
         return depth > 0
 
+    def is_marked(self) -> bool:
+        """Whether this one is there, or the one that it has interrupted."""
+        return threading.get_ident() in self._depths
+
     def is_nested(self) -> bool:
         """Whether the one whom this one has interrupted is there, too."""
         return self._depths[threading.get_ident()] > 1
@@ -134,6 +138,12 @@ class Guard:
     def release(self) -> None:
         self._lock.release()
         self._inside.leave()
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether this thread or greenlet, or the one that it has interrupted, holds it
+        or waits for it."""
+        return self._inside.is_marked()
 
     def __enter__(self) -> None:
         self.acquire()

@@ -286,9 +286,13 @@ def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
 # What follows a broker, extends leases, and listens to bells
 
 
+#: More events than are published while a follower pauses.
+MANY = 100_000
+
+
 @pytest.fixture
 def follower(shared: Store) -> SharedBroker:
-    broker = shared.open()
+    broker = shared.open(SSE_HISTORY=MANY)
     assert isinstance(broker, SharedBroker)
     broker.duty_interval = 0.1
     return broker
@@ -309,7 +313,7 @@ def follower(shared: Store) -> SharedBroker:
 def test_whatever_fails_in_a_follower_it_follows_on(
     shared: Store, follower: SharedBroker, step: str, error: BaseException
 ) -> None:
-    reader, other = Reader(follower, "a"), shared.open()
+    reader, other = Reader(follower, "a"), shared.open(SSE_HISTORY=MANY)
     claim = follower.begin_run("run", 1 << 20)
     assert claim
     fault = Fault(follower, step, error)

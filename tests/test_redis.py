@@ -39,7 +39,7 @@ from .test_workers import Faithful
 HISTORY = 1000
 
 #: Seconds after which a server that is silent is away, where the tests silence it.
-IMPATIENCE = 0.3
+IMPATIENCE = 0.8
 
 
 class Opener:

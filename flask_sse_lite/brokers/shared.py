@@ -497,6 +497,11 @@ class SharedBroker(Broker):
             follower.join(CLOSE_PATIENCE)
         self._let_go()
 
+    def _is_at_store(self) -> bool:
+        """Whether this thread has interrupted itself while it has the store for itself,
+        so that nobody else can go on before it has."""
+        return False
+
     def _check_open(self) -> None:
         if self._closing.is_set():
             raise BrokerUnavailable(f"The broker of {self.name} is closed")
@@ -531,6 +536,9 @@ class SharedBroker(Broker):
     def _changing(self) -> Iterator[None]:
         """Change the log, by what the store says. One at a time; nobody waits long for
         a store that is known to be away."""
+        if self._is_at_store():
+            # Whoever holds the lock can be waiting for what this thread has there.
+            raise Reentered
         is_followers = threading.current_thread() is self._follower
         deadline = self._deadline
         failure = None

@@ -599,6 +599,9 @@ class SqliteBroker(SharedBroker):
 
     # The connection
 
+    def _is_at_store(self) -> bool:
+        return self._connection_lock.is_entered
+
     def _do(
         self,
         step: Callable[[sqlite3.Connection], T],

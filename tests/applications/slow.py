@@ -39,9 +39,15 @@ def slow() -> ResponseReturnValue:
     return "done"
 
 
+def announce() -> None:
+    """Tell the test that the thread is held from here on."""
+    Path(app.config["FOLDER"], "waiting").touch()
+
+
 def hold_by_lock() -> None:
     lock = threading.Lock()
     lock.acquire()
+    announce()
     lock.acquire(timeout=TOO_LONG)
 
 
@@ -50,14 +56,17 @@ def hold_by_library() -> None:
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
     database = sqlite3.connect(":memory:")
     threading.Timer(TOO_LONG, database.interrupt).start()
+    announce()
     database.execute(f"{endless} SELECT count(*) FROM n").fetchone()
 
 
 def hold_by_messages() -> None:
+    announce()
     next(sse.messages("a silent channel", timeout=TOO_LONG), None)
 
 
 def hold_by_process() -> None:
+    announce()
     subprocess.run(["sleep", str(TOO_LONG)], check=False)
 
 
@@ -70,7 +79,6 @@ HOLDS = {
 @app.get("/hold/<how>")
 def hold(how: str) -> ResponseReturnValue:
     """A request in whose thread Python handles no signal for long."""
-    Path(app.config["FOLDER"], "waiting").touch()
     HOLDS[how]()
     return "done"
 
