@@ -40,6 +40,8 @@ class Link:
         self.life = ""
         #: Seconds that a wait takes at most, besides.
         self.patience: float | None = None
+        #: Whether nobody is to use it any more.
+        self.is_closed = False
         self._connection: Any = _bounded(connection_class)(
             link=self, retry=Retry(NoBackoff(), 0), **options
         )
@@ -81,6 +83,8 @@ class Link:
             self._connection._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """For any thread. Whoever still uses it gets an error."""
+        self.is_closed = True
         self._connection.disconnect()
 
 
@@ -139,7 +143,14 @@ def _bounded(connection_class: type) -> type:
         socket_connect_timeout = socket_timeout
 
         def _connect(self) -> _Socket:
-            return _Socket(super()._connect(), self._link)
+            # redis-py connects anew whenever it finds no socket, also after a close.
+            if self._link.is_closed:
+                raise OSError("The connection was closed")
+            sock = super()._connect()
+            if self._link.is_closed:
+                sock.close()
+                raise OSError("The connection was closed")
+            return _Socket(sock, self._link)
 
     return Bounded
 
