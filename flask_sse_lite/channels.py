@@ -224,7 +224,12 @@ class Channels:
                 return None
             if run_channel(since) not in (channel, None):
                 since = ""
-        elif not log.is_running(channel):
+            return self._reader(channel, since)
+        if log.is_running(channel):
+            # It may be over elsewhere, and what it said is not to be said again to who
+            # has just ended it.
+            broker.want((channel,), fresh=True)
+        if not log.is_running(channel):
             is_left = log.knows((channel,), since) and log.remembers(channel)
             if not (since and is_left):
                 return None

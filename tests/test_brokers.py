@@ -48,6 +48,11 @@ class Store(ABC):
     def __init__(self) -> None:
         self._opened = ExitStack()
 
+    @property
+    def url(self) -> str:
+        """What an application that uses it configures."""
+        return "memory://"
+
     @abstractmethod
     def connect(self, **config: Any) -> Broker:
         """A broker, as another process would make one.
@@ -94,8 +99,12 @@ class SqliteStore(Store):
         super().__init__()
         self.file = folder / "events.db"
 
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.file}"
+
     def connect(self, **config: Any) -> Broker:
-        return connect(Settings.read({"SSE_URL": f"sqlite:///{self.file}", **config}))
+        return connect(Settings.read({"SSE_URL": self.url, **config}))
 
     def lose_everything(self) -> None:
         for ending in ("", "-wal", "-shm"):
@@ -129,8 +138,12 @@ class RedisStore(Store):
             self._server = self._running.enter_context(running)
         return self._server
 
+    @property
+    def url(self) -> str:
+        return self.server.url
+
     def connect(self, **config: Any) -> Broker:
-        return connect(Settings.read({"SSE_URL": self.server.url, **config}))
+        return connect(Settings.read({"SSE_URL": self.url, **config}))
 
     def lose_everything(self) -> None:
         self.server.ask("FLUSHALL")

@@ -464,13 +464,6 @@ def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def url(store: Store) -> str:
-    if isinstance(store, RedisStore):
-        return store.server.url
-    assert isinstance(store, SqliteStore)
-    return f"sqlite:///{store.file}"
-
-
 @contextmanager
 def silent(store: Store) -> Iterator[None]:
     """A store that does nothing, and is there."""
@@ -499,7 +492,7 @@ def test_a_run_whose_store_was_silent_never_seems_whole(
 ) -> None:
     """Neither to who is connected, nor to who comes back, nor to who comes later."""
     with generators(
-        kind, tmp_path, SSE_URL=url(failing), SSE_BROKER_TIMEOUT=1
+        kind, tmp_path, SSE_URL=failing.url, SSE_BROKER_TIMEOUT=1
     ) as served:
         name = served.new()
         with served.ask(name, STEPS, "/run") as client:

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -17,10 +17,15 @@ import h11
 import pytest
 
 from flask_sse_lite import Event
+from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.channels import Channels
 from flask_sse_lite.testing import BOOKKEEPING
 
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, several, until
+from .test_brokers import Store, begun, say, shared
+
+__all__ = ["shared"]
 
 WORKERS = 4
 
@@ -254,6 +259,19 @@ def test_a_channel_is_free_for_another_run_when_it_was_closed(runs: Runs) -> Non
         assert data(reader.take(1)) == [str(number)]
         runs.server.close(channel)
         assert rest(reader) == [END]
+
+
+def test_a_run_that_was_closed_elsewhere_is_given_to_nobody_anew(
+    shared: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A worker that is behind: its follower never gets its turn.
+    monkeypatch.setattr(SharedBroker, "_follow", lambda *_: None)
+    runner, worker = shared.open(), Channels({"SSE_URL": shared.url}, json.dumps)
+    with closing(worker):
+        say(runner, begun(runner, "job.7"), "1")
+        assert worker.attend("job.7", "") is not None
+        runner.end("job.7")
+        assert worker.attend("job.7", "") is None
 
 
 def test_a_run_ends_when_nobody_listens_to_any_worker_and_not_before(
