@@ -14,7 +14,7 @@ from .errors import (
 )
 from .event import Event
 from .extension import SSE
-from .flask_sse import Message, ServerSentEventsBlueprint
+from .from_flask_sse import Message, ServerSentEventsBlueprint
 from .publisher import Publisher
 from .response import EventStream
 

@@ -14,23 +14,23 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .brokers import Broker, connect
-from .cursor import (
+from .errors import InvalidType, InvalidValue
+from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .generators.items import Items
+from .generators.runs import Runs
+from .history.cursor import (
     BEGINNING,
     RUN_PREFIX,
     Cursor,
     position_id,
     without_run_names,
 )
-from .errors import InvalidType, InvalidValue
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .history.log import Log, is_position, run_channel
 from .hub import current_hub
-from .items import Items
-from .locks import Alarm
-from .log import Log, is_position, run_channel
-from .runs import Runs
+from .hub.frames import BATCH_BYTES
+from .hub.subscription import Subscription
 from .settings import LONGEST, Settings
-from .stream import BATCH_BYTES
-from .subscription import Subscription
+from .system.locks import Alarm
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
 

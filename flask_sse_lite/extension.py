@@ -15,25 +15,13 @@ from werkzeug.wrappers import Response
 
 from . import views
 from .application import current_channels, set_up
-from .channels import (
-    DEFAULT_CHANNEL,
-    check_own,
-    check_since,
-    check_timeout,
-    listed,
-)
+from .channels import DEFAULT_CHANNEL, check_own, check_since, check_timeout, listed
 from .client_faults import blamed, blamed_for_number, require
-from .cursor import RUN_PREFIX
 from .errors import InvalidType, InvalidValue, SetupError
-from .event import (
-    RESERVED_CHANNEL_PREFIX,
-    Event,
-    check_channel,
-    encode_text,
-    to_text,
-)
+from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
+from .generators.items import Items, check_type
+from .history.cursor import RUN_PREFIX
 from .hub import current_hub
-from .items import Items, check_type
 from .own_functions import ADVICE, Authorizers, Hooks
 from .views import MAX_CHANNELS
 from .wording import Name, counted, worded, worded_id

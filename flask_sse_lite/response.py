@@ -21,10 +21,10 @@ from werkzeug.wsgi import ClosingIterator
 
 from .client_faults import require
 from .errors import UnsupportedServer
-from .items import END_ID, Items, check_type
-from .pulse import Pulse
+from .generators.items import END_ID, Items, check_type
+from .hub.keepalive import Pulse
+from .hub.subscription import Subscription
 from .settings import Settings
-from .subscription import Subscription
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

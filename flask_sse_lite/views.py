@@ -15,16 +15,16 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from .application import current_channels
 from .channels import DEFAULT_CHANNEL, Channels
-from .cursor import Cursor
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
+from .generators.items import Items
+from .generators.runs import TooManyRuns, new_channel
+from .history.cursor import Cursor
+from .history.log import run_channel
 from .hub import current_hub
-from .items import Items
-from .log import run_channel
+from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
 from .response import HEADERS, MIMETYPE, NOSNIFF, EventStream, last_event_id
-from .runs import TooManyRuns, new_channel
 from .servers.surroundings import keeps_location
-from .stream import RETRY_WHEN_FULL, come_back, spread_retry
 
 #: Channels in one stream. Each costs a look at every wake.
 MAX_CHANNELS = 64

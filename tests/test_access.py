@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from flask_sse_lite.access import log_request
+from flask_sse_lite.hub.access import log_request
 
 from .documentation import PAGES
 from .servers import Client, serve, until

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,151 +17,64 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flask_sse_lite"
 
-#: A module, and those of ours that it may import. It stands behind all of them: a new
-#: module is given its place here.
-LAYERS: dict[str, set[str]] = {
-    "errors": set(),
-    "backoff": set(),
-    "event": {"errors"},
-    "wording": {"errors"},
-    "type_names": set(),
-    "cursor": {"event"},
-    "outputs": set(),
-    "locks": {"errors"},
-    "log": {"errors", "event", "cursor", "locks", "outputs"},
-    "settings": {"errors", "event", "outputs"},
-    "brokers": {"errors", "event", "log", "settings"},
-    "brokers.memory": {"errors", "event", "log", "settings", "brokers"},
-    "brokers.deadline": {"errors"},
-    "brokers.native": set(),
-    "brokers.shared": {
-        *("errors", "event", "cursor", "locks", "log", "outputs", "brokers"),
-        *("backoff", "brokers.deadline", "brokers.native"),
-    },
-    "brokers.options": {"errors", "settings", "brokers.shared"},
-    "brokers.bells": {"locks"},
-    "brokers.statements": set(),
-    "brokers.place": set(),
-    "brokers.witness": set(),
-    "brokers.life": {"brokers.statements", "brokers.witness"},
-    "brokers.housekeeping": {"brokers.native", "brokers.statements"},
-    "brokers.sqlite": {
-        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
-        *("brokers.bells", "brokers.options", "brokers.shared", "brokers.statements"),
-        *("brokers.place", "brokers.witness", "brokers.life", "brokers.housekeeping"),
-        "brokers.deadline",
-    },
-    "brokers.scripts": set(),
-    "brokers.links": {"brokers.deadline"},
-    "brokers.lives": {"brokers.links"},
-    "brokers.redis": {
-        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
-        *("brokers.deadline", "brokers.links", "brokers.lives", "brokers.options"),
-        *("brokers.scripts", "brokers.shared"),
-    },
-    "stream": {"event", "cursor", "log", "settings"},
-    "access": {"cursor"},
-    "paths": {"locks"},
-    "descriptors": set(),
-    "poller": {"errors", "locks"},
-    "pipes": {"poller"},
-    "outgoing": {"poller"},
-    "stall": {"outgoing", "poller"},
-    "servers.server": set(),
-    "servers.below": {"servers.server"},
-    **{
-        f"servers.{name}": {"servers.server"}
-        for name in ("pywsgi", "cheroot", "iterating", "programs")
-    },
-    "servers.werkzeug": {"servers.server", "servers.iterating"},
-    "servers.uwsgi": {"outgoing", "servers.server"},
-    "servers.gunicorn": {"descriptors", "pipes", "servers.server"},
-    "servers": {
-        "poller",
-        *(f"servers.{name}" for name in ("server", "gunicorn", "pywsgi", "cheroot")),
-        *("servers.werkzeug", "servers.uwsgi", "servers.below", "servers.iterating"),
-    },
-    "servers.surroundings": {"servers.gunicorn", "servers.below"},
-    "connection": {
-        *("cursor", "log", "settings", "poller", "servers.programs", "stall"),
-    },
-    "handoff": {"descriptors", "poller", "servers.below", "servers.server"},
-    "readers": {"cursor", "log", "settings", "connection", "servers.programs"},
-    "hub": {
-        *("errors", "event", "locks", "log", "stream", "descriptors", "poller"),
-        *("connection", "readers", "servers", "servers.programs", "settings", "paths"),
-        *("stall", "backoff", "outgoing"),
-    },
-    "subscription": {
-        *("event", "cursor", "log", "settings", "stream", "connection", "handoff"),
-        *("hub", "access", "servers", "servers.programs", "servers.server", "stall"),
-        "servers.surroundings",
-    },
-    "shortcut": {"connection", "handoff", "poller", "servers.server"},
-    "pulse": {
-        *("event", "settings", "poller", "servers", "servers.server", "hub"),
-        *("servers.below", "servers.programs", "servers.surroundings", "shortcut"),
-        "stall",
-    },
-    "items": {"errors", "event", "type_names"},
-    "client_faults": {"errors"},
-    "response": {
-        *("errors", "settings", "subscription", "pulse", "items", "client_faults"),
-    },
-    "runs": {
-        *("errors", "event", "cursor", "locks", "log", "brokers", "items", "poller"),
-        "hub",
-    },
-    "channels": {
-        *("errors", "event", "cursor", "locks", "log", "settings", "brokers"),
-        *("stream", "hub", "subscription", "items", "runs", "type_names", "wording"),
-    },
-    "publisher": {"errors", "event", "settings", "channels", "wording"},
-    "cli": {"errors", "event", "brokers.shared", "channels"},
-    "application": {"errors", "servers.surroundings", "channels", "cli"},
-    "views": {
-        *("errors", "event", "cursor", "log", "stream", "hub", "items", "runs"),
-        *("response", "servers.surroundings", "channels", "application"),
-    },
-    "own_functions": {"errors"},
-    "extension": {
-        *("errors", "event", "cursor", "hub", "items", "channels", "application"),
-        *("views", "client_faults", "own_functions", "wording"),
-    },
-    "flask_sse": {"event", "extension", "wording"},
-    "sqlalchemy": {"errors", "event", "channels", "application", "wording"},
-    "testing": {"event", "application"},
-    "__init__": {
-        *("errors", "event", "response", "extension", "flask_sse", "publisher"),
-    },
-}
+#: The rooms of the package, a module or a folder each, in bands. What stands in a band
+#: imports from the bands above it here, and not from its neighbours. The package's own
+#: ``__init__`` stands last.
+BANDS: list[set[str]] = [
+    {"errors", "type_names"},
+    {"event", "system", "wording", "client_faults", "own_functions"},
+    {"history", "servers"},
+    {"settings"},
+    {"brokers", "hub"},
+    {"generators"},
+    {"channels", "response"},
+    {"cli", "publisher"},
+    {"application"},
+    {"sqlalchemy", "testing", "views"},
+    {"extension"},
+    {"from_flask_sse"},
+    {"__init__"},
+]
 
 #: What is imported in few places only. A name of a package stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
-        *("items", "response", "publisher", "cli", "application", "views"),
-        *("extension", "flask_sse", "client_faults", "own_functions"),
+        *("generators.items", "response", "publisher", "cli", "application", "views"),
+        *("extension", "from_flask_sse", "client_faults", "own_functions"),
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
     "socket": {
-        *("brokers.bells", "brokers.links", "poller", "handoff", "outgoing", "stall"),
+        *(
+            "brokers.sqlite.doorbell",
+            "brokers.redis.links",
+            "system.poller",
+            "hub.handoff",
+            "system.outgoing",
+            "hub.stall",
+        ),
     },
-    "select": {"poller"},
-    "ctypes": {"poller", "pipes"},
+    "select": {"system.poller"},
+    "ctypes": {"system.poller", "system.pipes"},
     "fcntl": {
-        *("brokers.sqlite", "brokers.witness", "handoff", "pipes", "outgoing"),
+        *(
+            "brokers.sqlite",
+            "brokers.sqlite.witness",
+            "hub.handoff",
+            "system.pipes",
+            "system.outgoing",
+        ),
     },
-    "resource": {"descriptors"},
-    "gevent": {"brokers.native", "poller"},
-    "signal": {"poller", "servers.gunicorn"},
-    "atexit": {"hub"},
+    "resource": {"system.open_files"},
+    "gevent": {"system.gevent", "system.poller"},
+    "signal": {"system.poller", "servers.gunicorn"},
+    "atexit": {"hub.loop"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.links", "brokers.lives", "brokers.redis"},
+    "redis": {"brokers.redis.links", "brokers.redis.lives", "brokers.redis"},
     "sqlalchemy": {"sqlalchemy"},
-    "sqlite3": {"brokers.sqlite", "brokers.life", "brokers.housekeeping"},
+    "sqlite3": {"brokers.sqlite", "brokers.sqlite.life", "brokers.sqlite.housekeeping"},
     "asyncio": set(),
     "multiprocessing": set(),
     "subprocess": set(),
@@ -180,7 +95,7 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
 #: What a module needs that is imported only where it is wanted.
 NEEDED = {
-    **{f"brokers.{name}": {"redis"} for name in ("links", "lives", "redis")},
+    **{f"brokers.redis{name}": {"redis"} for name in ("", ".links", ".lives")},
     "sqlalchemy": {"sqlalchemy"},
 }
 
@@ -212,6 +127,7 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@cache
 def imports_of(name: str) -> list[Import]:
     path = SOURCES[name]
     found = list(_walk(ast.parse(path.read_text("utf-8")), path, False, False))
@@ -265,36 +181,54 @@ def _modules_of(node: ast.ImportFrom, path: Path) -> set[str]:
     return {name if name in SOURCES else ".".join(base) or "__init__" for name in names}
 
 
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+BAND_OF = {room: number for number, rooms in enumerate(BANDS) for room in rooms}
+
+
 def test_the_imports_are_found() -> None:
-    assert imports_of("cursor")[-1].module == "event"
+    assert {i.module for i in imports_of("history.cursor") if i.is_ours} == {"event"}
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
-        *("errors", "event", "log", "settings", "brokers"),
+        *("errors", "event", "history.log", "settings", "brokers"),
     }
     assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
-    assert any(i.module == "gevent" and i.is_in_function for i in imports_of("poller"))
+    assert any(
+        i.module == "gevent" and i.is_in_function for i in imports_of("system.poller")
+    )
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(SOURCES) == set(LAYERS)
-
-
-def test_the_layers_point_one_way() -> None:
-    behind: set[str] = set()
-    for name, allowed in LAYERS.items():
-        assert allowed <= behind
-        behind.add(name)
+def test_every_room_has_its_band() -> None:
+    assert {room_of(name) for name in SOURCES} == set(BAND_OF)
+    assert len(BAND_OF) == sum(map(len, BANDS))
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_module_imports_only_what_stands_below_it(name: str) -> None:
-    ours = {i.module for i in imports_of(name) if i.is_ours and not i.is_for_types}
-    assert ours - LAYERS[name] == set()
+def test_a_module_imports_from_the_bands_before_its_own(name: str) -> None:
+    # For the type checker alone, too: who has to know a type has to know its room.
+    here = room_of(name)
+    others = {room_of(i.module) for i in imports_of(name) if i.is_ours} - {here}
+    assert {room for room in others if BAND_OF[room] >= BAND_OF[here]} == set()
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_what_a_module_may_import_it_does_import(name: str) -> None:
-    # Or the table above would say less and less.
-    assert LAYERS[name] - {i.module for i in imports_of(name) if i.is_ours} == set()
+def test_no_band_is_lower_than_it_must_be() -> None:
+    for number, rooms in enumerate(BANDS[1:], 1):
+        used = {
+            room_of(i.module)
+            for name in SOURCES
+            if room_of(name) in rooms
+            for i in imports_of(name)
+            if i.is_ours
+        }
+        assert used & BANDS[number - 1], rooms
+
+
+def test_no_module_is_imported_by_what_it_imports() -> None:
+    graph = {
+        name: {i.module for i in imports_of(name) if i.is_ours} for name in SOURCES
+    }
+    assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim, connect
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.cursor import RUN_PREFIX, position_id
 from flask_sse_lite.event import own_event
-from flask_sse_lite.log import is_position, run_channel
+from flask_sse_lite.history.cursor import RUN_PREFIX, position_id
+from flask_sse_lite.history.log import is_position, run_channel
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import PERSISTENT, RedisServer, redis_server
@@ -385,7 +385,7 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
     with monkeypatch.context() as patch:
         broker.want(["a"], since)
         cursor = broker.log.cursor(["a"], since)
-        patch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", 0)
+        patch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", 0)
         broker.log.unwatch([], print)
     news = threading.Event()
     broker.log.watch(["a"], news.set)
@@ -403,8 +403,8 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
 def test_names_that_nobody_published_to_cost_nobody_what_was_retained(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", 20)
-    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", 10)
+    monkeypatch.setattr("flask_sse_lite.history.log.MAX_IDLE_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", 10)
     broker = store.open()
     ids = {name: publish(broker, name, *"123") for name in ("a", "b", "c")}
     before = broker.position()

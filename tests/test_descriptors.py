@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_sse_lite.descriptors import (
+from flask_sse_lite.system.open_files import (
     descriptors_lacking,
     first_descriptor,
     room_for_streams,

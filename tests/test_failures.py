@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite import hub as hubs
-from flask_sse_lite.backoff import Backoff
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.hub import Hub, current_hub
-from flask_sse_lite.log import Log
-from flask_sse_lite.subscription import Subscription
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.hub import loop as hubs
+from flask_sse_lite.hub.loop import Hub, current_hub
+from flask_sse_lite.hub.subscription import Subscription
+from flask_sse_lite.system.backoff import Backoff
 
 from .servers import PATIENCE, ROOT, until
 from .test_brokers import Reader, Store, publish, shared
@@ -220,9 +220,9 @@ import gc, logging, socket, sys
 import gevent
 from gevent import socket as sockets
 from flask_sse_lite import Event
-from flask_sse_lite.connection import Connection
-from flask_sse_lite.hub import Hub
-from flask_sse_lite.log import Log
+from flask_sse_lite.hub.connection import Connection
+from flask_sse_lite.hub.loop import Hub
+from flask_sse_lite.history.log import Log
 from flask_sse_lite.settings import Settings
 logging.disable(logging.CRITICAL)
 gevent.get_hub().print_exception = lambda *args: None

@@ -8,8 +8,14 @@ import threading
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.cursor import Batch, Cursor
-from flask_sse_lite.log import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS, Log, Past, Record
+from flask_sse_lite.history.cursor import Batch, Cursor
+from flask_sse_lite.history.log import (
+    MAX_IDLE_CHANNELS,
+    MAX_QUIET_CHANNELS,
+    Log,
+    Past,
+    Record,
+)
 
 ALL = 1 << 30
 OLD = "0123456789abcdef"
@@ -422,7 +428,7 @@ def test_a_burst_waits_for_its_readers(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The machine may be busy, and the reader late.
-    monkeypatch.setattr("flask_sse_lite.log.FEEDER_BREATHS", 100_000)
+    monkeypatch.setattr("flask_sse_lite.history.log.FEEDER_BREATHS", 100_000)
     log.load({"a": past()})
     cursor = log.cursor(["a"])
     news, seen = threading.Event(), list[str]()

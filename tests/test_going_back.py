@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from flask_sse_lite import BrokerUnavailable
-from flask_sse_lite.brokers import Broker, life, witness
+from flask_sse_lite.brokers import Broker
+from flask_sse_lite.brokers.sqlite import life, witness
 from flask_sse_lite.event import Event
 
 from .servers import PATIENCE, ROOT, until

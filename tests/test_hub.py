@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite import poller as polling
-from flask_sse_lite.connection import Connection
 from flask_sse_lite.event import Decoder
-from flask_sse_lite.hub import WRITES_PER_BREATH, Hub
-from flask_sse_lite.log import Log
-from flask_sse_lite.poller import IS_SUPPORTED, Poller
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.hub.connection import Connection
+from flask_sse_lite.hub.loop import WRITES_PER_BREATH, Hub
 from flask_sse_lite.settings import Settings
+from flask_sse_lite.system import poller as polling
+from flask_sse_lite.system.poller import IS_SUPPORTED, Poller
 
 from .servers import until
 

@@ -27,9 +27,9 @@ from hypothesis.stateful import (
 )
 
 from flask_sse_lite import Event
-from flask_sse_lite.cursor import Batch, Cursor, Entry
 from flask_sse_lite.event import HEARTBEAT, Decoder
-from flask_sse_lite.log import (
+from flask_sse_lite.history.cursor import Batch, Cursor, Entry
+from flask_sse_lite.history.log import (
     MAX_IDLE_CHANNELS,
     MAX_QUIET_CHANNELS,
     Log,
@@ -37,9 +37,9 @@ from flask_sse_lite.log import (
     Record,
     unreadable,
 )
+from flask_sse_lite.hub.frames import BATCH_BYTES, frames
+from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.settings import Settings
-from flask_sse_lite.stream import BATCH_BYTES, frames
-from flask_sse_lite.subscription import Subscription
 
 from . import IS_LONG
 from .patience import patient
@@ -824,8 +824,8 @@ def test_however_many_names_are_published_to_the_newest_are_kept(log: Log) -> No
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Memory is counted, which takes its time: for fewer channels."""
-    monkeypatch.setattr("flask_sse_lite.log.MAX_IDLE_CHANNELS", FEW)
-    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", FEW)
+    monkeypatch.setattr("flask_sse_lite.history.log.MAX_IDLE_CHANNELS", FEW)
+    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", FEW)
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -903,7 +903,7 @@ def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(
 def test_channels_that_lost_what_they_held_take_a_bounded_memory(
     log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.log.MAX_QUIET_CHANNELS", FEW // 4)
+    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", FEW // 4)
     watcher = Watcher()
     for n in range(FEW):
         log.append(str(n), Event("x"))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flask_sse_lite.connection import MAX_JUNK
+from flask_sse_lite.hub.connection import MAX_JUNK
 
 from .servers import HANDED_OFF, HOST, PATIENCE, Kind, Server, until
 

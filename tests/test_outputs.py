@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 
 from flask_sse_lite import SSE, Event
-from flask_sse_lite.cursor import RUN_PREFIX, Cursor, position_id
-from flask_sse_lite.log import Log
-from flask_sse_lite.outputs import RUNS_BYTES
+from flask_sse_lite.history.cursor import RUN_PREFIX, Cursor, position_id
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.history.outputs import RUNS_BYTES
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 

@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from flask_sse_lite import SSE, InvalidValue
-from flask_sse_lite.hub import current_hub
+from flask_sse_lite.hub.loop import current_hub
 from flask_sse_lite.testing import read_events
 
 #: The hub ends the sooner after the last stream.

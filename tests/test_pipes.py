@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_sse_lite.pipes import PEEK_BYTES, peek
+from flask_sse_lite.system.pipes import PEEK_BYTES, peek
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from flask_sse_lite.brokers import connect, scripts
+from flask_sse_lite.brokers import connect
+from flask_sse_lite.brokers.redis import scripts
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.settings import Settings
 

@@ -864,7 +864,9 @@ def test_counts_are_written_when_they_change_or_run_out(store: SqliteStore) -> N
 def test_the_write_ahead_log_is_brought_home_while_nobody_publishes(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.brokers.housekeeping.CHECKPOINT_INTERVAL", 0.1)
+    monkeypatch.setattr(
+        "flask_sse_lite.brokers.sqlite.housekeeping.CHECKPOINT_INTERVAL", 0.1
+    )
     Reader(store.open(), "a")
     with closing(sqlite3.connect(store.file, isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0").close()

@@ -18,7 +18,7 @@ from importlib import import_module
 
 from ..errors import InvalidValue
 from ..event import Event
-from ..log import Log
+from ..history.log import Log
 from ..settings import Settings
 
 #: A URL's scheme, and the module beside this one with that broker's ``connect``.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from ..errors import InvalidValue
 from ..event import Event
-from ..log import Log
+from ..history.log import Log
 from ..settings import Settings
 from . import Broker, Claim
 

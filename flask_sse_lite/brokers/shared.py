@@ -23,16 +23,16 @@ from functools import wraps
 from heapq import heappushpop
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from ..backoff import Backoff
-from ..cursor import RUN_PREFIX, position_id
 from ..errors import BrokerUnavailable, Reentered
 from ..event import Event, own_event
-from ..locks import Alarm, Guard
-from ..log import BREATH, Log, Past, Record, unreadable
-from ..outputs import RUNS_BYTES
+from ..history.cursor import RUN_PREFIX, position_id
+from ..history.log import BREATH, Log, Past, Record, unreadable
+from ..history.outputs import RUNS_BYTES
+from ..system.backoff import Backoff
+from ..system.gevent import can_wait, is_kill
+from ..system.locks import Alarm, Guard
 from . import Broker, Claim
 from .deadline import Deadline, Deadlines, OutOfTime
-from .native import can_wait, is_kill
 
 #: Seconds without news after which the store is asked all the same: a publisher may
 #: have died between publishing and telling.

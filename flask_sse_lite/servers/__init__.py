@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..poller import IS_SUPPORTED
+from ..system.poller import IS_SUPPORTED
 from . import gunicorn, uwsgi
 from .below import find_below
 from .cheroot import Cheroot

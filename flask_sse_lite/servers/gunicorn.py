@@ -7,8 +7,8 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..descriptors import descriptors_lacking
-from ..pipes import peek
+from ..system.open_files import descriptors_lacking
+from ..system.pipes import peek
 from .server import (
     CHANGED,
     ENOUGH_REQUESTS,

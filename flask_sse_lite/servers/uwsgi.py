@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..outgoing import bytes_acknowledged, bytes_waiting
+from ..system.outgoing import bytes_acknowledged, bytes_waiting
 from .server import ENOUGH_REQUESTS, NothingSent, Refusal, Server, too_few_requests
 
 if TYPE_CHECKING:

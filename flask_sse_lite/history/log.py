@@ -25,17 +25,10 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
-from .cursor import (
-    BEGINNING,
-    RUN_PREFIX,
-    Batch,
-    Cursor,
-    Entry,
-    position_id,
-)
-from .errors import Reentered
-from .event import BLANKS, Event, own_event
-from .locks import Section
+from ..errors import Reentered
+from ..event import BLANKS, Event, own_event
+from ..system.locks import Section
+from .cursor import BEGINNING, RUN_PREFIX, Batch, Cursor, Entry, position_id
 from .outputs import RUNS_BYTES, Outputs
 
 #: Channels remembered that hold something and that nobody listens to. Past it the one

@@ -13,20 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..event import HEARTBEAT
+from ..history.cursor import Cursor
+from ..history.log import Log
+from ..servers import check_request, find_server, known_socket
+from ..servers.programs import Program, program_of
+from ..servers.server import Refusal, Server
+from ..servers.surroundings import warn_of_reader
+from ..settings import Settings
 from .access import log_request
 from .connection import Connection
-from .cursor import Cursor
-from .event import HEARTBEAT
-from .handoff import take_connection
-from .hub import DUE_SHARE, Hub, current_hub
-from .log import Log
-from .servers import check_request, find_server, known_socket
-from .servers.programs import Program, program_of
-from .servers.server import Refusal, Server
-from .servers.surroundings import warn_of_reader
-from .settings import Settings
-from .stall import Progress, bound
-from .stream import (
+from .frames import (
     BATCH_BYTES,
     POSITION_INTERVAL,
     RETRY_WHEN_FULL,
@@ -36,6 +33,9 @@ from .stream import (
     position_event,
     spread_retry,
 )
+from .handoff import take_connection
+from .loop import DUE_SHARE, Hub, current_hub
+from .stall import Progress, bound
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

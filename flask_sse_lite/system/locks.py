@@ -16,7 +16,7 @@ import threading
 from _thread import RLock as RLock
 from collections.abc import Callable
 
-from .errors import Reentered
+from ..errors import Reentered
 
 
 class Section:

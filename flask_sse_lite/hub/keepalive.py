@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .event import HEARTBEAT
-from .hub import DUE_SHARE, current_hub
-from .poller import Interrupt, is_gone, is_writable
-from .servers import check_request, find_server, gunicorn, known_socket
-from .servers.below import reader
-from .servers.programs import Program, program_of
-from .servers.server import NothingSent, Refusal, Server
-from .servers.surroundings import warn_of_reader, warn_once
-from .settings import Settings
+from ..event import HEARTBEAT
+from ..servers import check_request, find_server, gunicorn, known_socket
+from ..servers.below import reader
+from ..servers.programs import Program, program_of
+from ..servers.server import NothingSent, Refusal, Server
+from ..servers.surroundings import warn_of_reader, warn_once
+from ..settings import Settings
+from ..system.poller import Interrupt, is_gone, is_writable
+from .loop import DUE_SHARE, current_hub
 from .shortcut import shortcut
 from .stall import Progress, bound, release
 

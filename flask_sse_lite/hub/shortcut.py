@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..servers.server import Refusal, Server
+from ..system.poller import is_plain
 from .connection import framed
 from .handoff import check_readers
-from .poller import is_plain
-from .servers.server import Refusal, Server
 
 
 def shortcut(server: Server) -> Callable[[bytes], None]:

@@ -20,23 +20,17 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
-from ..cursor import position_id, without_run_names
-from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event, stored_event
-from ..locks import Room
-from ..log import BREATH, Past, Record, unreadable
-from ..settings import MOST, Settings
-from . import Claim, scripts
-from .deadline import Deadline, OutOfTime
-from .options import read_options
-from .shared import (
-    LOST,
-    News,
-    Retention,
-    SharedBroker,
-    State,
-    Summary,
-)
+from ...errors import BrokerUnavailable, InvalidValue
+from ...event import Event, stored_event
+from ...history.cursor import position_id, without_run_names
+from ...history.log import BREATH, Past, Record, unreadable
+from ...settings import MOST, Settings
+from ...system.locks import Room
+from .. import Claim
+from ..deadline import Deadline, OutOfTime
+from ..options import read_options
+from ..shared import LOST, News, Retention, SharedBroker, State, Summary
+from . import scripts
 
 try:
     from redis.connection import Connection, parse_url

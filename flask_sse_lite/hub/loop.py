@@ -22,22 +22,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .backoff import Backoff
-from .connection import Connection, framed
-from .descriptors import room_for_streams
-from .errors import Reentered
-from .event import HEARTBEAT
-from .locks import Guard
-from .log import Log
-from .outgoing import bytes_waiting
-from .paths import Paths
-from .poller import WRITABLE, close_descriptor, new_poller
-from .readers import Audience, Group, Iterated, Readers, Timed
-from .servers import gunicorn
-from .servers.programs import programs
-from .settings import Settings
+from ..errors import Reentered
+from ..event import HEARTBEAT
+from ..history.log import Log
+from ..servers import gunicorn
+from ..servers.programs import programs
+from ..settings import Settings
+from ..system.backoff import Backoff
+from ..system.locks import Guard
+from ..system.open_files import room_for_streams
+from ..system.outgoing import bytes_waiting
+from ..system.poller import WRITABLE, close_descriptor, new_poller
+from .connection import Connection, Group, framed
+from .counts import Paths
+from .frames import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
+from .readers import Audience, Iterated, Readers, Timed
 from .stall import Progress, cut
-from .stream import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 
 #: Seconds between two looks at whether the server is about to stop.
 TICK = 0.25

@@ -14,10 +14,10 @@ from contextlib import suppress
 from types import GeneratorType
 from typing import Any
 
-from .descriptors import first_descriptor
-from .poller import close_descriptor, forget_in_gevent, is_plain
-from .servers.below import is_in, reader
-from .servers.server import NothingSent, Refusal, Server
+from ..servers.below import is_in, reader
+from ..servers.server import NothingSent, Refusal, Server
+from ..system.open_files import first_descriptor
+from ..system.poller import close_descriptor, forget_in_gevent, is_plain
 
 if sys.platform != "win32":
     import fcntl

@@ -1,25 +1,23 @@
-"""A connection that was taken over, and what is on its way to it.
+"""A connection that was taken over, what is on its way to it, and the group that it
+reads in.
 
 Here lives how bytes are framed and sent to one socket: at once where they fit, from
 what is left where they do not, and the proper end. Which bytes, and when, the hub
-decides.
+decides (loop.py).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from .cursor import Cursor
-from .log import Log
-from .poller import Poller
-from .servers.programs import Program
-from .settings import Settings
+from ..history.cursor import Cursor
+from ..history.log import Log
+from ..servers.programs import Program
+from ..settings import Settings
+from ..system.poller import Poller
+from .readers import Readers
 from .stall import Progress
-
-if TYPE_CHECKING:
-    from .readers import Group
 
 #: Bytes of a client that are read and thrown away before it is sent off. A client of an
 #: event stream has nothing to say; some pipeline a request or two.
@@ -159,3 +157,31 @@ class Connection:
         partly sent: that would make a truncated stream look whole."""
         is_framed = properly and self.chunked and not self.frame
         poller.finish(self.descriptor, _LAST_CHUNK if is_framed else b"")
+
+
+class Group(Readers):
+    """Connections that have read the same to the same place, which is its cursor."""
+
+    def __init__(self, first: Connection, tell_hub: Callable[[Readers], None]) -> None:
+        super().__init__(first.log, first.cursor.channels, tell_hub)
+        self.settings = first.settings
+        self.cursor = first.cursor
+        #: By whether their bodies are chunked, and by descriptor. Whoever writes to all
+        #: needs no more of them: what is not looked at need not be in the processor's
+        #: cache.
+        self.members: dict[bool, dict[int, Connection]] = {False: {}, True: {}}
+        #: Those that have read more than the group, and wait for it to come to them.
+        self.waiting: list[Connection] = []
+        #: When all of them were last sent events, and the last id among these.
+        self.sent_at = 0.0
+        self.named: str | None = first.cursor.id
+
+    def connections(self) -> list[Connection]:
+        return [one for alike in self.members.values() for one in alike.values()]
+
+    def is_behind(self, cursor: Cursor) -> bool:
+        """Whether a reader has read what the group has not. (Of another life than the
+        log's, the group has read nothing.)"""
+        if self.cursor.epoch is not self.log.epoch:
+            return True
+        return cursor.epoch is self.log.epoch and cursor.reach > self.cursor.position

@@ -23,7 +23,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from .errors import UnsupportedServer
+from ..errors import UnsupportedServer
 from .locks import Alarm
 
 #: Where this is False, no connection can be taken over. (Not by select.epoll: gevent

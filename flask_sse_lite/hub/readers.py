@@ -1,8 +1,8 @@
-"""Who reads a log through the hub: connections that were taken over, in groups, and
-streams that their servers iterate, in audiences.
+"""Who reads a log through the hub: streams that have the same channels, together.
 
-Here lives what the hub knows of them, and how a log tells them of news. What is then
-done about it lives in the hub.
+Here lives what the hub asks of a stream, and how a log tells those of the same channels
+of news. What is then done about the news lives in loop.py; the groups of connections
+that were taken over live in connection.py.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from .connection import Connection
-from .cursor import Cursor
-from .log import Log
-from .servers.programs import Program
-from .settings import Settings
+from ..history.log import Log
+from ..servers.programs import Program
+from ..settings import Settings
 
 
 class Timed(Protocol):
@@ -78,34 +76,6 @@ class Readers:
         if not self.has_news:
             self.has_news = True
             self._tell_hub(self)
-
-
-class Group(Readers):
-    """Connections that have read the same to the same place, which is its cursor."""
-
-    def __init__(self, first: Connection, tell_hub: Callable[[Readers], None]) -> None:
-        super().__init__(first.log, first.cursor.channels, tell_hub)
-        self.settings = first.settings
-        self.cursor = first.cursor
-        #: By whether their bodies are chunked, and by descriptor. Whoever writes to all
-        #: needs no more of them: what is not looked at need not be in the processor's
-        #: cache.
-        self.members: dict[bool, dict[int, Connection]] = {False: {}, True: {}}
-        #: Those that have read more than the group, and wait for it to come to them.
-        self.waiting: list[Connection] = []
-        #: When all of them were last sent events, and the last id among these.
-        self.sent_at = 0.0
-        self.named: str | None = first.cursor.id
-
-    def connections(self) -> list[Connection]:
-        return [one for alike in self.members.values() for one in alike.values()]
-
-    def is_behind(self, cursor: Cursor) -> bool:
-        """Whether a reader has read what the group has not. (Of another life than the
-        log's, the group has read nothing.)"""
-        if self.cursor.epoch is not self.log.epoch:
-            return True
-        return cursor.epoch is self.log.epoch and cursor.reach > self.cursor.position
 
 
 class Audience(Readers):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
-from .native import wait_natively
+from ...system.gevent import wait_natively
 from .statements import PRUNED_AT_ONCE, Statements
 
 #: Channels of which a process knows how many events it has added. It forgets the one

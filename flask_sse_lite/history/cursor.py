@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .event import RESERVED_CHANNEL_PREFIX, Event
+from ..event import RESERVED_CHANNEL_PREFIX, Event
 
 #: What the channel of one run alone begins with; behind it stands the run's name.
 RUN_PREFIX = f"{RESERVED_CHANNEL_PREFIX}run."

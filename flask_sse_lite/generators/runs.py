@@ -17,15 +17,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import Context
 
-from .brokers import Broker, Claim
-from .cursor import RUN_PREFIX
-from .errors import BrokerUnavailable
-from .event import Event, own_event
-from .hub import LONGEST_LOOK, current_hub
+from ..brokers import Broker, Claim
+from ..errors import BrokerUnavailable
+from ..event import Event, own_event
+from ..history.cursor import RUN_PREFIX
+from ..history.log import Log
+from ..hub import LONGEST_LOOK, current_hub
+from ..system.locks import Guard
+from ..system.poller import Interrupt, is_patched_by_gevent
 from .items import Items
-from .locks import Guard
-from .log import Log
-from .poller import Interrupt, is_patched_by_gevent
 
 #: Runs at once in a process of native threads, of which each costs one (and some 8 MB
 #: of address space).

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..locks import Alarm, RLock
+from ...system.locks import Alarm, RLock
 
 #: Seconds between two looks where no bell can be had.
 POLL_INTERVAL = 0.1

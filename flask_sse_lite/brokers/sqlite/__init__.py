@@ -24,28 +24,20 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..cursor import BEGINNING, position_id
-from ..errors import BrokerUnavailable, InvalidValue
-from ..event import Event, stored_event
-from ..locks import Guard
-from ..log import Past, Record
-from ..settings import MOST, Settings
-from . import Claim
-from .bells import Bells
-from .deadline import Deadline, OutOfTime
+from ...errors import BrokerUnavailable, InvalidValue
+from ...event import Event, stored_event
+from ...history.cursor import BEGINNING, position_id
+from ...history.log import Past, Record
+from ...settings import MOST, Settings
+from ...system.locks import Guard
+from .. import Claim
+from ..deadline import Deadline, OutOfTime
+from ..options import read_options
+from ..shared import FORK_PATIENCE, LOST, News, Retention, SharedBroker, State, Summary
+from .doorbell import Bells
 from .housekeeping import Broom, Diary, Kept, checkpoint
 from .life import FULL, NORMAL, StoreLife, TooNew
-from .options import read_options
 from .place import Place
-from .shared import (
-    FORK_PATIENCE,
-    LOST,
-    News,
-    Retention,
-    SharedBroker,
-    State,
-    Summary,
-)
 from .statements import Statements
 from .witness import Witness
 

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from .deadline import Deadline
+from ..deadline import Deadline
 
 
 class Link:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from .locks import RLock
+from ..system.locks import RLock
 
 logger = logging.getLogger("flask_sse_lite")
 

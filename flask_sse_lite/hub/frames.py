@@ -1,7 +1,7 @@
 """What a stream says: its opening, its events, its signs of life and its end.
 
 Here lives how what a cursor reads becomes bytes, the same for both ways of delivery
-(hub.py and subscription.py). Nothing here sends or waits.
+(loop.py and subscription.py). Nothing here sends or waits.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .cursor import Batch, Cursor
-from .event import channel_line, is_sendable_id, own_event
-from .log import Log
-from .settings import Settings
+from ..event import channel_line, is_sendable_id, own_event
+from ..history.cursor import Batch, Cursor
+from ..history.log import Log
+from ..settings import Settings
 
 #: Bytes of events sent in one piece, unless one event alone is larger. It bounds what
 #: a client that does not read can hold.

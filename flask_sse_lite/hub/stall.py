@@ -17,8 +17,8 @@ import struct
 from contextlib import suppress
 from typing import Any
 
-from .outgoing import bytes_acknowledged, bytes_waiting
-from .poller import plain_socket
+from ..system.outgoing import bytes_acknowledged, bytes_waiting
+from ..system.poller import plain_socket
 
 #: Bytes of a stream that the system holds for its client. Without a bound the system
 #: lets it grow to megabytes. (The system doubles the number for its own bookkeeping,

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 from flask import current_app
 
-from .errors import InvalidType, SSEError
-from .event import Event, encode_text, own_event, to_text
-from .type_names import warn_of_type
+from ..errors import InvalidType, SSEError
+from ..event import Event, encode_text, own_event, to_text
+from ..type_names import warn_of_type
 
 #: The id of the end of an application's iterable. Who brings it has seen everything.
 END_ID = "stream-end"

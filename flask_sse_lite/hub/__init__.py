@@ -1,0 +1,12 @@
+"""Delivery: which bytes go to which client, and when.
+
+The hub is one loop per process, and serves every open stream of it. Connections come to
+it by the handoff, or stay with the WSGI server that iterates them. What an event says,
+and who is allowed to listen, is unknown here.
+"""
+
+from __future__ import annotations
+
+from .loop import LONGEST_LOOK, Hub, current_hub
+
+__all__ = ["LONGEST_LOOK", "Hub", "current_hub"]
