@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -79,6 +80,13 @@ LONG = {
     "test_the_example_tests_pass",
     "test_the_file_stays_small",
 }
+
+
+def pytest_configure() -> None:
+    # A shell has what it starts in the background ignore this signal, and all that such
+    # a process starts ignores it, too: the tests send it to processes that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -550,7 +550,7 @@ def test_what_still_waits_says_nothing_into_its_successor(
 def test_one_that_nobody_listens_to_is_closed(
     app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.generators.runs.ARRIVAL", 0.1)
+    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     happened = []
 
     def answer() -> Iterator[str]:
@@ -587,7 +587,7 @@ def test_the_first_reader_has_time_to_come(
 def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
     app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.generators.runs.ARRIVAL", 0.1)
+    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
     assert texts(response, count=1) == ["a"]
@@ -605,7 +605,7 @@ def test_one_of_which_nobody_took_anything_is_soon_given_up(
     app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
     """However long its linger. One that was taken has all of that."""
-    monkeypatch.setattr("flask_sse_lite.generators.runs.ARRIVAL", 0.3)
+    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.3)
     app.config["SSE_HEARTBEAT"] = 1
     abandoned = [Answer("a", gate=gate) for _ in range(5)]
     taken = Answer("a", "b", gate=gate)
