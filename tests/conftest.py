@@ -56,6 +56,7 @@ LONGEST = [
 STARTING = {
     "HANDED_OFF",
     "KINDS",
+    "RedisStore",
     "chromium",
     "nginx",
     "proxy",
@@ -71,14 +72,18 @@ ON_ALL_BROKERS = {"test_brokers.py"}
 #: Files and tests that start none of them, and take long all the same.
 LONG = {
     "TestClients",
+    "test_an_application_of_strict_types_passes",
+    "test_an_example_works_in_a_factory_that_is_called_again",
     "test_a_greenlet_that_publishes_without_end_lets_its_readers_follow",
     "test_a_greenlet_that_waits_for_the_file_lets_the_others_run",
+    "test_apache.py",
     "test_distribution.py",
     "test_greenlets_fork",
     "test_publishers_that_are_killed_leave_a_file_that_is_whole",
     "test_soak.py",
     "test_the_example_tests_pass",
     "test_the_file_stays_small",
+    "test_whatever_fails_in_the_hub_every_stream_goes_on_or_ends",
 }
 
 
