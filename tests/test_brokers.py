@@ -28,8 +28,7 @@ from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim, connect
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.event import own_event
-from flask_sse_lite.history.cursor import RUN_PREFIX, position_id
-from flask_sse_lite.history.log import is_position, run_channel
+from flask_sse_lite.position import RUN_PREFIX, is_position, position_id, run_channel
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import PERSISTENT, RedisServer, redis_server

@@ -19,7 +19,7 @@ from flask_sse_lite.brokers import Broker, Claim
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.event import own_event
 from flask_sse_lite.generators.runs import ARRIVAL
-from flask_sse_lite.history.cursor import RUN_PREFIX
+from flask_sse_lite.position import RUN_PREFIX
 
 from .servers import PATIENCE, Client, until
 from .test_brokers import (

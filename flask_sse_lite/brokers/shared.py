@@ -25,9 +25,9 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import BrokerUnavailable, Reentered
 from ..event import Event, own_event
-from ..history.cursor import RUN_PREFIX, position_id
 from ..history.log import BREATH, Log, Past, Record, unreadable
 from ..history.outputs import RUNS_BYTES
+from ..position import RUN_PREFIX, position_id
 from ..system.backoff import Backoff
 from ..system.gevent import can_wait, is_kill
 from ..system.locks import Alarm, Guard

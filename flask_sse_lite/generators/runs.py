@@ -20,9 +20,9 @@ from contextvars import Context
 from ..brokers import Broker, Claim
 from ..errors import BrokerUnavailable
 from ..event import Event, own_event
-from ..history.cursor import RUN_PREFIX
 from ..history.log import Log
 from ..hub import LONGEST_LOOK, current_hub
+from ..position import RUN_PREFIX
 from ..system.locks import Guard
 from ..system.poller import Interrupt, is_patched_by_gevent
 from .items import Items

@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.cursor import position_id, without_run_names
 from ...history.log import BREATH, Past, Record, unreadable
+from ...position import position_id, without_run_names
 from ...settings import MOST, Settings
 from ...system.locks import Room
 from .. import Claim

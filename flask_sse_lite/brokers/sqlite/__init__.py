@@ -26,8 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.cursor import BEGINNING, position_id
 from ...history.log import Past, Record
+from ...position import BEGINNING, position_id
 from ...settings import MOST, Settings
 from ...system.locks import Guard
 from .. import Claim
