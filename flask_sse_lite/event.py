@@ -142,18 +142,6 @@ class Event:
         return self.encode().decode()
 
 
-def own_event(
-    name: str,
-    data: str = "",
-    *,
-    id: str | None = None,
-    retry: int | None = None,
-    channel: str | None = None,
-) -> Event:
-    """One of this extension's own events, whose types begin with ``stream-``."""
-    return good_event(data, RESERVED_TYPE_PREFIX + name, id, retry, channel)
-
-
 def good_event(
     data: str, type: str | None, id: str | None, retry: int | None, channel: str | None
 ) -> Event:

@@ -35,7 +35,7 @@ import h11
 
 from flask_sse_lite import Event
 from flask_sse_lite.event import Decoder
-from flask_sse_lite.testing import BOOKKEEPING
+from flask_sse_lite.own_events import BOOKKEEPING
 
 from .patience import patient
 

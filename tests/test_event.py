@@ -29,7 +29,6 @@ from flask_sse_lite.event import (
     channel_line,
     check_channel,
     is_sendable_id,
-    own_event,
     to_text,
 )
 
@@ -330,11 +329,6 @@ def test_a_published_event_keeps_the_id_that_the_application_gave_it() -> None:
             Event("a\nb", "t", "i", 3000, channel="c"),
             b"event: t\ndata: a\ndata: b\nid: i\nretry: 3000\n\n",
         ),
-        (
-            own_event("open", id="7", retry=9),
-            b"event: stream-open\ndata: \nid: 7\nretry: 9\n\n",
-        ),
-        (own_event("end"), b"event: stream-end\ndata: \n\n"),
     ],
 )
 def test_the_wire_form_is_this(event: Event, frame: bytes) -> None:
@@ -730,7 +724,7 @@ def test_the_channel_of_an_event_is_read_and_is_its_own() -> None:
 
 
 def test_a_type_of_our_own_is_read() -> None:
-    (event,) = decoded(own_event("gap", "{}", id="1").encode())
+    (event,) = decoded(b"event: stream-gap\ndata: {}\nid: 1\n\n")
     assert (event.type, event.json) == ("stream-gap", {})
 
 

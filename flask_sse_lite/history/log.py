@@ -12,7 +12,6 @@ then it holds the channels that were loaded, and of the others knows how far it 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +22,9 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
+from .. import own_events
 from ..errors import Reentered
-from ..event import BLANKS, Event, own_event
+from ..event import BLANKS, Event
 from ..position import (
     BEGINNING,
     RUN_PREFIX,
@@ -95,11 +95,9 @@ def unreadable(epoch: str, sequence: int, age: float, channel: str) -> Record:
     gap of its channel, at its own place. Whoever reads past it is told of it, and
     nobody loses what lies before it or behind it."""
     since = position_id(epoch, sequence - 1, channel)
-    told = json.dumps({"since": since, "channels": [channel]})
     id = position_id(epoch, sequence, channel)
-    return Record(
-        sequence, age, channel, own_event("gap", told, id=id, channel=channel)
-    )
+    gap = own_events.gap(since, [channel], id, channel)
+    return Record(sequence, age, channel, gap)
 
 
 class _Step(NamedTuple):
@@ -1002,11 +1000,8 @@ class Log:
         cursor.ended -= {name for name, _ in lost}
         # Whoever comes back with the gap's id misses none of what is sent after it.
         told = min(map(cursor.floor, cursor.channels))
-        return own_event(
-            "gap",
-            json.dumps({"since": since, "channels": [name for name, _ in lost]}),
-            id=position_id(self.epoch, told, cursor.channels[0]),
-        )
+        id = position_id(self.epoch, told, cursor.channels[0])
+        return own_events.gap(since, [name for name, _ in lost], id)
 
     def _pending(self, cursor: Cursor) -> list[Entry]:
         found = []
