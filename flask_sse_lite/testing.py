@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .application import current_channels
-from .event import Decoder, Event
+from .decoder import Decoder
+from .event import Event
 from .own_events import BOOKKEEPING
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from urllib.parse import urlencode
 import h11
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import Decoder
+from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.own_events import BOOKKEEPING
 
 from .patience import patient

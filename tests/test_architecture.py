@@ -23,7 +23,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "type_names"},
     {"event", "system", "wording", "client_faults", "own_functions"},
-    {"own_events", "position", "servers"},
+    {"decoder", "own_events", "position", "servers"},
     {"history"},
     {"settings"},
     {"brokers", "hub"},
@@ -259,7 +259,7 @@ def test_what_is_confined_is_imported_in_its_rooms_only(package: str) -> None:
 
 
 def test_the_wire_format_imports_nothing_that_waits() -> None:
-    for name in ("errors", "event", "own_events", "position"):
+    for name in ("errors", "event", "decoder", "own_events", "position"):
         others = {i.package for i in imports_of(name) if not i.is_ours}
         assert others - PURE == set()
 
