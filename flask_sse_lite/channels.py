@@ -18,17 +18,19 @@ from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
 from .generators.items import Items
 from .generators.runs import Runs
-from .history.cursor import (
-    BEGINNING,
-    RUN_PREFIX,
-    Cursor,
-    position_id,
-    without_run_names,
-)
-from .history.log import Log, is_position, run_channel
+from .history.cursor import Cursor
+from .history.log import Log
 from .hub import current_hub
 from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
+from .position import (
+    BEGINNING,
+    RUN_PREFIX,
+    is_position,
+    position_id,
+    run_channel,
+    without_run_names,
+)
 from .settings import LONGEST, Settings
 from .system.locks import Alarm
 from .type_names import warn_of_type

@@ -1,12 +1,12 @@
-"""The wire format of an event stream, both ways (WHATWG HTML, section 9.2).
+"""Events, and their bytes in an event stream (WHATWG HTML, section 9.2).
 
-Here lives what an event *is*: its fields, the checks on them, its bytes, and the
-way back from bytes to events. Nothing here waits, does I/O, or knows of Flask.
+What an event *is* lives here: its fields, the checks on them, and its bytes. The way
+back, from bytes to events, lives in decoder.py. Nothing here waits, does I/O, or knows
+Flask.
 """
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Callable
@@ -16,48 +16,50 @@ from typing import Any
 
 from .errors import InvalidType, InvalidValue
 
-#: The types of our own events begin with this; an application's may not.
+#: The types of our own events begin with this. An application's types must not.
 RESERVED_TYPE_PREFIX = "stream-"
 
-#: Channels of our own begin with this; an application's may not.
+#: The names of our own channels begin with this. An application's must not.
 RESERVED_CHANNEL_PREFIX = "$"
 
-#: Characters of a channel's name. It travels in query strings, of which proxies
-#: and servers take some 4 to 8 kB, and up to 64 names may stand in one.
+#: Characters of a channel's name. Names travel in query strings, up to 64 of them in
+#: one, and proxies and servers take query strings of some 4 to 8 kB.
 MAX_CHANNEL_LENGTH = 255
 
-#: What HTTP takes away around a header's value, and so around a Last-Event-ID.
+#: HTTP takes these away around a header's value, and so around a Last-Event-ID.
 BLANKS = " \t"
 
-#: A comment, which keeps a silent connection alive. Its blank line keeps it a block
-#: of its own: clients that split a stream at blank lines and look at how each block
-#: begins would otherwise lose the event that follows.
+#: A comment, which keeps a silent connection alive. The blank line makes it a block of
+#: its own: without it, clients that split a stream at blank lines and look at how each
+#: block begins would lose the event that follows.
 HEARTBEAT = b":\n\n"
 
-_LINE_END = re.compile("\r\n|\n|\r")
+#: A line ends with one of these, and with nothing else.
+LINE_END = re.compile("\r\n|\n|\r")
 _BREAKS_A_LINE = re.compile("[\r\n\0]")
 _NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-#: Python refuses to read more digits than these.
-_DIGITS = re.compile("[0-9]{1,4300}")
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Event:
     """One event: checked when it is made, so that encoding it cannot fail.
 
-    Immutable, and so free to be shared between threads.
+    An event cannot be changed, so threads can share it. ::
+
+        Event("3 apples", "stock", id=7).encode()
+        # b"event: stock\\ndata: 3 apples\\nid: 7\\n\\n"
 
     :param data: the text that the client gets. Line breaks (CR LF, LF, CR) arrive as
         LF, as the format has it; everything else arrives as it is.
-    :param type: what a browser's ``addEventListener`` listens to; without it, that is
-        ``"message"``. It may not begin with ``stream-``.
-    :param id: what a client sends back as ``Last-Event-ID``; text or int. ``publish``
-        fills it in where it is left out, and that is what makes resuming exact.
-    :param retry: how long the client shall wait before it reconnects, in milliseconds.
+    :param type: the name that a browser's ``addEventListener`` listens to; without a
+        type, browsers take ``"message"``. It must not begin with ``stream-``.
+    :param id: the client sends it back as ``Last-Event-ID``; text or int. Where it is
+        left out, ``publish`` fills in the event's position: that makes resuming exact.
+    :param retry: milliseconds that the client waits before it reconnects.
     :param channel: the channel that the event belongs to; ``publish`` fills it in.
-    :raises InvalidValue: where a value cannot be sent: CR, LF or NUL in the type or
+    :raises InvalidValue: for a value that cannot be sent: CR, LF or NUL in the type or
         the id, an empty id, a negative retry, text that is not Unicode.
-    :raises InvalidType: (an ``InvalidValue`` too) where data is not text, and so on.
+    :raises InvalidType: (an ``InvalidValue`` too) for data that is no text, and so on.
     """
 
     data: str
@@ -65,7 +67,8 @@ class Event:
     id: str | None
     retry: int | None
     channel: str | None
-    #: The lines in front of ``id:``, and all of them, once somebody has asked.
+    #: The lines in front of ``id:``; and the whole frame, from the first call of
+    #: ``encode`` on.
     _body: bytes = field(init=False, repr=False, compare=False)
     _frame: bytes | None = field(init=False, repr=False, compare=False)
 
@@ -82,7 +85,7 @@ class Event:
             type = _checked_line("type", type)
             if type.startswith(RESERVED_TYPE_PREFIX):
                 raise InvalidValue(
-                    f"An event's type may not begin with {RESERVED_TYPE_PREFIX!r}, "
+                    f"An event's type must not begin with {RESERVED_TYPE_PREFIX!r}, "
                     f"which marks this extension's own events: {type!r}"
                 )
         if retry is not None:
@@ -102,7 +105,7 @@ class Event:
         channel: str | None,
         body: bytes,
     ) -> Event:
-        """Fill in an event, of values that are known to be good."""
+        """Fill in this event. The caller has checked the values."""
         fill = object.__setattr__
         fill(self, "data", data)
         fill(self, "type", type)
@@ -114,18 +117,18 @@ class Event:
         return self
 
     def published(self, channel: str, position: str) -> Event:
-        """This event as it stands in a channel: the position is its id, unless the
-        application gave it one. The data is not encoded again."""
+        """This event as it stands in a channel. The position becomes its id, unless
+        the application gave it one. The data is not encoded again."""
         id = position if self.id is None else self.id
         event: Event = object.__new__(Event)
         return event._set(self.data, self.type, id, self.retry, channel, self._body)
 
     def encode(self) -> bytes:
-        """The event as a frame. It is made at the first call, and kept for all who
-        send it."""
+        """The event as a frame. The first call makes the frame, and every stream that
+        sends the event shares it."""
         frame = self._frame
         if frame is None:
-            # Of two threads that come here at once, each makes the same.
+            # Two threads can come here at once: each then makes the same frame.
             frame = _encode_frame(self._body, self.id, self.retry)
             object.__setattr__(self, "_frame", frame)
         return frame
@@ -142,22 +145,10 @@ class Event:
         return self.encode().decode()
 
 
-def own_event(
-    name: str,
-    data: str = "",
-    *,
-    id: str | None = None,
-    retry: int | None = None,
-    channel: str | None = None,
-) -> Event:
-    """One of this extension's own events, whose types begin with ``stream-``."""
-    return good_event(data, RESERVED_TYPE_PREFIX + name, id, retry, channel)
-
-
 def good_event(
     data: str, type: str | None, id: str | None, retry: int | None, channel: str | None
 ) -> Event:
-    """An event of values that are known to be good; of ours, its type may be."""
+    """An event of values that the caller has checked. Its type can be one of ours."""
     event: Event = object.__new__(Event)
     return event._set(data, type, id, retry, channel, _encode_body(data, type))
 
@@ -165,10 +156,10 @@ def good_event(
 def stored_event(
     data: object, type: object, id: object, retry: object, channel: str, position: str
 ) -> Event:
-    """An event as it stands in a store, which any release of this extension, and any
-    other program, can have written. Types of our own are good there.
+    """An event as it stands in a store. Any release of this extension, and any other
+    program, can have written it. Its type can be one of ours.
 
-    :param position: its id, where it has no other.
+    :param position: the event's id, where the store has no other.
     :raises InvalidValue: for values that no event can have.
     """
     return good_event(
@@ -181,17 +172,17 @@ def stored_event(
 
 
 def encode_text(data: str, type: str | None) -> bytes:
-    """What an event of this data encodes to, without the event.
+    """The frame of an event of this data, without making the event.
 
-    :param type: one that is known to be good.
-    :raises InvalidValue: as ``Event``.
+    :param type: the event's type, which the caller has checked.
+    :raises InvalidValue: as ``Event`` does.
     """
     return _encode_frame(_encode_body(_checked_data(data), type), None, None)
 
 
 def to_text(data: Any, dumps: Callable[[Any], str]) -> str:
-    """What an event of this data says: text as it is, bytes as UTF-8, anything else
-    as JSON.
+    """The text that stands for this data in an event: text as it is, bytes as UTF-8,
+    anything else as JSON.
 
     :param dumps: the application's way to JSON.
     :raises InvalidType: for what cannot be made JSON.
@@ -216,9 +207,9 @@ def to_text(data: Any, dumps: Callable[[Any], str]) -> str:
 def check_channel(name: str) -> None:
     """Refuse what cannot be a channel's name.
 
-    :raises InvalidType: when it is no text (a list of names, say).
-    :raises InvalidValue: when it is empty, longer than ``MAX_CHANNEL_LENGTH``
-        characters, or has a control character.
+    :raises InvalidType: for what is no text (a list of names, say).
+    :raises InvalidValue: for a name that is empty, is longer than
+        ``MAX_CHANNEL_LENGTH`` characters, or has a control character.
     """
     if not isinstance(name, str):
         raise InvalidType(
@@ -235,8 +226,9 @@ def check_channel(name: str) -> None:
 
 @lru_cache(maxsize=1024)
 def channel_line(name: str) -> bytes:
-    """The line that names an event's channel on a stream of several. To every other
-    client it is an unknown field, which the format has it ignore."""
+    """The line that names an event's channel, on a stream of several channels. Our
+    decoder reads it; every other client ignores it, as the format has it for an unknown
+    field."""
     return f"channel: {name}\n".encode()
 
 
@@ -255,7 +247,7 @@ def _checked_data(value: object) -> str:
 
 
 def _checked_line(name: str, value: object) -> str:
-    """Text that stays within its line."""
+    """The text, if it stays within its line."""
     if not isinstance(value, str):
         raise InvalidType(
             f"An event's {name} is text, not {type(value).__name__!r}: {value!r}"
@@ -272,7 +264,7 @@ def _checked_id(value: object) -> str:
         return _written("id", int(value))
     text = _checked_line("id", value)
     if not text.strip(BLANKS):
-        # As a header's value it would come back empty, as a newcomer's does.
+        # Such an id would come back as an empty header, and so mean a newcomer.
         raise InvalidValue("An event's id is not empty or blank: leave it out instead")
     return text
 
@@ -297,8 +289,8 @@ def _written(name: str, number: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """The text itself, where it is a member of an enumeration, say: formatting would
-    write that member's name."""
+    """The text itself. Formatting a member of an enumeration of texts would write the
+    member's name."""
     return str.__str__(text)
 
 
@@ -310,9 +302,9 @@ def _encode_body(data: str, type: str | None) -> bytes:
     """The lines that stand before ``id:``."""
     head = f"event: {type}\n" if type else ""
     if "\n" in data or "\r" in data:
-        # Not splitlines(): that splits at U+2028, FF and others too, and drops an
-        # empty last line. All of that would be data lost.
-        data = "\ndata: ".join(_LINE_END.split(data))
+        # Not splitlines(): it also splits at U+2028, FF and others, and drops an empty
+        # last line. Data would be lost.
+        data = "\ndata: ".join(LINE_END.split(data))
     try:
         return f"{head}data: {data}\n".encode()
     except UnicodeEncodeError as error:
@@ -324,91 +316,3 @@ def _encode_frame(body: bytes, id: str | None, retry: int | None) -> bytes:
     if retry is not None:
         tail += f"retry: {retry}\n"
     return b"%b%b\n" % (body, tail.encode())
-
-
-class Decoder:
-    """From the bytes of an event stream to its events, chunk by chunk.
-
-    As WHATWG HTML 9.2.6 has it: one leading BOM is dropped, lines end with CR LF, LF
-    or CR, wherever the chunks break; comments and unknown fields are ignored; an id
-    with a NUL is ignored, a retry that is not all digits too; an event without data is
-    not dispatched; bytes that are not UTF-8 become U+FFFD. One field more is read: the
-    ``channel`` of streams of several channels.
-
-    Not thread-safe: one stream, one decoder, one reader.
-    """
-
-    def __init__(self) -> None:
-        #: The id to resume from; it outlives the events that follow without one.
-        self.last_event_id = ""
-        #: Milliseconds to wait before reconnecting, once the stream has said so.
-        self.retry: int | None = None
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._at_start = True
-        self._after_cr = False
-        self._line: list[str] = []
-        self._id = ""
-        self._begin_block()
-
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Take the stream's next bytes, as many as there are.
-
-        :returns: the events that are complete now. What the end of a stream leaves
-            incomplete is never one.
-        """
-        text = self._utf8.decode(chunk)
-        if text and self._at_start:
-            self._at_start = False
-            text = text.removeprefix("\ufeff")
-        if text and self._after_cr:
-            self._after_cr = False
-            text = text.removeprefix("\n")
-        self._after_cr = self._after_cr or text.endswith("\r")
-        *ended, rest = _LINE_END.split(text)
-        events = []
-        for part in ended:
-            self._line.append(part)
-            line = "".join(self._line)
-            self._line.clear()
-            if event := self._take_line(line):
-                events.append(event)
-        if rest:
-            self._line.append(rest)
-        return events
-
-    def _begin_block(self) -> None:
-        self._data: list[str] = []
-        self._type = ""
-        self._block_retry: int | None = None
-        self._channel: str | None = None
-
-    def _take_line(self, line: str) -> Event | None:
-        if not line:
-            return self._end_block()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "data":
-            self._data.append(value)
-        elif name == "event":
-            self._type = value
-        elif name == "id" and "\0" not in value:
-            self._id = value
-        elif name == "retry" and _DIGITS.fullmatch(value):
-            self.retry = self._block_retry = int(value)
-        elif name == "channel":
-            self._channel = value
-        return None
-
-    def _end_block(self) -> Event | None:
-        event = None
-        self.last_event_id = self._id
-        if self._data:
-            event = good_event(
-                "\n".join(self._data),
-                self._type or None,
-                self.last_event_id or None,
-                self._block_retry,
-                self._channel,
-            )
-        self._begin_block()
-        return event

@@ -20,9 +20,9 @@ from .client_faults import blamed, blamed_for_number, require
 from .errors import InvalidType, InvalidValue, SetupError
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
 from .generators.items import Items, check_type
-from .history.cursor import RUN_PREFIX
 from .hub import current_hub
 from .own_functions import ADVICE, Authorizers, Hooks
+from .position import RUN_PREFIX
 from .views import MAX_CHANNELS
 from .wording import Name, counted, worded, worded_id
 

@@ -21,9 +21,10 @@ from werkzeug.wsgi import ClosingIterator
 
 from .client_faults import require
 from .errors import UnsupportedServer
-from .generators.items import END_ID, Items, check_type
+from .generators.items import Items, check_type
 from .hub.keepalive import Pulse
 from .hub.subscription import Subscription
+from .own_events import END_ID
 from .settings import Settings
 
 if TYPE_CHECKING:

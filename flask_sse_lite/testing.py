@@ -9,15 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .application import current_channels
-from .event import RESERVED_TYPE_PREFIX, Decoder, Event
+from .decoder import Decoder
+from .event import Event
+from .own_events import BOOKKEEPING
 
 if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.wrappers import Response
-
-#: Our own events that tell a client where it stands: every stream has them, and no
-#: test of an application waits for one.
-BOOKKEEPING = (f"{RESERVED_TYPE_PREFIX}open", f"{RESERVED_TYPE_PREFIX}position")
 
 
 def read_events(

@@ -20,9 +20,9 @@ from .event import check_channel
 from .generators.items import Items
 from .generators.runs import TooManyRuns, new_channel
 from .history.cursor import Cursor
-from .history.log import run_channel
 from .hub import current_hub
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
+from .position import run_channel
 from .response import HEADERS, MIMETYPE, NOSNIFF, EventStream, last_event_id
 from .servers.surroundings import keeps_location
 

@@ -15,8 +15,8 @@ from types import TracebackType
 from urllib.parse import urlencode
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import Decoder
-from flask_sse_lite.testing import BOOKKEEPING
+from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.own_events import BOOKKEEPING
 
 from .servers import HOST, PATIENCE
 

@@ -34,8 +34,8 @@ from urllib.parse import urlencode
 import h11
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import Decoder
-from flask_sse_lite.testing import BOOKKEEPING
+from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.own_events import BOOKKEEPING
 
 from .patience import patient
 

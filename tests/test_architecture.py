@@ -23,7 +23,8 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "type_names"},
     {"event", "system", "wording", "client_faults", "own_functions"},
-    {"history", "servers"},
+    {"decoder", "own_events", "position", "servers"},
+    {"history"},
     {"settings"},
     {"brokers", "hub"},
     {"generators"},
@@ -83,8 +84,8 @@ CONFINED: dict[str, set[str]] = {
 
 #: What the module of the wire format may import: nothing that waits or does I/O.
 PURE = {
-    *("__future__", "codecs", "collections", "dataclasses", "functools", "json"),
-    *("re", "typing"),
+    *("__future__", "codecs", "collections", "dataclasses", "enum", "functools"),
+    *("json", "re", "secrets", "typing"),
 }
 
 #: What an installation has besides the standard library.
@@ -189,7 +190,9 @@ BAND_OF = {room: number for number, rooms in enumerate(BANDS) for room in rooms}
 
 
 def test_the_imports_are_found() -> None:
-    assert {i.module for i in imports_of("history.cursor") if i.is_ours} == {"event"}
+    assert {i.module for i in imports_of("history.cursor") if i.is_ours} == {
+        *("event", "position"),
+    }
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
         *("errors", "event", "history.log", "settings", "brokers"),
     }
@@ -256,7 +259,7 @@ def test_what_is_confined_is_imported_in_its_rooms_only(package: str) -> None:
 
 
 def test_the_wire_format_imports_nothing_that_waits() -> None:
-    for name in ("errors", "event"):
+    for name in ("errors", "event", "decoder", "own_events", "position"):
         others = {i.package for i in imports_of(name) if not i.is_ours}
         assert others - PURE == set()
 

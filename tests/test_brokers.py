@@ -27,9 +27,8 @@ from hypothesis import strategies as st
 from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim, connect
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.event import own_event
-from flask_sse_lite.history.cursor import RUN_PREFIX, position_id
-from flask_sse_lite.history.log import is_position, run_channel
+from flask_sse_lite.own_events import FAILED
+from flask_sse_lite.position import RUN_PREFIX, is_position, position_id, run_channel
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import PERSISTENT, RedisServer, redis_server
@@ -806,7 +805,7 @@ def test_the_ids_of_a_run_name_it_wherever_they_are_read(store: Store) -> None:
 def test_events_of_our_own_arrive_as_they_are(store: Store) -> None:
     broker = store.open()
     reader = Reader(store.open(), "a")
-    event = broker.say(begun(broker, "a"), own_event("error", "{}"))
+    event = broker.say(begun(broker, "a"), FAILED)
     late = reader_of_run(store.open(), "a")
     for there in (reader, late):
         there.until(lambda there=there: there.events)  # type: ignore[misc]

@@ -15,7 +15,7 @@ from click.testing import Result
 from flask import Blueprint, Flask
 
 from flask_sse_lite import SSE
-from flask_sse_lite.event import Decoder
+from flask_sse_lite.decoder import Decoder
 
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, Server, reserved_port, serve, until
@@ -211,7 +211,7 @@ def test_a_dash_stands_for_what_comes_in(
     ("words", "complaint"),
     [
         (("publish", "$run.x", "hello"), "this extension's own: '$run.x'"),
-        (("publish", "room", "hello", "--type", "stream-x"), "may not begin with"),
+        (("publish", "room", "hello", "--type", "stream-x"), "must not begin with"),
         (("publish", "room", "hello", "--retry", "-1"), "not negative"),
         (("publish", "room", "-"), "must be UTF-8"),
         (("tail", "room", "$run.x"), "this extension's own"),

@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import HEARTBEAT, Decoder
+from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.event import HEARTBEAT
 
 from .servers import HOST, PATIENCE, Client, Server, serve, until
 from .test_browser import Listener, blank_page, chromium

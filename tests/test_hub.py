@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import Decoder
+from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.loop import WRITES_PER_BREATH, Hub

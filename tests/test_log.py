@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 )
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import HEARTBEAT, Decoder
+from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.cursor import Batch, Cursor, Entry
 from flask_sse_lite.history.log import (
     MAX_IDLE_CHANNELS,

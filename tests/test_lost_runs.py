@@ -17,9 +17,9 @@ import pytest
 from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.event import own_event
 from flask_sse_lite.generators.run import ARRIVAL
-from flask_sse_lite.history.cursor import RUN_PREFIX
+from flask_sse_lite.own_events import FAILED, SHUTDOWN
+from flask_sse_lite.position import RUN_PREFIX
 
 from .servers import PATIENCE, Client, until
 from .test_brokers import (
@@ -122,7 +122,7 @@ def test_a_reason_and_the_end_are_read_together(store: Store, channel: str) -> N
     claim = begun(broker, channel)
     say(broker, claim, "1")
     readers = [reader_of_run(there, channel) for there in (broker, other)]
-    broker.end_run(claim, own_event("error", '{"reason": "shutdown"}'))
+    broker.end_run(claim, SHUTDOWN)
     for reader in [*readers, reader_of_run(store.open(), channel)]:
         assert told(reader) == ["1", "stream-error"]
         assert reasons(reader) == [{"reason": "shutdown"}]
@@ -141,7 +141,7 @@ def test_nobody_reads_a_reason_before_the_end(store: Store) -> None:
 
     if not store.is_shared:
         broker.log.watch(["a"], look)
-    broker.end_run(claim, own_event("error", "{}"))
+    broker.end_run(claim, FAILED)
     reader.until(lambda: reader.has_ended)
     broker.log.unwatch(["a"], look)
     assert (1, False) not in seen
@@ -158,7 +158,7 @@ def test_where_the_end_cannot_be_put_neither_is_the_reason(tmp_path: Path) -> No
             "BEGIN SELECT RAISE(FAIL, 'the disk is full'); END"
         )
         with pytest.raises(BrokerUnavailable, match="full"):
-            broker.end_run(claim, own_event("error", "{}"))
+            broker.end_run(claim, FAILED)
         rows = connection.execute("SELECT data FROM sse_events WHERE data NOT NULL")
         assert rows.fetchall() == [("1",)]
         connection.execute("DROP TRIGGER full")

@@ -11,9 +11,10 @@ import pytest
 from flask import Flask
 
 from flask_sse_lite import SSE, Event
-from flask_sse_lite.history.cursor import RUN_PREFIX, Cursor, position_id
+from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.outputs import RUNS_BYTES
+from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 

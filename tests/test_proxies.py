@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from flask_sse_lite import Publisher
-from flask_sse_lite.event import Decoder
+from flask_sse_lite.decoder import Decoder
 
 from .proxies import NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
 from .servers import HOST, PATIENCE, ROOT, Client, Response, Server, serve

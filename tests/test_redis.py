@@ -25,7 +25,7 @@ from flask_sse_lite.brokers import redis as module
 from flask_sse_lite.brokers import shared as following
 from flask_sse_lite.brokers.redis import MAX_LINKS, RedisBroker
 from flask_sse_lite.errors import InvalidValue
-from flask_sse_lite.history.cursor import RUN_PREFIX, position_id
+from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 

@@ -19,7 +19,7 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.channels import Channels
-from flask_sse_lite.testing import BOOKKEEPING
+from flask_sse_lite.own_events import BOOKKEEPING
 
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, several, until

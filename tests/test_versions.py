@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.event import Decoder
+from flask_sse_lite.decoder import Decoder
 
 from .servers import HOST, PATIENCE, Client, Response, Server, serve, until
 from .versions import Environment, Layer, Python, install, pythons, running_python

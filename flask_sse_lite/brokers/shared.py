@@ -24,10 +24,11 @@ from heapq import heappushpop
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import BrokerUnavailable, Reentered
-from ..event import Event, own_event
-from ..history.cursor import RUN_PREFIX, position_id
+from ..event import Event
 from ..history.log import BREATH, Log, Past, Record, unreadable
 from ..history.outputs import RUNS_BYTES
+from ..own_events import LOST
+from ..position import RUN_PREFIX, position_id
 from ..system.backoff import Backoff
 from ..system.gevent import can_wait, is_kill
 from ..system.locks import Alarm, Guard
@@ -46,9 +47,6 @@ LONGEST_PAUSE = 1.0
 #: Lives of the store whose newest position is known: there may be somebody who has just
 #: published in the one before.
 LIVES = 4
-
-#: What the readers of a run are told whose process died.
-LOST = own_event("error", '{"reason": "lost"}')
 
 #: Channels of which a process says in its log that it cannot read an entry there.
 MAX_UNREADABLE_TOLD = 100

@@ -21,14 +21,11 @@ from typing import Any, TypeVar
 from flask import current_app
 
 from ..errors import InvalidType, SSEError
-from ..event import Event, encode_text, own_event, to_text
+from ..event import Event, encode_text, to_text
+from ..own_events import END_ID, FAILED, SHUTDOWN, end, failure
 from ..type_names import warn_of_type
 
-#: The id of the end of an application's iterable. Who brings it has seen everything.
-END_ID = "stream-end"
-
-_END = own_event("end", id=END_ID)
-_SHUTDOWN = own_event("error", '{"reason": "shutdown"}')
+_END = end(END_ID)
 
 T = TypeVar("T")
 
@@ -138,7 +135,7 @@ class Items:
         """How a response ends whose server stops in the middle of it. Not as one that
         is complete: its client may come back."""
         if self._own_events or not self._on_error:
-            return _SHUTDOWN.encode()
+            return SHUTDOWN.encode()
         message = self._on_error(SSEError("The server stops"))
         return b"" if message is None else self._frame(message, self._dumps)
 
@@ -147,14 +144,13 @@ class Items:
         logger = current_app.logger
         logger.error("An event stream's iterable failed", exc_info=error)
         dumps = current_app.json.dumps
-        events = [own_event("error", '{"reason": "error"}')] if self._own_events else []
+        events = [FAILED] if self._own_events else []
         try:
             message = self._on_error(error) if self._on_error else None
             if isinstance(message, Event) or not (self._own_events or message is None):
                 events = [self._event(message, dumps)]
             elif message is not None:
-                told = {"reason": "error", "message": message}
-                events = [own_event("error", to_text(told, dumps))]
+                events = [failure(message, dumps)]
         except Exception:
             logger.exception("What a client is told of an error failed too")
         return events

@@ -20,10 +20,11 @@ from enum import Enum
 
 from ..brokers import Broker, Claim
 from ..errors import BrokerUnavailable
-from ..event import Event, own_event
-from ..history.cursor import RUN_PREFIX
+from ..event import Event
 from ..history.log import Log
 from ..hub import LONGEST_LOOK, current_hub
+from ..own_events import ABANDONED, FAILED, SHUTDOWN
+from ..position import RUN_PREFIX
 from ..system.poller import Interrupt
 from .items import Items
 
@@ -42,11 +43,6 @@ STALL = 10.0
 #: that was cut before the first event comes back (after 3.6 s at most, by default). It
 #: is no longer, for a run that nobody waits for holds the place of another.
 ARRIVAL = 6.0
-
-#: Why a run ends before all was said.
-FAILED = own_event("error", '{"reason": "error"}')
-SHUTDOWN = own_event("error", '{"reason": "shutdown"}')
-ABANDONED = own_event("error", '{"reason": "abandoned"}')
 
 #: The name of every thread of a run. A run's own name is its readers' secret, and names
 #: of threads stand in logs.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ..brokers import Broker
-from ..history.cursor import RUN_PREFIX
+from ..position import RUN_PREFIX
 from ..system.locks import Guard
 from ..system.poller import is_patched_by_gevent
 from .items import Items

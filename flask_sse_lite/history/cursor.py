@@ -6,47 +6,17 @@ and read by its reader.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..event import RESERVED_CHANNEL_PREFIX, Event
-
-#: What the channel of one run alone begins with; behind it stands the run's name.
-RUN_PREFIX = f"{RESERVED_CHANNEL_PREFIX}run."
-
-#: What stands for a run's name in logs.
-HIDDEN = "(hidden)"
-
-# A run's name, behind what stands before it in a channel, an address and an id. (A
-# query may have these encoded.)
-_RUN_NAME = re.compile(
-    "(run(?:[./]|%2F)|[0-9a-f]{16}(?:-|%2D)[0-9]{1,19}(?:-|%2D))"
-    "[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])",
-    re.IGNORECASE,
-)
-
-#: Before every event: where a reader begins of whom nothing is known.
-BEGINNING = 0
+from ..event import Event
+from ..position import BEGINNING, position_id
 
 # What nearly all cursors have. Thousands of them are read one after the other, and
 # each object of their own would be one more that is not in the processor's cache.
 NO_FLOORS: Mapping[str, int] = MappingProxyType({})
 NONE_ENDED: frozenset[str] = frozenset()
-
-
-def position_id(epoch: str, sequence: int, channel: str) -> str:
-    """A position as an ``id:`` carries it. In a run's own channel it names the run: a
-    browser that comes back to the view that began it is known by that."""
-    if channel.startswith(RUN_PREFIX):
-        return f"{epoch}-{sequence}-{channel.removeprefix(RUN_PREFIX)}"
-    return f"{epoch}-{sequence}"
-
-
-def without_run_names(text: str) -> str:
-    """A text for a log: whoever knows a run's name may read the run."""
-    return _RUN_NAME.sub(rf"\1{HIDDEN}", text)
 
 
 class Entry(NamedTuple):

@@ -12,9 +12,6 @@ then it holds the channels that were loaded, and of the others knows how far it 
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -25,10 +22,19 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
+from .. import own_events
 from ..errors import Reentered
-from ..event import BLANKS, Event, own_event
+from ..event import BLANKS, Event
+from ..position import (
+    BEGINNING,
+    RUN_PREFIX,
+    UNKNOWN_EPOCH,
+    new_epoch,
+    parse_position,
+    position_id,
+)
 from ..system.locks import Section
-from .cursor import BEGINNING, RUN_PREFIX, Batch, Cursor, Entry, position_id
+from .cursor import Batch, Cursor, Entry
 from .outputs import RUNS_BYTES, Outputs
 
 #: Channels remembered that hold something and that nobody listens to. Past it the one
@@ -59,23 +65,7 @@ FEEDER_BREATHS = 10
 #: can ask for any number of long names, and they are remembered for a while.
 SHARED_CHARACTERS = 512
 
-#: The epoch of who comes with an id that means nothing here.
-UNKNOWN = ""
-
-_POSITION = re.compile("([0-9a-f]{16})-(0|[1-9][0-9]{0,18})(?:-([A-Za-z0-9_-]{22}))?")
-
 Tell = Callable[[], None]
-
-
-def is_position(id: str | None) -> bool:
-    """Whether an id is one that a log gave."""
-    return id is not None and _POSITION.fullmatch(id) is not None
-
-
-def run_channel(id: str) -> str | None:
-    """The channel of the run alone that an id of its names, if it does."""
-    match = _POSITION.fullmatch(id.strip(BLANKS))
-    return RUN_PREFIX + match[3] if match and match[3] else None
 
 
 class Record(NamedTuple):
@@ -105,11 +95,9 @@ def unreadable(epoch: str, sequence: int, age: float, channel: str) -> Record:
     gap of its channel, at its own place. Whoever reads past it is told of it, and
     nobody loses what lies before it or behind it."""
     since = position_id(epoch, sequence - 1, channel)
-    told = json.dumps({"since": since, "channels": [channel]})
     id = position_id(epoch, sequence, channel)
-    return Record(
-        sequence, age, channel, own_event("gap", told, id=id, channel=channel)
-    )
+    gap = own_events.gap(since, [channel], id, channel)
+    return Record(sequence, age, channel, gap)
 
 
 class _Step(NamedTuple):
@@ -293,7 +281,7 @@ class Log:
         clock: Callable[[], float] = time.monotonic,
         runs_bytes: int = RUNS_BYTES,
     ) -> None:
-        self.epoch = epoch or secrets.token_hex(8)
+        self.epoch = epoch or new_epoch()
         self.sequence = BEGINNING
         #: Positions where nothing stands that is known of, between the two of each
         #: pair. Whoever has been there has seen what is lost.
@@ -892,7 +880,7 @@ class Log:
     def _resumed(self, names: tuple[str, ...], since: str) -> Cursor:
         sequence = self._find(names, since)
         if sequence is None:
-            return Cursor(names, UNKNOWN, BEGINNING, since)
+            return Cursor(names, UNKNOWN_EPOCH, BEGINNING, since)
         return Cursor(names, self.epoch, sequence, since)
 
     def knows(self, channels: Iterable[str], id: str) -> bool:
@@ -902,10 +890,10 @@ class Log:
 
     def _find(self, names: tuple[str, ...], id: str) -> int | None:
         """Where an id stands: a position of ours, or an application's, newest first."""
+        known = parse_position(id)
+        if known and known.epoch == self.epoch and self._has(known.sequence):
+            return known.sequence
         id = id.strip(BLANKS)
-        match = _POSITION.fullmatch(id)
-        if match and match[1] == self.epoch and self._has(int(match[2])):
-            return int(match[2])
         return max(
             (
                 entry.sequence
@@ -1012,11 +1000,8 @@ class Log:
         cursor.ended -= {name for name, _ in lost}
         # Whoever comes back with the gap's id misses none of what is sent after it.
         told = min(map(cursor.floor, cursor.channels))
-        return own_event(
-            "gap",
-            json.dumps({"since": since, "channels": [name for name, _ in lost]}),
-            id=position_id(self.epoch, told, cursor.channels[0]),
-        )
+        id = position_id(self.epoch, told, cursor.channels[0])
+        return own_events.gap(since, [name for name, _ in lost], id)
 
     def _pending(self, cursor: Cursor) -> list[Entry]:
         found = []

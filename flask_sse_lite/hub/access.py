@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..history.cursor import HIDDEN, RUN_PREFIX, without_run_names
+from ..position import HIDDEN, RUN_PREFIX, without_run_names
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

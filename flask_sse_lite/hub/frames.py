@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from ..event import channel_line, is_sendable_id, own_event
+from .. import own_events
+from ..event import channel_line, is_sendable_id
 from ..history.cursor import Batch, Cursor
 from ..history.log import Log
 from ..settings import Settings
@@ -53,7 +54,7 @@ def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
     id = cursor.since or cursor.id
     if not is_sendable_id(id):
         id = UNKNOWN_ID
-    return own_event("open", id=id, retry=spread_retry(settings.retry)).encode()
+    return own_events.opening(id, spread_retry(settings.retry)).encode()
 
 
 def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:
@@ -73,9 +74,9 @@ def _frames(log: Log, cursor: Cursor, batch: Batch) -> Iterator[bytes]:
                 yield channel_line(entry.channel)
             yield entry.event.encode()
     if batch.ended:
-        yield own_event("end", id=cursor.id).encode()
+        yield own_events.end(cursor.id).encode()
 
 
 def position_event(cursor: Cursor) -> bytes:
     """What a silent stream sends from time to time: how far it has read."""
-    return own_event("position", id=cursor.id).encode()
+    return own_events.position(cursor.id).encode()

@@ -22,14 +22,15 @@ from urllib.parse import urlencode
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.cursor import position_id, without_run_names
 from ...history.log import BREATH, Past, Record, unreadable
+from ...own_events import LOST
+from ...position import position_id, without_run_names
 from ...settings import MOST, Settings
 from ...system.locks import Room
 from .. import Claim
 from ..deadline import Deadline, OutOfTime
 from ..options import read_options
-from ..shared import LOST, News, Retention, SharedBroker, State, Summary
+from ..shared import News, Retention, SharedBroker, State, Summary
 from . import scripts
 
 try:

@@ -26,14 +26,15 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.cursor import BEGINNING, position_id
 from ...history.log import Past, Record
+from ...own_events import LOST
+from ...position import BEGINNING, position_id
 from ...settings import MOST, Settings
 from ...system.locks import Guard
 from .. import Claim
 from ..deadline import Deadline, OutOfTime
 from ..options import read_options
-from ..shared import FORK_PATIENCE, LOST, News, Retention, SharedBroker, State, Summary
+from ..shared import FORK_PATIENCE, News, Retention, SharedBroker, State, Summary
 from .doorbell import Bells
 from .housekeeping import Broom, Diary, Kept, checkpoint
 from .life import FULL, NORMAL, StoreLife, TooNew
