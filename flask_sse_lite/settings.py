@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import InvalidValue
 from .event import check_channel
-from .history.outputs import RUNS_BYTES
+from .history.retention import RUNS_BYTES
 
 #: What all keys begin with.
 PREFIX = "SSE_"

@@ -384,7 +384,7 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
     with monkeypatch.context() as patch:
         broker.want(["a"], since)
         cursor = broker.log.cursor(["a"], since)
-        patch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", 0)
+        patch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", 0)
         broker.log.unwatch([], print)
     news = threading.Event()
     broker.log.watch(["a"], news.set)
@@ -402,8 +402,8 @@ def test_a_channel_that_was_forgotten_before_it_is_listened_to_loses_nothing(
 def test_names_that_nobody_published_to_cost_nobody_what_was_retained(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_IDLE_CHANNELS", 20)
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", 10)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_IDLE_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", 10)
     broker = store.open()
     ids = {name: publish(broker, name, *"123") for name in ("a", "b", "c")}
     before = broker.position()

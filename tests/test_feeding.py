@@ -9,13 +9,9 @@ import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.history.cursor import Batch, Cursor
-from flask_sse_lite.history.log import (
-    MAX_IDLE_CHANNELS,
-    MAX_QUIET_CHANNELS,
-    Log,
-    Past,
-    Record,
-)
+from flask_sse_lite.history.fed import FedLog
+from flask_sse_lite.history.records import Past, Record
+from flask_sse_lite.history.retention import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS
 
 ALL = 1 << 30
 OLD = "0123456789abcdef"
@@ -35,9 +31,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def log(clock: Clock) -> Log:
+def log(clock: Clock) -> FedLog:
     """Four events per channel, ten seconds; the store stands at 100."""
-    log = Log(history=1, age=1, clock=clock)
+    log = FedLog(clock=clock)
     log.restart(OLD, 100, {}, history=4, age=10)
     return log
 
@@ -61,7 +57,7 @@ def past(*sequences: int, channel: str = "a", dropped: int = 0) -> Past:
     return Past(dropped, [record(sequence, channel) for sequence in sequences])
 
 
-def feed(log: Log, *sequences: int, channel: str = "a") -> None:
+def feed(log: FedLog, *sequences: int, channel: str = "a") -> None:
     for sequence in sequences:
         log.feed(record(sequence, channel))
 
@@ -70,20 +66,20 @@ def data_of(batch: Batch) -> list[str]:
     return [entry.event.data for entry in batch.entries if entry.event]
 
 
-def read(log: Log, cursor: Cursor) -> list[str]:
+def read(log: FedLog, cursor: Cursor) -> list[str]:
     """The data of what is there; the test fails at a gap."""
     batch = log.read(cursor, ALL)
     assert batch.gap is None
     return data_of(batch)
 
 
-def test_it_stands_where_the_store_does(log: Log) -> None:
+def test_it_stands_where_the_store_does(log: FedLog) -> None:
     assert (log.epoch, log.sequence) == (OLD, 100)
     assert log.position() == f"{OLD}-100"
     assert log.cursor(["a"]).id == f"{OLD}-100"
 
 
-def test_what_is_fed_is_read_as_it_stands_in_the_store(log: Log) -> None:
+def test_what_is_fed_is_read_as_it_stands_in_the_store(log: FedLog) -> None:
     log.load({"a": past(), "b": past()})
     cursor = log.cursor(["a", "b"])
     feed(log, 101, 102)
@@ -96,7 +92,7 @@ def test_what_is_fed_is_read_as_it_stands_in_the_store(log: Log) -> None:
     assert log.sequence == 103
 
 
-def test_who_watches_a_channel_is_told_of_what_is_fed(log: Log) -> None:
+def test_who_watches_a_channel_is_told_of_what_is_fed(log: FedLog) -> None:
     log.load({"a": past(), "b": past()})
     told: list[int] = []
     log.watch(["a"], lambda: told.append(log.sequence))
@@ -106,7 +102,7 @@ def test_who_watches_a_channel_is_told_of_what_is_fed(log: Log) -> None:
     assert told == [101, 103]
 
 
-def test_the_end_of_a_channel_is_fed_too(log: Log) -> None:
+def test_the_end_of_a_channel_is_fed_too(log: FedLog) -> None:
     log.load({"a": past()})
     cursor = log.cursor(["a"])
     log.feed(record(101, data=None))
@@ -114,14 +110,14 @@ def test_the_end_of_a_channel_is_fed_too(log: Log) -> None:
     assert log.is_finished(log.cursor(["a"]))
 
 
-def test_what_is_loaded_is_resumed_from(log: Log) -> None:
+def test_what_is_loaded_is_resumed_from(log: FedLog) -> None:
     log.load({"a": past(90, 95), "b": past(93, 99, channel="b")})
     cursor = log.cursor(["a", "b"], f"{OLD}-91")
     feed(log, 101)
     assert read(log, cursor) == ["93", "95", "99", "101"]
 
 
-def test_what_the_store_dropped_is_a_gap(log: Log) -> None:
+def test_what_the_store_dropped_is_a_gap(log: FedLog) -> None:
     log.load({"a": past(90, 95, dropped=80)})
     assert read(log, log.cursor(["a"], f"{OLD}-80")) == ["90", "95"]
     batch = log.read(log.cursor(["a"], f"{OLD}-79"), ALL)
@@ -130,7 +126,9 @@ def test_what_the_store_dropped_is_a_gap(log: Log) -> None:
     assert data_of(batch) == ["90", "95"]
 
 
-def test_what_was_published_since_the_last_feed_is_left_to_the_next(log: Log) -> None:
+def test_what_was_published_since_the_last_feed_is_left_to_the_next(
+    log: FedLog,
+) -> None:
     log.load({"a": past(99, 101, 102)})
     cursor = log.cursor(["a"], f"{OLD}-98")
     assert read(log, cursor) == ["99"]
@@ -138,7 +136,7 @@ def test_what_was_published_since_the_last_feed_is_left_to_the_next(log: Log) ->
     assert read(log, cursor) == ["101", "102"]
 
 
-def test_the_age_in_the_store_counts(log: Log, clock: Clock) -> None:
+def test_the_age_in_the_store_counts(log: FedLog, clock: Clock) -> None:
     log.load({"a": Past(0, [record(98, age=11), record(99, age=8)])})
     assert data_of(log.read(log.cursor(["a"], f"{OLD}-97"), ALL)) == ["99"]
     log.feed(record(101, age=1))
@@ -148,7 +146,7 @@ def test_the_age_in_the_store_counts(log: Log, clock: Clock) -> None:
     assert data_of(log.read(log.cursor(["a"], f"{OLD}-97"), ALL)) == []
 
 
-def test_an_event_from_the_future_is_new(log: Log, clock: Clock) -> None:
+def test_an_event_from_the_future_is_new(log: FedLog, clock: Clock) -> None:
     log.load({"a": past()})
     log.feed(record(101, age=-1000))
     clock.now += 9
@@ -157,14 +155,14 @@ def test_an_event_from_the_future_is_new(log: Log, clock: Clock) -> None:
     assert log.read(log.cursor(["a"], f"{OLD}-100"), ALL).gap
 
 
-def test_the_stores_retention_holds(log: Log) -> None:
+def test_the_stores_retention_holds(log: FedLog) -> None:
     log.load({"a": past(91, 92, 93, 94, 95)})
     batch = log.read(log.cursor(["a"], f"{OLD}-90"), ALL)
     assert batch.gap
     assert data_of(batch) == ["92", "93", "94", "95"]
 
 
-def test_it_says_which_channels_are_to_be_loaded(log: Log) -> None:
+def test_it_says_which_channels_are_to_be_loaded(log: FedLog) -> None:
     assert log.missing(["a", "b"]) == ["a", "b"]
     log.load({"b": past()})
     assert log.missing(["a", "b"]) == ["a"]
@@ -172,7 +170,7 @@ def test_it_says_which_channels_are_to_be_loaded(log: Log) -> None:
     assert log.held() == ["b"]
 
 
-def test_a_channel_that_is_only_watched_is_still_to_be_loaded(log: Log) -> None:
+def test_a_channel_that_is_only_watched_is_still_to_be_loaded(log: FedLog) -> None:
     told: list[bool] = []
     log.watch(["a"], lambda: told.append(True))
     cursor = log.cursor(["a"], f"{OLD}-95")
@@ -182,7 +180,7 @@ def test_a_channel_that_is_only_watched_is_still_to_be_loaded(log: Log) -> None:
     assert read(log, cursor) == ["96"]
 
 
-def test_what_is_wanted_stays_for_its_age(log: Log, clock: Clock) -> None:
+def test_what_is_wanted_stays_for_its_age(log: FedLog, clock: Clock) -> None:
     log.load({"a": past()})
     clock.now += 9
     assert log.missing(["a"]) == []
@@ -196,7 +194,7 @@ def test_what_is_wanted_stays_for_its_age(log: Log, clock: Clock) -> None:
 
 
 def test_a_channel_that_was_forgotten_is_not_taken_for_complete(
-    log: Log, clock: Clock
+    log: FedLog, clock: Clock
 ) -> None:
     log.load({"a": past()})
     cursor = log.cursor(["a"])
@@ -212,14 +210,14 @@ def test_a_channel_that_was_forgotten_is_not_taken_for_complete(
     assert read(log, log.cursor(["a"], f"{OLD}-100")) == ["101"]
 
 
-def test_what_was_passed_over_is_not_taken_for_nothing(log: Log) -> None:
+def test_what_was_passed_over_is_not_taken_for_nothing(log: FedLog) -> None:
     cursor = log.cursor(["a"])
     log.advance(105)
     assert log.read(cursor, ALL).gap
     assert log.sequence == 105
 
 
-def test_what_is_held_is_complete_where_nothing_was_fed_of_it(log: Log) -> None:
+def test_what_is_held_is_complete_where_nothing_was_fed_of_it(log: FedLog) -> None:
     log.load({"a": past()})
     cursor = log.cursor(["a"])
     log.advance(105)
@@ -227,7 +225,7 @@ def test_what_is_held_is_complete_where_nothing_was_fed_of_it(log: Log) -> None:
     assert cursor.id == f"{OLD}-105"
 
 
-def test_a_hole_is_a_gap_for_who_stands_before_it(log: Log) -> None:
+def test_a_hole_is_a_gap_for_who_stands_before_it(log: FedLog) -> None:
     log.load({"a": past(99), "b": past()})
     before, behind, other = (
         log.cursor(["a"], f"{OLD}-99"),
@@ -245,7 +243,7 @@ def test_a_hole_is_a_gap_for_who_stands_before_it(log: Log) -> None:
     assert read(log, log.cursor(["a"], f"{OLD}-110")) == ["111"]
 
 
-def test_who_watches_is_told_of_a_hole(log: Log) -> None:
+def test_who_watches_is_told_of_a_hole(log: FedLog) -> None:
     told: list[bool] = []
     log.load({"a": past()})
     log.watch(["a"], lambda: told.append(True))
@@ -256,13 +254,13 @@ def test_who_watches_is_told_of_a_hole(log: Log) -> None:
     assert told == [True]
 
 
-def test_nothing_is_fed_twice(log: Log) -> None:
+def test_nothing_is_fed_twice(log: FedLog) -> None:
     with pytest.raises(ValueError, match="comes behind"):
         feed(log, 100)
 
 
 def test_a_channel_that_was_forgotten_before_it_was_watched_is_to_be_loaded(
-    log: Log, clock: Clock
+    log: FedLog, clock: Clock
 ) -> None:
     log.load({"a": past(99)})
     cursor = log.cursor(["a"], f"{OLD}-98")
@@ -281,7 +279,7 @@ def test_a_channel_that_was_forgotten_before_it_was_watched_is_to_be_loaded(
 # Another life
 
 
-def test_a_live_reader_is_told_of_another_life_by_a_gap(log: Log) -> None:
+def test_a_live_reader_is_told_of_another_life_by_a_gap(log: FedLog) -> None:
     log.load({"a": past(), "b": past()})
     told: list[bool] = []
     cursor = log.cursor(["a", "b"])
@@ -304,7 +302,7 @@ def test_a_live_reader_is_told_of_another_life_by_a_gap(log: Log) -> None:
     assert cursor.id == f"{NEW}-5"
 
 
-def test_all_who_read_together_are_told_of_another_life(log: Log) -> None:
+def test_all_who_read_together_are_told_of_another_life(log: FedLog) -> None:
     log.load({"a": past()})
     watcher = lambda: None  # noqa: E731
     log.watch(["a"], watcher)
@@ -318,7 +316,9 @@ def test_all_who_read_together_are_told_of_another_life(log: Log) -> None:
         assert read(log, cursor) == ["101"]
 
 
-def test_who_comes_from_another_life_does_not_follow_who_is_at_home(log: Log) -> None:
+def test_who_comes_from_another_life_does_not_follow_who_is_at_home(
+    log: FedLog,
+) -> None:
     log.load({"a": past()})
     stranger = log.cursor(["a"])
     log.restart(NEW, 100, {"a": past()}, history=4, age=10)
@@ -329,7 +329,9 @@ def test_who_comes_from_another_life_does_not_follow_who_is_at_home(log: Log) ->
     assert log.read(stranger, ALL).gap
 
 
-def test_a_newcomer_of_another_life_that_asked_for_the_last_gets_all(log: Log) -> None:
+def test_a_newcomer_of_another_life_that_asked_for_the_last_gets_all(
+    log: FedLog,
+) -> None:
     log.load({"a": past(98, 99)})
     cursor = log.cursor(["a"], last=1)
     log.restart(NEW, 3, {"a": past(1, 2, 3)}, history=4, age=10)
@@ -338,7 +340,7 @@ def test_a_newcomer_of_another_life_that_asked_for_the_last_gets_all(log: Log) -
     assert data_of(batch) == ["1", "2", "3"]
 
 
-def test_a_channel_that_had_ended_goes_on_in_another_life(log: Log) -> None:
+def test_a_channel_that_had_ended_goes_on_in_another_life(log: FedLog) -> None:
     log.load({"a": Past(0, [record(99, data=None)])})
     cursor = log.cursor(["a"])
     assert log.is_finished(cursor)
@@ -349,7 +351,7 @@ def test_a_channel_that_had_ended_goes_on_in_another_life(log: Log) -> None:
     assert not batch.ended
 
 
-def test_an_id_of_another_life_is_a_gap(log: Log) -> None:
+def test_an_id_of_another_life_is_a_gap(log: FedLog) -> None:
     log.restart(NEW, 200, {"a": past(150)}, history=4, age=10)
     assert not log.knows(["a"], f"{OLD}-100")
     batch = log.read(log.cursor(["a"], f"{OLD}-100"), ALL)
@@ -358,7 +360,7 @@ def test_an_id_of_another_life_is_a_gap(log: Log) -> None:
     assert data_of(batch) == ["150"]
 
 
-def test_in_another_life_everything_is_to_be_loaded_anew(log: Log) -> None:
+def test_in_another_life_everything_is_to_be_loaded_anew(log: FedLog) -> None:
     log.load({"a": past(99), "b": past()})
     log.watch(["a"], lambda: None)
     assert log.wanted() == ["a"]
@@ -369,7 +371,7 @@ def test_in_another_life_everything_is_to_be_loaded_anew(log: Log) -> None:
     assert read(log, log.cursor(["a"], f"{NEW}-1")) == ["2"]
 
 
-def test_another_life_may_keep_more_or_less(log: Log) -> None:
+def test_another_life_may_keep_more_or_less(log: FedLog) -> None:
     log.restart(NEW, 10, {"a": past(6, 7, 8, 9)}, history=2, age=10)
     assert data_of(log.read(log.cursor(["a"], f"{NEW}-5"), ALL)) == ["8", "9"]
 
@@ -377,21 +379,21 @@ def test_another_life_may_keep_more_or_less(log: Log) -> None:
 # Many
 
 
-def test_channels_that_nobody_wants_cost_no_memory(log: Log) -> None:
+def test_channels_that_nobody_wants_cost_no_memory(log: FedLog) -> None:
     for n in range(2 * MAX_IDLE_CHANNELS):
         log.feed(record(101 + n, f"channel {n}"))
     assert log.held() == []
     assert log.missing(["channel 1"]) == ["channel 1"]
 
 
-def test_channels_that_were_wanted_once_are_forgotten_in_time(log: Log) -> None:
+def test_channels_that_were_wanted_once_are_forgotten_in_time(log: FedLog) -> None:
     for n in range(2 * MAX_IDLE_CHANNELS):
         log.load({f"channel {n}": past(99, channel=f"channel {n}")})
     assert len(log.held()) == MAX_IDLE_CHANNELS
     assert log.holds(f"channel {2 * MAX_IDLE_CHANNELS - 1}")
 
 
-def test_channels_of_which_a_store_has_nothing_displace_no_others(log: Log) -> None:
+def test_channels_of_which_a_store_has_nothing_displace_no_others(log: FedLog) -> None:
     log.load({"a": past(98, 99)})
     for n in range(2 * MAX_QUIET_CHANNELS):
         log.load({f"channel {n}": past()})
@@ -406,7 +408,7 @@ def test_channels_of_which_a_store_has_nothing_displace_no_others(log: Log) -> N
 
 
 def test_a_channel_that_gets_its_first_event_is_held_as_one_that_has_some(
-    log: Log,
+    log: FedLog,
 ) -> None:
     log.load({"a": past()})
     feed(log, 101)
@@ -415,7 +417,7 @@ def test_a_channel_that_gets_its_first_event_is_held_as_one_that_has_some(
     assert log.holds("a")
 
 
-def test_an_id_of_the_applications_is_known_where_its_event_is(log: Log) -> None:
+def test_an_id_of_the_applications_is_known_where_its_event_is(log: FedLog) -> None:
     event = Event("x", id="order 7", channel="a")
     log.load({"a": Past(0, [Record(99, 0, "a", event)]), "b": past()})
     assert log.knows(["b", "a"], "order 7")
@@ -425,10 +427,10 @@ def test_an_id_of_the_applications_is_known_where_its_event_is(log: Log) -> None
 
 
 def test_a_burst_waits_for_its_readers(
-    log: Log, monkeypatch: pytest.MonkeyPatch
+    log: FedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The machine may be busy, and the reader late.
-    monkeypatch.setattr("flask_sse_lite.history.log.FEEDER_BREATHS", 100_000)
+    monkeypatch.setattr("flask_sse_lite.history.pacing.FEEDER_BREATHS", 100_000)
     log.load({"a": past()})
     cursor = log.cursor(["a"])
     news, seen = threading.Event(), list[str]()
@@ -447,7 +449,7 @@ def test_a_burst_waits_for_its_readers(
     assert seen == [str(n) for n in range(101, 401)]
 
 
-def test_a_reader_that_reads_nothing_does_not_hold_the_others_up(log: Log) -> None:
+def test_a_reader_that_reads_nothing_does_not_hold_the_others_up(log: FedLog) -> None:
     log.load({"a": past()})
     log.watch(["a"], lambda: None)
     cursor = log.cursor(["a"])

@@ -30,14 +30,10 @@ from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.cursor import Batch, Cursor, Entry
-from flask_sse_lite.history.log import (
-    MAX_IDLE_CHANNELS,
-    MAX_QUIET_CHANNELS,
-    Log,
-    Past,
-    Record,
-    unreadable,
-)
+from flask_sse_lite.history.fed import FedLog
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.history.records import Past, Record, unreadable
+from flask_sse_lite.history.retention import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS
 from flask_sse_lite.hub.frames import BATCH_BYTES, frames
 from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.settings import Settings
@@ -393,7 +389,8 @@ def test_the_id_of_a_gap_after_an_unknown_id_is_known(log: Log) -> None:
     assert read(log, log.cursor(["a"], gap.id or "")) == ["2", "3", "4", "5"]
 
 
-def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(log: Log) -> None:
+def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone() -> None:
+    log = FedLog()
     log.restart(EPOCH, 0, {}, history=4, age=10)
     log.load({"a": Past(0, []), "b": Past(0, [])})
     both, other = log.cursor(["a", "b"]), log.cursor(["b"])
@@ -825,8 +822,8 @@ def test_however_many_names_are_published_to_the_newest_are_kept(log: Log) -> No
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Memory is counted, which takes its time: for fewer channels."""
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_IDLE_CHANNELS", FEW)
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", FEW)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_IDLE_CHANNELS", FEW)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", FEW)
     tracemalloc.start()
     yield
     tracemalloc.stop()
@@ -883,7 +880,7 @@ def test_names_that_were_listened_to_are_gone_while_others_listen(log: Log) -> N
     log.unwatch(["a", "b"], other)
     publish(log, "a", "1")
     assert (one.told, other.told) == (1, 0)
-    assert list(log._quiet) == ["b"]
+    assert list(log._retention._quiet) == ["b"]
 
 
 def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(
@@ -904,7 +901,7 @@ def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(
 def test_channels_that_lost_what_they_held_take_a_bounded_memory(
     log: Log, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", FEW // 4)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", FEW // 4)
     watcher = Watcher()
     for n in range(FEW):
         log.append(str(n), Event("x"))

@@ -11,9 +11,11 @@ import pytest
 from flask import Flask
 
 from flask_sse_lite import SSE, Event
+from flask_sse_lite.brokers import Broker
 from flask_sse_lite.history.cursor import Cursor
+from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
-from flask_sse_lite.history.outputs import RUNS_BYTES
+from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
@@ -154,6 +156,12 @@ def test_a_lower_limit_holds_at_once(log: Log) -> None:
 # Over a store
 
 
+def is_held(broker: Broker, number: int) -> bool:
+    """Whether a run's channel is loaded."""
+    assert isinstance(broker.log, FedLog)
+    return broker.log.holds(channel(number))
+
+
 def test_what_a_process_drops_of_a_run_that_is_over_its_store_still_has(
     shared: Store,
 ) -> None:
@@ -169,7 +177,7 @@ def test_what_a_process_drops_of_a_run_that_is_over_its_store_still_has(
             reader.until(lambda reader=reader: reader.has_ended)  # type: ignore[misc]
             assert reader.data == texts
             assert not reader.gaps
-        held = [channel(n) for n in range(8) if there.log.holds(channel(n))]
+        held = [channel(n) for n in range(8) if is_held(there, n)]
         # Those that are read are not dropped as a whole.
         assert held
 
@@ -183,7 +191,7 @@ def test_what_a_process_keeps_of_runs_of_a_store_is_bounded(shared: Store) -> No
     reader = Reader(broker, "other")
     publish(broker, "other", "last")
     reader.until(lambda: reader.data)
-    held = [number for number in range(8) if broker.log.holds(channel(number))]
+    held = [number for number in range(8) if is_held(broker, number)]
     assert held == list(range(8 - len(held), 8))
     assert 2 <= len(held) <= 4
 

@@ -48,8 +48,8 @@ def what(events: list[Event]) -> list[str]:
 def test_strangers_who_name_many_channels_cost_nobody_what_was_missed(
     client: FlaskClient, sse: SSE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_IDLE_CHANNELS", 20)
-    monkeypatch.setattr("flask_sse_lite.history.log.MAX_QUIET_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_IDLE_CHANNELS", 20)
+    monkeypatch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", 20)
     sse.authorizer(lambda channel: True)
     first, _ = publish(sse, 2, "a")
     for start in range(0, 100, 10):

@@ -25,8 +25,10 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import BrokerUnavailable, Reentered
 from ..event import Event
-from ..history.log import BREATH, Log, Past, Record, unreadable
-from ..history.outputs import RUNS_BYTES
+from ..history.fed import FedLog
+from ..history.pacing import BREATH
+from ..history.records import Past, Record, unreadable
+from ..history.retention import RUNS_BYTES
 from ..own_events import LOST
 from ..position import RUN_PREFIX, position_id
 from ..system.backoff import Backoff
@@ -170,7 +172,7 @@ class SharedBroker(Broker):
 
     def _reset(self) -> None:
         """As new: at the beginning, and in a forked child."""
-        self.log = Log(history=1, age=1, runs_bytes=self._runs_bytes)
+        self.log: FedLog = FedLog(runs_bytes=self._runs_bytes)
         # Whoever changes the log holds this: see _changing.
         self._lock = Guard()
         self._follower: threading.Thread | None = None
@@ -376,7 +378,7 @@ class SharedBroker(Broker):
         if self._follower:
             self._burst += 1
             if self._burst * 2 > self._retention.history:
-                # As in log.py: under gevent, the follower can only run when we give
+                # As in pacing.py: under gevent, the follower can only run when we give
                 # way to it.
                 self._burst = 0
                 time.sleep(BREATH)

@@ -1,17 +1,13 @@
-"""How much of the output of runs a log holds, in all.
+"""The output of runs that a log holds: how much there is, and what goes first.
 
-Here lives the order in which it is given up: the channel that was read longest ago
-comes first. What is dropped there, and what its readers are told, lives in the log; so
-does the lock that is held by whoever calls.
+The order lives here in which output is given up: the channel that was read longest ago
+comes first. How much is held, and what is dropped, is decided in retention.py. The
+log's lock is held by whoever calls.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-
-#: Bytes held of all runs' output together, where nothing else is said: as much as 64
-#: runs that are as long as one may be. A worker has that to spare.
-RUNS_BYTES = 64 * 1024 * 1024
 
 
 class Outputs:
@@ -23,11 +19,12 @@ class Outputs:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._size = 0
-        #: The one read longest ago first. What nobody has read stands where it began.
+        #: The channel that was read longest ago comes first. One that nobody has read
+        #: stands where its run began.
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     def note(self, channel: str, size: int) -> None:
-        """There are so many bytes of a channel."""
+        """So many bytes of a channel are held now."""
         self._size += size - self._sizes.get(channel, 0)
         if size:
             self._sizes[channel] = size
@@ -35,6 +32,7 @@ class Outputs:
             self._sizes.pop(channel, None)
 
     def note_read(self, channel: str) -> None:
+        """A reader has read something of a channel."""
         if channel in self._sizes:
             self._sizes.move_to_end(channel)
 
@@ -49,5 +47,6 @@ class Outputs:
 
     @property
     def next_to_go(self) -> str:
-        """The channel read longest ago. There is one as long as anything is held."""
+        """The channel that was read longest ago. The caller asks only while something
+        is held."""
         return next(iter(self._sizes))

@@ -22,7 +22,8 @@ from urllib.parse import urlencode
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.log import BREATH, Past, Record, unreadable
+from ...history.pacing import BREATH
+from ...history.records import Past, Record, unreadable
 from ...own_events import LOST
 from ...position import position_id, without_run_names
 from ...settings import MOST, Settings

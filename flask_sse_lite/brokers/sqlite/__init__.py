@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
-from ...history.log import Past, Record
+from ...history.records import Past, Record
 from ...own_events import LOST
 from ...position import BEGINNING, position_id
 from ...settings import MOST, Settings

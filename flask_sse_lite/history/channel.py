@@ -1,0 +1,188 @@
+"""What is kept of one channel, and who watches it.
+
+The entries of a channel live here, with the mark of what was dropped of them, and what
+is known of a run there. How many entries are kept, and for how long, is said by
+retention.py. The lock of the log that has the channel is held by whoever calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..position import BEGINNING
+from .cursor import Entry
+from .records import Past
+
+#: Called when a channel has news, in the thread that brings them. It must neither wait
+#: nor raise.
+Tell = Callable[[], None]
+
+
+class Channel:
+    """What is retained of one channel, and who watches it.
+
+    :param dropped: the highest position that was here, or that can have been here, and
+        is here no longer.
+    :param is_whole: whether all that is retained of the channel is here. It is not,
+        before a broker has loaded the channel from its store.
+    """
+
+    __slots__ = (
+        "awaits_end",
+        "budget",
+        "dropped",
+        "ended_when",
+        "entries",
+        "is_whole",
+        "read_to",
+        "size",
+        "start",
+        "touched",
+        "unread",
+        "watchers",
+    )
+
+    def __init__(self, dropped: int, *, is_whole: bool) -> None:
+        self.is_whole = is_whole
+        self.dropped = dropped
+        self.entries: list[Entry] = []
+        self.touched = 0.0
+        #: Entries that came since a reader last read here.
+        self.unread = 0
+        self.watchers: dict[Tell, None] = {}
+        #: Of a run's output, so many bytes are kept; 0 for a channel of events.
+        self.budget = 0
+        # Of a run only: where the log stood when the run began, the bytes that are
+        # kept, how far a reader has read, and the time of the run's end.
+        self.start = BEGINNING
+        self.size = 0
+        self.read_to = BEGINNING
+        self.ended_when: float | None = None
+        #: Whether a run began here whose end was not seen. This outlives what is known
+        #: of the run: a store that lost the run will never put its end.
+        self.awaits_end = False
+
+    # Growing
+
+    def append(self, entry: Entry, now: float) -> None:
+        self.entries.append(entry)
+        self.unread += 1
+        if entry.event is None:
+            self.awaits_end = False
+        if self.budget:
+            self.size += entry.size
+            if entry.event is None:
+                self.ended_when = now
+
+    def fill(self, past: Past, until: int, now: float) -> None:
+        """Take over what a store has, up to a position."""
+        self.empty()
+        self.is_whole = True
+        self.dropped = past.dropped
+        self.unread = 0
+        self.entries = [
+            Entry(sequence, now - max(0.0, age), name, event)
+            for sequence, age, name, event, budget in past.records
+            if sequence <= until and not budget
+        ]
+        if past.budget and past.start <= until:
+            self.hold(past.budget, past.start)
+            for entry in self.after(past.start):
+                if entry.event is None:
+                    self.ended_when = entry.time
+            self.awaits_end = self.ended_when is None
+        elif self.entries and self.entries[-1].event is None:
+            self.awaits_end = False
+
+    def hold(self, budget: int, start: int) -> None:
+        """A run begins here: keep its output as a whole, up to so many bytes."""
+        self.budget, self.start = budget, start
+        self.size = sum(entry.size for entry in self.entries)
+        self.ended_when = None
+        self.awaits_end = True
+
+    # Shrinking
+
+    def empty(self) -> None:
+        self.entries = []
+        self.is_whole = False
+        self.budget, self.start, self.size = 0, BEGINNING, 0
+        self.read_to, self.ended_when = BEGINNING, None
+
+    def lose(self, dropped: int) -> None:
+        """Drop all up to a position."""
+        self.dropped = dropped
+        self.entries = self.after(dropped)
+        self.size = sum(entry.size for entry in self.entries) if self.budget else 0
+
+    def shed(self, excess: int) -> None:
+        """Drop so many bytes of a run, the oldest first, or all but its end."""
+        count, left = 0, self.size - excess
+        last = len(self.entries) - self.has_end
+        while self.size > max(left, 0) and count < last:
+            self.size -= self.entries[count].size
+            count += 1
+        if count == last:
+            self.size = 0
+        if count:
+            self.dropped = self.entries[count - 1].sequence
+            del self.entries[:count]
+
+    def evict(self, history: int, oldest: float) -> bool:
+        """Drop what is too old or too much.
+
+        :returns: whether something was dropped.
+        """
+        if self.ended_when is not None and self.ended_when < oldest:
+            # The run ended as long ago as anything is kept: its output is now kept as
+            # events are.
+            self.budget, self.ended_when = 0, None
+        entries = self.entries
+        count = 0
+        if self.budget:
+            while self.size > self.budget and count < len(entries):
+                self.size -= entries[count].size
+                count += 1
+        else:
+            count = max(0, len(entries) - history)
+            while count < len(entries) and entries[count].time < oldest:
+                count += 1
+        if count:
+            self.dropped = entries[count - 1].sequence
+            del entries[:count]
+        return count > 0
+
+    # Being asked
+
+    def after(self, position: int) -> list[Entry]:
+        """The entries behind a position. The search begins at the newest entry, since
+        most readers are near it."""
+        first = len(self.entries)
+        while first and self.entries[first - 1].sequence > position:
+            first -= 1
+        return self.entries[first:]
+
+    @property
+    def last(self) -> int:
+        """The highest position that is or was here."""
+        return self.entries[-1].sequence if self.entries else self.dropped
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run goes on here. It has opened the channel, even where it has not
+        said anything yet."""
+        return bool(self.budget) and self.ended_when is None
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the last entry is the end."""
+        return bool(self.entries) and self.entries[-1].event is None
+
+    def ended_at(self, position: int) -> bool:
+        """Whether the last entry, up to a position, was the end."""
+        if self.is_running:
+            return False
+        for entry in reversed(self.entries):
+            if entry.sequence <= position:
+                return entry.event is None
+        return False
