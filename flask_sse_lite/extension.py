@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import flask
-from flask import Blueprint, Flask, current_app, url_for
+from flask import Blueprint, Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import views
+from . import routes, views
 from .application import current_channels, set_up
 from .channels import DEFAULT_CHANNEL, check_own, check_since, check_timeout, listed
 from .client_faults import blamed, blamed_for_number, require
@@ -23,10 +23,9 @@ from .generators.items import Items, check_type
 from .history.cursor import RUN_PREFIX
 from .hub import current_hub
 from .own_functions import ADVICE, Authorizers, Hooks
+from .routes import DEFAULT_URL_PREFIX, Place
 from .views import MAX_CHANNELS
 from .wording import Name, counted, worded, worded_id
-
-DEFAULT_URL_PREFIX = "/stream"
 
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
 END_PATIENCE = 2.0
@@ -39,46 +38,75 @@ F = TypeVar("F", bound=Callable[..., Any])
 class SSE(Blueprint):
     """Server-Sent Events for a Flask application.
 
-    Register it, and it serves ``GET /stream?channel=a&channel=b``; publish from any
+    Set it up, and it serves ``GET /stream?channel=a&channel=b``; publish from any
     request handler. The channels belong to the application: several instances on one
-    application share them, and one instance serves several applications.
+    application share them, and one instance serves several applications. Any thread
+    may call any verb.
 
-    All its verbs may be called from any thread.
-
-    :param name: the blueprint's name, as in ``url_for("sse.stream")``.
-    :param import_name: the module it belongs to.
-    :param options: what every ``flask.Blueprint`` takes.
+    :param app: an application to set up, as by ``init_app``; or the blueprint's name,
+        as in ``url_for("sse.stream")``.
+    :param import_name: the module that the blueprint belongs to.
+    :param name: the blueprint's name, where ``app`` is an application.
+    :param options: what every ``flask.Blueprint`` takes. ``url_prefix`` is where
+        streams are served by default; None registers no routes.
+    :raises InvalidType: for what is neither an application nor a name.
     """
 
     def __init__(
-        self, name: str = "sse", import_name: str = __name__, **options: Any
+        self,
+        app: Flask | str | None = None,
+        import_name: str = __name__,
+        *,
+        name: str = "sse",
+        **options: Any,
     ) -> None:
+        if isinstance(app, str):
+            name = app
+        elif not isinstance(app, Flask | None):
+            raise InvalidType(
+                "SSE takes an application or a blueprint's name: SSE(app), SSE(), "
+                f'SSE("events"), not {app!r}'
+            )
         options.setdefault("url_prefix", DEFAULT_URL_PREFIX)
         super().__init__(name, import_name, **options)
         self._authorizers = Authorizers()
         self._hooks = Hooks()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
+        if isinstance(app, Flask):
+            self.init_app(app)
 
     # Registration
 
-    def init_app(self, app: Flask, url_prefix: str | None = None) -> None:
-        """Set an application up.
+    def init_app(
+        self, app: Flask, url_prefix: str | Place | None = Place.DEFAULT
+    ) -> None:
+        """Set an application up, and register the routes, unless it has them.
 
-        :param url_prefix: where to serve streams, such as ``"/stream"``; None registers
-            no routes: the application's own views then return ``sse.stream(…)``.
+        :param url_prefix: where to serve streams, such as ``"/events"``; without it, at
+            the instance's own prefix, which is ``"/stream"``. None registers no routes:
+            the application's own views then return ``sse.stream(…)``.
+        :raises InvalidValue: for what the application has configured wrongly.
+        :raises SetupError: where another SSE has the place, or the name.
         """
-        if url_prefix is None:
-            set_up(app)
-        else:
+        if not isinstance(url_prefix, Place | None):
             app.register_blueprint(self, url_prefix=url_prefix)
+        elif url_prefix is None or self.url_prefix is None:
+            set_up(app)
+        elif not routes.is_served(app, self):
+            routes.check_default(app, self)
+            app.register_blueprint(self)
+            routes.note_default(app, self)
 
     def register(self, app: Flask, options: dict[str, Any]) -> None:  # type: ignore[override]
         """Flask calls this for ``app.register_blueprint(sse)``.
 
         :raises InvalidValue: for what the application has configured wrongly.
-        :raises SetupError: where it cannot be told whose a hook or an authorizer is.
+        :raises SetupError: where it cannot be told whose a hook or an authorizer is, or
+            whether the routes that ``init_app`` has registered elsewhere are to stay.
         """
+        if routes.is_repeated(app, self, options):
+            return
         self._authorizers.begin(app)
         self._hooks.registered(app)
         set_up(app)
@@ -107,7 +135,8 @@ class SSE(Blueprint):
             super()._check_setup_finished(f_name)
         except AssertionError as error:
             raise SetupError(
-                f"{error}\nSet it before app.register_blueprint(sse). {ADVICE}"
+                f"{error}\nSet it before app.register_blueprint(sse) or "
+                f"sse.init_app(app). {ADVICE}"
             ) from None
 
     def add_url_rule(
@@ -309,14 +338,10 @@ class SSE(Blueprint):
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""
-        name = channel.removeprefix(RUN_PREFIX)
-        is_own = name != channel
-        view: Any = self._view_run if is_own else self._view
-        for endpoint, function in current_app.view_functions.items():
-            if function == view:
-                parameter = "run" if is_own else "channel"
-                return url_for(endpoint, **{parameter: name})  # type: ignore[arg-type]
-        return None
+        app, name = current_app, channel.removeprefix(RUN_PREFIX)
+        if name != channel:
+            return routes.address(app, self._view_run, run=name)
+        return routes.address(app, self._view, channel=name)
 
     def _refusal(self, names: tuple[str, ...]) -> str | Response | None:
         """Why these channels are not served to this client, if they are not."""

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: ``__init__`` stands last.
 BANDS: list[set[str]] = [
     {"errors", "type_names"},
-    {"event", "system", "wording", "client_faults", "own_functions"},
+    {"event", "system", "wording", "client_faults", "own_functions", "routes"},
     {"history", "servers"},
     {"settings"},
     {"brokers", "hub"},
@@ -40,7 +40,7 @@ BANDS: list[set[str]] = [
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
-        *("extension", "from_flask_sse", "client_faults", "own_functions"),
+        *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
     },
     "click": {"cli"},
     "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},

@@ -24,7 +24,7 @@ def app(sse: SSE) -> Iterator[Flask]:
     app = Flask("application")
     app.config["TESTING"] = True
     app.config["SSE_HEARTBEAT"] = 0.4  # The hub ends sooner after the last stream.
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
 
     @app.get("/rooms/<int:room>/events")
     def events(room: int) -> Response:

@@ -56,6 +56,10 @@ def create_app() -> Flask:
     answer: ResponseReturnValue | None = guard()
     app.register_blueprint(own)
     sse.init_app(app, url_prefix="/stream")
+    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
+    SSE(app, url_prefix="/again")
+    SSE("name", __name__)
 
     @app.get("/a")
     def stream() -> Response:
@@ -118,6 +122,7 @@ MISTAKES = {
     "sse.publish('x', retry=0.5)": "arg-type",
     "sse.stream(['a'])": "arg-type",
     "sse.authorizer(lambda: True)": "misc",
+    "sse.init_app(app=5)": "arg-type",
 }
 
 
