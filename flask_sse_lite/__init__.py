@@ -13,15 +13,19 @@ from .errors import (
     UnsupportedServer,
 )
 from .event import Event
-from .extension import SSE
+from .extension import SSE, Authorizer, AuthorizerAnswer
 from .from_flask_sse import Message, ServerSentEventsBlueprint
+from .hub.counts import OpenStreams, Stats
 from .publisher import Publisher
 from .response import EventStream
+from .servers.server import Reason
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SSE",
+    "Authorizer",
+    "AuthorizerAnswer",
     "BrokerUnavailable",
     "Event",
     "EventStream",
@@ -29,11 +33,14 @@ __all__ = [
     "InvalidValue",
     "Message",
     "NoApplication",
+    "OpenStreams",
     "Publisher",
+    "Reason",
     "Reentered",
     "SSEError",
     "ServerSentEventsBlueprint",
     "SetupError",
+    "Stats",
     "UnsupportedServer",
     "sse",
 ]

@@ -7,7 +7,7 @@ the public verbs, each of which is done elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import flask
 from flask import Blueprint, Flask, current_app
@@ -22,6 +22,7 @@ from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, t
 from .generators.items import Items, check_type
 from .history.cursor import RUN_PREFIX
 from .hub import current_hub
+from .hub.counts import Stats
 from .own_functions import ADVICE, Authorizers, Hooks
 from .routes import DEFAULT_URL_PREFIX, Place
 from .views import MAX_CHANNELS
@@ -30,7 +31,12 @@ from .wording import Name, counted, worded, worded_id
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
 END_PATIENCE = 2.0
 
-Authorizer = Callable[[str], "bool | Response | None"]
+#: What an authorizer says of a channel: True (yes), False or None (403), or a response
+#: that is sent instead.
+AuthorizerAnswer = bool | Response | None
+
+#: What ``@sse.authorizer`` takes: a function of a channel's name.
+Authorizer = Callable[[str], AuthorizerAnswer]
 A = TypeVar("A", bound=Authorizer)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -316,10 +322,14 @@ class SSE(Blueprint):
         require(check_channel, name)
         return current_channels().subscribers(name)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """How this process's streams are delivered: how many are open now, handed off
-        or iterated, and how many there were since it began, by server or reason."""
-        return current_hub().stats()
+        or iterated, and how many there were since the process began, by server or
+        reason. A view can return it, as JSON.
+
+        Its ``"reasons"`` have short codes that never change, for dashboards; the same
+        reasons stand under ``"iterated"`` in words, for people."""
+        return cast(Stats, current_hub().stats())
 
     # The view
 

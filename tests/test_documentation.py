@@ -14,9 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent, indent
+from typing import get_args
 
 import pytest
 
+from flask_sse_lite.servers.server import Reason
 from flask_sse_lite.settings import Settings
 
 from .documentation import PAGES, README, ROOT
@@ -229,6 +231,12 @@ def test_the_readme_names_every_page() -> None:
     named = set(re.findall(r"docs/([\w-]+\.rst)", README))
     pages = {path.name for path in ROOT.glob("docs/*.rst")}
     assert pages - named == {"releasing.rst"}  # For those who make a release.
+
+
+def test_every_reason_stands_in_the_table() -> None:
+    page = (ROOT / "docs" / "deployment.rst").read_text("utf-8")
+    rows = re.findall(r"^   \* - ``([a-z-]+)``\n     - ", page, re.MULTILINE)
+    assert rows == list(get_args(Reason))
 
 
 def test_every_setting_stands_in_the_table_with_its_default() -> None:
