@@ -13,9 +13,10 @@ from .errors import (
     UnsupportedServer,
 )
 from .event import Event
-from .extension import SSE, Authorizer, AuthorizerAnswer
+from .extension import SSE
 from .from_flask_sse import Message, ServerSentEventsBlueprint
 from .hub.counts import OpenStreams, Stats
+from .permission import Authorizer, AuthorizerAnswer
 from .publisher import Publisher
 from .response import EventStream
 from .servers.server import Reason

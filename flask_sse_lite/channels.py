@@ -13,23 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .arguments import check_own, check_since, check_timeout, listed
 from .brokers import Broker, connect
-from .errors import InvalidType, InvalidValue
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .errors import InvalidType
+from .event import Event, check_channel, to_text
 from .generators.items import Items
 from .generators.runs import Runs
-from .history.cursor import (
-    BEGINNING,
-    RUN_PREFIX,
-    Cursor,
-    position_id,
-    without_run_names,
-)
+from .history.cursor import BEGINNING, RUN_PREFIX, Cursor, position_id
 from .history.log import Log, is_position, run_channel
 from .hub import current_hub
 from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
-from .settings import LONGEST, Settings
+from .settings import Settings
 from .system.locks import Alarm
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
@@ -322,19 +317,6 @@ class Channels:
                 f"what the worker that it is connected to publishes. {advice}"
             )
 
-    def warn_of_refusal(self, names: tuple[str, ...]) -> None:
-        """Tell the developer, once, why there is a 403: the client is told nothing. It
-        is once for all names: strangers can invent as many as they like."""
-        if "refusal" in self._warned:
-            return
-        self._warned.add("refusal")
-        logger.warning(
-            "A client asked for %s, and got 403: there is no authorizer, and "
-            "SSE_PUBLIC_CHANNELS does not allow that. (Others are told of at the level "
-            "DEBUG.)",
-            ", ".join(map(repr, names)),
-        )
-
     def _warn_of_silence(self) -> None:
         if not self.broker.is_shared:
             self._warn(
@@ -350,51 +332,6 @@ class Channels:
         if message not in self._warned:
             self._warned.add(message)
             logger.warning(message)
-
-
-def check_own(*channels: Name) -> tuple[str, ...]:
-    """The names of an application's channels, without doubles.
-
-    :raises InvalidValue: when there are none, or one cannot be an application's.
-    """
-    names = tuple(map(worded, channels))
-    for name in names:
-        check_channel(name)
-        if name.startswith(RESERVED_CHANNEL_PREFIX):
-            raise InvalidValue(
-                f"Channels that begin with {RESERVED_CHANNEL_PREFIX!r} are this "
-                f"extension's own: {without_run_names(name)!r}"
-            )
-    if not names:
-        raise InvalidValue("Name at least one channel")
-    return tuple(dict.fromkeys(names))
-
-
-def listed(channel: Name | Iterable[Name]) -> Iterable[Name]:
-    """A channel, or several, as several."""
-    if isinstance(name := worded(channel), str):
-        return (name,)
-    if isinstance(channel, Iterable) and not isinstance(channel, (bytes, Mapping)):
-        return channel
-    raise InvalidType(
-        f"channel is a name or several, not {type(channel).__name__!r}: {channel!r}"
-    )
-
-
-def check_since(since: Any) -> None:
-    """:raises InvalidType: for what is neither an id nor None."""
-    if since is not None and not isinstance(since, str):
-        raise InvalidType(f"since is the text of an id, not {since!r}")
-
-
-def check_timeout(timeout: Any) -> None:
-    """:raises InvalidValue: for what is neither a number of seconds nor None."""
-    if timeout is None:
-        return
-    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= LONGEST:
-        raise InvalidValue(
-            f"timeout is None, or up to {LONGEST} seconds, not {timeout!r}"
-        )
 
 
 def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:

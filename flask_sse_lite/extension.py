@@ -6,37 +6,40 @@ the public verbs, each of which is done elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import flask
 from flask import Blueprint, Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import routes, views
+from . import permission, routes, views
 from .application import current_channels, set_up
-from .channels import DEFAULT_CHANNEL, check_own, check_since, check_timeout, listed
-from .client_faults import blamed, blamed_for_number, require
+from .arguments import (
+    MAX_CHANNELS,
+    blamed_for_publish,
+    check_linger,
+    check_replay,
+    check_since,
+    check_timeout,
+    checked_names,
+)
+from .channels import DEFAULT_CHANNEL
+from .client_faults import require
 from .errors import InvalidType, InvalidValue, SetupError
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
+from .event import Event, check_channel
 from .generators.items import Items, check_type
 from .history.cursor import RUN_PREFIX
 from .hub import current_hub
 from .hub.counts import Stats
 from .own_functions import ADVICE, Authorizers, Hooks
+from .permission import Authorizer
 from .routes import DEFAULT_URL_PREFIX, Place
-from .views import MAX_CHANNELS
-from .wording import Name, counted, worded, worded_id
+from .wording import Name, worded
 
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
 END_PATIENCE = 2.0
 
-#: What an authorizer says of a channel: True (yes), False or None (403), or a response
-#: that is sent instead.
-AuthorizerAnswer = bool | Response | None
-
-#: What ``@sse.authorizer`` takes: a function of a channel's name.
-Authorizer = Callable[[str], AuthorizerAnswer]
 A = TypeVar("A", bound=Authorizer)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -213,7 +216,7 @@ class SSE(Blueprint):
         try:
             return current_channels().publish(data, type, id, retry, channel)
         except InvalidValue as error:
-            raise _blamed_for_publish(error, data, type, id, retry, channel) from None
+            raise blamed_for_publish(error, data, type, id, retry, channel) from None
 
     def stream(self, *channels: Name, replay: int | None = None) -> flask.Response:
         """The response that streams channels to the current request's client, from a
@@ -227,14 +230,9 @@ class SSE(Blueprint):
         :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, or a name
             that cannot be a channel's.
         """
-        names = _checked_names(channels)
-        if len(names) > MAX_CHANNELS:
-            error = InvalidValue(
-                f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}"
-            )
-            raise blamed_for_number(error, names, MAX_CHANNELS)
-        require(_check_replay, replay)
-        return views.stream(names, replay)
+        names = checked_names(channels, MAX_CHANNELS)
+        require(check_replay, replay)
+        return views.stream(permission.for_own_view(names), replay)
 
     def run(
         self,
@@ -264,11 +262,13 @@ class SSE(Blueprint):
         :param on_error: what to tell clients of an exception: see ``EventStream``.
         :raises InvalidValue: for a channel that cannot be one, or a negative number.
         """
-        require(_check_linger, linger)
-        name = None if channel is None else _checked_names((channel,))[0]
+        require(check_linger, linger)
+        permit = None
+        if channel is not None:
+            permit = permission.for_own_view(checked_names((channel,)))
         require(check_type, type)
         items = Items(iterable, type, on_error=on_error)
-        return views.run(items, name, linger, self._address)
+        return views.run(items, permit, linger, self._address)
 
     def position(self) -> str:
         """Where the log stands now. Take it before reading the data that a page shows,
@@ -288,7 +288,7 @@ class SSE(Blueprint):
             Where some of that is lost, an event ``stream-gap`` says so.
         :param timeout: seconds without an event after which to end; None for never.
         """
-        names = _checked_names((channel,))
+        names = checked_names((channel,))
         require(check_since, since)
         require(check_timeout, timeout)
         return current_channels().messages(names, since, timeout)
@@ -297,7 +297,7 @@ class SSE(Blueprint):
         """End a channel, and the run that feeds it: its clients get what they missed,
         then ``stream-end``, and stay away when they reconnect (204). An event that is
         published later opens it again."""
-        current_channels().end(*_checked_names((channel,)))
+        current_channels().end(*checked_names((channel,)))
 
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients
@@ -334,97 +334,19 @@ class SSE(Blueprint):
     # The view
 
     def _view(self) -> Response:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
         names = views.requested_channels()
-        refusal = self._refusal(names)
-        if isinstance(refusal, Response):
-            return refusal
-        if refusal:
-            views.forbid(refusal)
-        return views.stream(names, None)
+        answer = permission.for_query(names, self._authorizers.of(app))
+        if isinstance(answer, Response):
+            return answer
+        return views.stream(answer, None)
 
     def _view_run(self, run: str) -> Response:
-        # Who knows its name may listen: it cannot be guessed.
-        return views.resume(RUN_PREFIX + run)
+        return views.resume(permission.for_run(run))
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""
-        app, name = current_app, channel.removeprefix(RUN_PREFIX)
+        name = channel.removeprefix(RUN_PREFIX)
         if name != channel:
-            return routes.address(app, self._view_run, run=name)
-        return routes.address(app, self._view, channel=name)
-
-    def _refusal(self, names: tuple[str, ...]) -> str | Response | None:
-        """Why these channels are not served to this client, if they are not."""
-        for name in names:
-            if name.startswith(RESERVED_CHANNEL_PREFIX):
-                return (
-                    f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed"
-                )
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        authorize = self._authorizers.of(app)
-        if authorize is None:
-            refusal = views.refusal_of_strangers(names)
-            if refusal:
-                current_channels().warn_of_refusal(names)
-            return refusal
-        for name in names:
-            answer = authorize(name)
-            if isinstance(answer, Response):
-                return answer
-            if answer is False or answer is None:
-                return f"the authorizer refuses the channel {name!r}"
-            if answer is not True:
-                raise InvalidType(
-                    "An authorizer returns True, False, None or a response; for the "
-                    f"channel {name!r} it returned {answer!r}"
-                )
-        return None
-
-
-# Refusals. In a request, its client may be to blame.
-
-
-def _checked_names(channels: tuple[Name, ...]) -> tuple[str, ...]:
-    try:
-        return check_own(*channels)
-    except InvalidValue as error:
-        raise _blamed_for_names(error, channels) from None
-
-
-def _blamed_for_names(error: InvalidValue, names: Sequence[Any]) -> InvalidValue:
-    if not names:
-        return blamed_for_number(error, names, MAX_CHANNELS)
-    return blamed(error, [(name, check_own) for name in names])
-
-
-def _blamed_for_publish(
-    error: InvalidValue, data: Any, type: Any, id: Any, retry: Any, channel: Any
-) -> InvalidValue:
-    try:
-        names = list(listed(channel))
-    except InvalidValue:
-        return blamed(error, [(channel, listed)])
-    if not names:
-        return _blamed_for_names(error, names)
-    fields = [
-        (data, _check_data),
-        (type, lambda value: Event("", worded(value))),
-        (id, lambda value: Event("", id=worded_id(value))),
-        (retry, lambda value: Event("", retry=counted(value))),
-    ]
-    return blamed(error, [*((name, check_own) for name in names), *fields])
-
-
-def _check_data(data: Any) -> None:
-    if isinstance(data, (str, bytes, bytearray)):
-        encode_text(to_text(data, str), None)
-
-
-def _check_replay(replay: Any) -> None:
-    if replay is not None and (type(replay) is not int or replay < 0):
-        raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
-
-
-def _check_linger(linger: Any) -> None:
-    if not isinstance(linger, (int, float)) or not linger >= 0:
-        raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
+            return routes.address(current_app, self._view_run, run=name)
+        return routes.address(current_app, self._view, channel=name)

@@ -176,14 +176,6 @@ class Settings:
             found[key] = next(iter(get_close_matches(key, known, 1)), None)
         return found
 
-    def is_public(self, channel: str) -> bool:
-        """Whether the blueprint's view serves a channel to anyone, when no authorizer
-        is set."""
-        return any(
-            channel.startswith(name[:-1]) if name.endswith("*") else channel == name
-            for name in self.public_channels
-        )
-
 
 def _read_key(
     config: Mapping[str, Any], key: str, default: Any, check: Callable[[Any], Any]

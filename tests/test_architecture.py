@@ -25,12 +25,13 @@ BANDS: list[set[str]] = [
     {"event", "system", "wording", "client_faults", "own_functions", "routes"},
     {"history", "servers"},
     {"settings"},
-    {"brokers", "hub"},
+    {"arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
     {"cli", "publisher"},
     {"application"},
-    {"sqlalchemy", "testing", "views"},
+    {"permission", "sqlalchemy", "testing"},
+    {"views"},
     {"extension"},
     {"from_flask_sse"},
     {"__init__"},
@@ -41,9 +42,13 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
+        "permission",
     },
     "click": {"cli"},
-    "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
+    "werkzeug": {
+        *("response", "views", "extension", "client_faults", "sqlalchemy"),
+        "permission",
+    },
     "socket": {
         *(
             "brokers.sqlite.doorbell",
