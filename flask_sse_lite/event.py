@@ -45,7 +45,10 @@ _DIGITS = re.compile("[0-9]{1,4300}")
 class Event:
     """One event: checked when it is made, so that encoding it cannot fail.
 
-    Immutable, and so free to be shared between threads.
+    Immutable, and so free to be shared between threads::
+
+        event = Event("hello", type="said")
+        sse.publish(event, channel="room.1")
 
     :param data: the text that the client gets. Line breaks (CR LF, LF, CR) arrive as
         LF, as the format has it; everything else arrives as it is.
@@ -122,7 +125,10 @@ class Event:
 
     def encode(self) -> bytes:
         """The event as a frame. It is made at the first call, and kept for all who
-        send it."""
+        send it::
+
+            Event("hello", type="said").encode()  # b"event: said\\ndata: hello\\n\\n"
+        """
         frame = self._frame
         if frame is None:
             # Of two threads that come here at once, each makes the same.
@@ -132,7 +138,9 @@ class Event:
 
     @property
     def json(self) -> Any:
-        """The data read as JSON.
+        """The data read as JSON::
+
+            assert Event('{"name": "Ann"}').json == {"name": "Ann"}
 
         :raises ValueError: when it is not JSON (``json.JSONDecodeError``).
         """

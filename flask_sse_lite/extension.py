@@ -1,7 +1,8 @@
 """SSE: the blueprint that an application registers.
 
-Here lives what Flask sees: registration, the view with its permission and limits, and
-the public verbs, each of which is done elsewhere.
+Here lives what Flask sees: registration, the blueprint's views, and the public verbs.
+Each verb checks what it is given and has another room do the work. Every public method
+shows an example, which the tests run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import flask
-from flask import Blueprint, Flask, current_app
+from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
 from . import permission, routes, views
@@ -26,13 +27,13 @@ from .arguments import (
 )
 from .channels import DEFAULT_CHANNEL
 from .client_faults import require
-from .errors import InvalidType, InvalidValue, SetupError
+from .errors import InvalidType, InvalidValue
 from .event import Event, check_channel
 from .generators.items import Items, check_type
 from .history.cursor import RUN_PREFIX
 from .hub import current_hub
 from .hub.counts import Stats
-from .own_functions import ADVICE, Authorizers, Hooks
+from .own_functions import Authorizers, SharedBlueprint
 from .permission import Authorizer
 from .routes import DEFAULT_URL_PREFIX, Place
 from .wording import Name, worded
@@ -41,16 +42,21 @@ from .wording import Name, worded
 END_PATIENCE = 2.0
 
 A = TypeVar("A", bound=Authorizer)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SSE(Blueprint):
-    """Server-Sent Events for a Flask application.
+class SSE(SharedBlueprint):
+    """Server-Sent Events for a Flask application: set it up, publish from any request
+    handler, and every client of ``GET /stream`` gets the event::
 
-    Set it up, and it serves ``GET /stream?channel=a&channel=b``; publish from any
-    request handler. The channels belong to the application: several instances on one
-    application share them, and one instance serves several applications. Any thread
-    may call any verb.
+        sse = SSE(app)
+
+        @app.post("/say")
+        def say():
+            sse.publish(request.form["text"])
+            return "", 204
+
+    The channels belong to the application: several instances on one application share
+    them, and one instance serves several applications. Any thread may call any verb.
 
     :param app: an application to set up, as by ``init_app``; or the blueprint's name,
         as in ``url_for("sse.stream")``.
@@ -79,7 +85,6 @@ class SSE(Blueprint):
         options.setdefault("url_prefix", DEFAULT_URL_PREFIX)
         super().__init__(name, import_name, **options)
         self._authorizers = Authorizers()
-        self._hooks = Hooks()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
         if isinstance(app, Flask):
@@ -90,7 +95,12 @@ class SSE(Blueprint):
     def init_app(
         self, app: Flask, url_prefix: str | Place | None = Place.DEFAULT
     ) -> None:
-        """Set an application up, and register the routes, unless it has them.
+        """Set an application up, and register the routes, unless it has them::
+
+            def create_app():
+                app = Flask(__name__)
+                sse.init_app(app)  # GET /stream
+                return app
 
         :param url_prefix: where to serve streams, such as ``"/events"``; without it, at
             the instance's own prefix, which is ``"/stream"``. None registers no routes:
@@ -108,7 +118,9 @@ class SSE(Blueprint):
             routes.note_default(app, self)
 
     def register(self, app: Flask, options: dict[str, Any]) -> None:  # type: ignore[override]
-        """Flask calls this for ``app.register_blueprint(sse)``.
+        """Flask calls this for ``register_blueprint``::
+
+            app.register_blueprint(sse, url_prefix="/events")
 
         :raises InvalidValue: for what the application has configured wrongly.
         :raises SetupError: where it cannot be told whose a hook or an authorizer is, or
@@ -122,32 +134,6 @@ class SSE(Blueprint):
         super().register(app, options)
         self._authorizers.registered(app)
 
-    def before_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("before_request", f, super().before_request)
-        return f
-
-    def after_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("after_request", f, super().after_request)
-        return f
-
-    def teardown_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("teardown_request", f, super().teardown_request)
-        return f
-
-    def _check_setup_finished(self, f_name: str) -> None:
-        """Flask's own check, with more to say. (Where a Flask does not call this, it
-        raises its own error.)"""
-        try:
-            super()._check_setup_finished(f_name)
-        except AssertionError as error:
-            raise SetupError(
-                f"{error}\nSet it before app.register_blueprint(sse) or "
-                f"sse.init_app(app). {ADVICE}"
-            ) from None
-
     def add_url_rule(
         self,
         rule: str,
@@ -157,7 +143,11 @@ class SSE(Blueprint):
         **options: Any,
     ) -> None:
         """As for any blueprint. ``sse.stream`` as a view means the blueprint's own, as
-        applications of Flask-SSE write it."""
+        applications of Flask-SSE write it::
+
+            sse = SSE("sse", __name__)
+            sse.add_url_rule("/again", endpoint="again", view_func=sse.stream)
+        """
         if getattr(view_func, "__func__", None) is SSE.stream:
             view_func = self._view
         super().add_url_rule(
@@ -166,17 +156,21 @@ class SSE(Blueprint):
 
     def authorizer(self, function: A) -> A:
         """Register who may listen: a function from a channel's name to True (yes),
-        False or None (403), or a response that is sent instead. It runs in the
-        request, for each channel asked for; one refusal refuses all.
+        False or None (403), or a response that is sent instead::
 
-        It guards the blueprint's view. A view of the application's own that returns
-        ``sse.stream(…)`` has decided for itself.
+            @sse.authorizer
+            def may_listen(channel):
+                return channel == f"user.{session.get('user')}"
+
+        It runs in the request, for each channel that the client asks for; one refusal
+        refuses all. It guards the blueprint's view. A view of the application's own
+        that returns ``sse.stream(…)`` has decided for itself.
 
         It holds for the applications that are registered with this SSE. A factory that
-        defines one at each call gives each application its own. Any other authorizer
-        needs an ``SSE()`` of its own.
+        defines an authorizer at each call gives each application its own. Any other
+        authorizer needs an ``SSE()`` of its own.
 
-        :raises SetupError: where an application would lose the one that it has.
+        :raises SetupError: where an application would lose the authorizer that it has.
         """
         self._authorizers.give(function)
         return function
@@ -191,23 +185,27 @@ class SSE(Blueprint):
         retry: int | str | None = None,
         channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
     ) -> Event:
-        """Send an event to everyone who listens to a channel.
+        """Send an event to every client that listens to a channel::
 
-        A number or a UUID as its type, its id or its channel stands for its text, and a
-        text as its retry for the number.
+            sse.publish("hello")
+            sse.publish({"name": "Ann"}, type="joined", channel="room.1")
+            sse.publish("closed", channel=["room.1", "room.2"])
+
+        A number or a UUID as type, id or channel stands for its text, and a text as
+        retry for its number.
 
         :param data: text, or bytes of UTF-8, or an ``Event``, or anything that the
             application's JSON provider takes.
         :param type: what ``addEventListener`` listens to; ``"message"`` by default.
         :param id: an id of the application's own, instead of the event's position. Do
-            not give one to several channels at once: a client of two of them that is
+            not give one id to several channels at once: a client of two of them that is
             cut between the copies comes back behind both.
         :param retry: milliseconds that clients shall wait before they reconnect.
         :param channel: a channel, or several: then each gets an event of its own.
         :returns: the event as it was sent, with its id; of several, the last.
-        :raises InvalidValue: when it cannot be sent. Nothing was, then. Of a value that
-            the current request has brought, Flask makes an answer 400; so it is with
-            all verbs.
+        :raises InvalidValue: when the event cannot be sent; then nothing was sent. For
+            a value that the current request has brought, Flask answers 400. All verbs
+            do so.
         :raises NoApplication: outside an application context, when it is unclear
             which application is meant.
         """
@@ -220,10 +218,16 @@ class SSE(Blueprint):
 
     def stream(self, *channels: Name, replay: int | None = None) -> flask.Response:
         """The response that streams channels to the current request's client, from a
-        view that has decided that it may listen.
+        view that has decided that the client may listen::
 
-        It goes on behind ``Last-Event-ID`` (or the query's ``last_event_id``) where
-        the request brings one.
+            @app.get("/rooms/<room>/events")
+            def events(room):
+                if "user" not in session:
+                    abort(401)
+                return sse.stream(f"room.{room}", f"user.{session['user']}")
+
+        The stream goes on behind ``Last-Event-ID`` (or the query's ``last_event_id``)
+        where the request brings one.
 
         :param replay: how many of each channel's last events a newcomer gets; None for
             ``SSE_REPLAY``.
@@ -244,9 +248,14 @@ class SSE(Blueprint):
         on_error: Callable[[Exception], Any] | None = None,
     ) -> flask.Response:
         """The response that streams an iterable's items, as ``EventStream`` does; but
-        the iterable outlives the connection. It runs in a thread or greenlet of its
-        own, in an application context, and its items go to a channel, from which the
-        response is streamed.
+        the iterable outlives the connection::
+
+            @app.get("/answer")
+            def answer():
+                return sse.run(tokens_of(request.args.get("question", "")))
+
+        The iterable runs in a thread or greenlet of its own, in an application context.
+        Its items go to a channel, from which the response is streamed.
 
         A browser that was cut comes back to the same view with an id that names the
         run, and goes on where it was: the iterable of that second call is never
@@ -255,8 +264,8 @@ class SSE(Blueprint):
         the same, where the web server does not keep it to itself.)
 
         :param channel: a channel of the application's own, whose readers are let in as
-            to any other. While a run goes on there, no other begins: its first event on
-            is streamed instead.
+            to any other. While a run goes on there, no other begins: the client gets
+            that run, from its first event.
         :param linger: seconds without any client after which the iterable is closed.
         :param type: the type of items that are no ``Event``.
         :param on_error: what to tell clients of an exception: see ``EventStream``.
@@ -271,8 +280,13 @@ class SSE(Blueprint):
         return views.run(items, permit, linger, self._address)
 
     def position(self) -> str:
-        """Where the log stands now. Take it before reading the data that a page shows,
-        and have the page subscribe with ``last_event_id=`` that: it misses nothing."""
+        """Where the log stands now. A view takes it before it reads the data that a
+        page shows; a page that subscribes from there misses nothing::
+
+            position = sse.position()
+            page = render_template_string("{{ stock }}", stock=stock())
+            url = url_for("sse.stream", last_event_id=position)
+        """
         return current_channels().broker.position()
 
     def messages(
@@ -281,8 +295,13 @@ class SSE(Blueprint):
         since: str | None = None,
         timeout: float | None = None,
     ) -> Iterator[Event]:
-        """A channel's events, on the server itself. It subscribes now, not when it is
-        first iterated; it ends with the channel.
+        """A channel's events, on the server itself::
+
+            for event in sse.messages("orders", timeout=0.1):
+                print(event.type, event.data)
+
+        The subscription begins with the call, not with the first step of iterating. It
+        ends with the channel.
 
         :param since: an event's id, or a position: what came behind it is given first.
             Where some of that is lost, an event ``stream-gap`` says so.
@@ -294,27 +313,40 @@ class SSE(Blueprint):
         return current_channels().messages(names, since, timeout)
 
     def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
-        """End a channel, and the run that feeds it: its clients get what they missed,
-        then ``stream-end``, and stay away when they reconnect (204). An event that is
-        published later opens it again."""
+        """End a channel, and the run that feeds it::
+
+            sse.publish("done", channel="job.7")
+            sse.close("job.7")
+
+        The channel's clients get what they missed, then ``stream-end``, and stay away
+        when they reconnect (204). An event that is published later opens it again.
+        """
         current_channels().end(*checked_names((channel,)))
 
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients
-        come back. Streams that begin later are served.
+        come back, and streams that begin later are served::
 
-        Call it when a server is stopped and its process goes on, where that is not
-        noticed by itself, and before an application is replaced. A response of
-        ``EventStream`` ends at its next item, with ``stream-error`` and ``{"reason":
-        "shutdown"}``. A run goes on: its clients come back to it, and without any it
-        ends after its ``linger``.
+            server.stop()
+            with app.app_context():
+                sse.end_streams()
+
+        Call it when a server is stopped and its process goes on, where the extension
+        does not notice that by itself, and before an application is replaced. A
+        response of ``EventStream`` ends at its next item, with ``stream-error`` and
+        ``{"reason": "shutdown"}``. A run goes on: its clients come back to it, and
+        without any it ends after its ``linger``.
         """
         current_hub().end_streams(current_channels().settings, END_PATIENCE)
 
     def subscribers(self, channel: Name = DEFAULT_CHANNEL) -> int:
-        """How many streams of a channel are open now, over all workers and machines.
-        Of other processes' streams it is known some two seconds later; of a process
-        that was killed, some six.
+        """How many streams of a channel are open now, over all workers and machines::
+
+            if sse.subscribers("room.1"):
+                sse.publish("hello", channel="room.1")
+
+        The number includes another process's streams some two seconds after they
+        begin, and those of a process that was killed for some six seconds more.
 
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
@@ -325,13 +357,16 @@ class SSE(Blueprint):
     def stats(self) -> Stats:
         """How this process's streams are delivered: how many are open now, handed off
         or iterated, and how many there were since the process began, by server or
-        reason. A view can return it, as JSON.
+        reason. A view can return it, as JSON::
+
+            app.add_url_rule("/stats", view_func=sse.stats)
 
         Its ``"reasons"`` have short codes that never change, for dashboards; the same
-        reasons stand under ``"iterated"`` in words, for people."""
+        reasons stand under ``"iterated"`` in words, for people.
+        """
         return cast(Stats, current_hub().stats())
 
-    # The view
+    # The blueprint's views
 
     def _view(self) -> Response:
         app = current_app._get_current_object()  # type: ignore[attr-defined]
