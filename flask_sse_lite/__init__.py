@@ -1,4 +1,17 @@
-"""Server-Sent Events for Flask."""
+"""Server-Sent Events for Flask.
+
+Here stand the names that an application imports, and nothing else::
+
+    from flask import Flask
+    from flask_sse_lite import sse
+
+    app = Flask(__name__)
+    sse.init_app(app)  # GET /stream
+    sse.publish("hello")
+
+Each is defined in a room of its own. ``flask_sse_lite.testing`` and
+``flask_sse_lite.sqlalchemy`` are imported by themselves.
+"""
 
 from __future__ import annotations
 
@@ -46,5 +59,5 @@ __all__ = [
     "sse",
 ]
 
-#: An SSE that is ready to be registered: enough for most applications.
+#: The ready-made SSE. Most applications need no other.
 sse = SSE()

@@ -377,7 +377,7 @@ class SSE(SharedBlueprint):
         return views.stream(answer, None)
 
     def _view_run(self, run: str) -> Response:
-        return views.resume(permission.for_run(run))
+        return views.resume(permission.for_run(RUN_PREFIX + run))
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""

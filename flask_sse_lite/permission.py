@@ -20,7 +20,6 @@ from werkzeug.wrappers import Response
 from .application import current_channels
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
-from .history.cursor import RUN_PREFIX
 
 #: What an authorizer says of a channel: True (yes), False or None (403), or a response
 #: that is sent instead.
@@ -78,10 +77,10 @@ def for_own_view(names: tuple[str, ...]) -> Permit:
     return Permit(names)
 
 
-def for_run(run: str) -> Permit:
-    """The client names a run, without ``RUN_PREFIX``. Who knows the name may listen: it
-    cannot be guessed, and only the run's own readers are told of it."""
-    return Permit((RUN_PREFIX + run,))
+def for_run(channel: str) -> Permit:
+    """The client names the channel of a run, or begins the run. Who knows the name may
+    listen: it cannot be guessed, and only the run's own readers are told of it."""
+    return Permit((channel,))
 
 
 # The rules

@@ -19,7 +19,7 @@ from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .generators.items import Items
 from .generators.runs import TooManyRuns, new_channel
-from .history.cursor import RUN_PREFIX, Cursor
+from .history.cursor import Cursor
 from .history.log import run_channel
 from .hub import current_hub
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
@@ -45,8 +45,8 @@ def requested_channels() -> tuple[str, ...]:
 
 def stream(permit: Permit, replay: int | None) -> Response:
     """The stream of a permit's channels, from where the request resumes."""
-    names, since = permit.channels, last_event_id()
-    return _admit(lambda channels: channels.subscribe(names, since, replay))
+    names = permit.channels
+    return _admit(lambda channels: channels.subscribe(names, last_event_id(), replay))
 
 
 def run(
@@ -65,8 +65,8 @@ def run(
     if permit is None:
         if known := run_channel(since):
             items.close()
-            return resume(for_run(known.removeprefix(RUN_PREFIX)))
-        permit = for_run(new_channel().removeprefix(RUN_PREFIX))
+            return resume(for_run(known))
+        permit = for_run(new_channel())
     (name,) = permit.channels
 
     is_taken = False
@@ -142,7 +142,8 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
 
 def _come_back(milliseconds: int, why: str) -> Response:
     """The answer for a client that cannot be served now. A client that wants an event
-    stream gets one that says when to come back; any other gets 503, which says it."""
+    stream gets one that says when to come back; any other gets 503, with
+    ``Retry-After``."""
     retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
         return Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)

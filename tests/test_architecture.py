@@ -25,7 +25,7 @@ BANDS: list[set[str]] = [
     {"event", "system", "wording", "client_faults", "own_functions", "routes"},
     {"history", "servers"},
     {"settings"},
-    {"arguments", "brokers", "hub"},
+    {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
     {"cli", "publisher"},
