@@ -28,19 +28,23 @@ class Place(Enum):
     DEFAULT = "the instance's own url_prefix"
 
 
-def rules_of(app: Flask, kind: type[Blueprint]) -> dict[str, Blueprint]:
-    """The rules of an application whose views are methods of a kind of blueprint, each
-    with its blueprint."""
-    owners = {
-        rule.rule: getattr(app.view_functions.get(rule.endpoint), "__self__", None)
-        for rule in app.url_map.iter_rules()
-    }
-    return {rule: owner for rule, owner in owners.items() if isinstance(owner, kind)}
-
-
 def is_served(app: Flask, sse: Blueprint) -> bool:
     """Whether an application has an SSE's routes, wherever they lie."""
-    return any(owner is sse for owner in rules_of(app, type(sse)).values())
+    return any(_owner(view) is sse for view in app.view_functions.values())
+
+
+def _owner(view: object) -> Blueprint | None:
+    """The blueprint whose method a view is."""
+    owner = getattr(view, "__self__", None)
+    return owner if isinstance(owner, Blueprint) else None
+
+
+def _owner_at(app: Flask, address: str) -> Blueprint | None:
+    """The blueprint one of whose methods an application serves at an address."""
+    for rule in app.url_map.iter_rules():
+        if rule.rule == address:
+            return _owner(app.view_functions.get(rule.endpoint))
+    return None
 
 
 def check_default(app: Flask, sse: Blueprint) -> None:
@@ -49,8 +53,7 @@ def check_default(app: Flask, sse: Blueprint) -> None:
     :raises SetupError: where the routes of another SSE lie there, or have its name.
         Those would be served, and this one's authorizer would never be asked.
     """
-    rules = rules_of(app, Blueprint)
-    other = app.blueprints.get(sse.name) or rules.get(sse.url_prefix or "")
+    other = app.blueprints.get(sse.name) or _owner_at(app, sse.url_prefix or "")
     if other and other is not sse:
         raise SetupError(
             f"The application {app.name!r} has a blueprint {other.name!r} already, and "
