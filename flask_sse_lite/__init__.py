@@ -1,4 +1,17 @@
-"""Server-Sent Events for Flask."""
+"""Server-Sent Events for Flask.
+
+Here stand the names that an application imports, and nothing else::
+
+    from flask import Flask
+    from flask_sse_lite import sse
+
+    app = Flask(__name__)
+    sse.init_app(app)  # GET /stream
+    sse.publish("hello")
+
+Each is defined in a room of its own. ``flask_sse_lite.testing`` and
+``flask_sse_lite.sqlalchemy`` are imported by themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +28,18 @@ from .errors import (
 from .event import Event
 from .extension import SSE
 from .from_flask_sse import Message, ServerSentEventsBlueprint
+from .hub.counts import OpenStreams, Stats
+from .permission import Authorizer, AuthorizerAnswer
 from .publisher import Publisher
 from .response import EventStream
+from .servers.server import Reason
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SSE",
+    "Authorizer",
+    "AuthorizerAnswer",
     "BrokerUnavailable",
     "Event",
     "EventStream",
@@ -29,14 +47,17 @@ __all__ = [
     "InvalidValue",
     "Message",
     "NoApplication",
+    "OpenStreams",
     "Publisher",
+    "Reason",
     "Reentered",
     "SSEError",
     "ServerSentEventsBlueprint",
     "SetupError",
+    "Stats",
     "UnsupportedServer",
     "sse",
 ]
 
-#: An SSE that is ready to be registered: enough for most applications.
+#: The ready-made SSE. Most applications need no other.
 sse = SSE()

@@ -1,7 +1,7 @@
 """Which application is meant, and where its channels are.
 
-Here lives what ``register_blueprint`` and ``init_app`` do to an application, and how it
-is found again, in a request and elsewhere.
+Here lives what ``register_blueprint`` and ``init_app`` do to an application, and how a
+verb finds the application again, in a request and elsewhere.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from .channels import Channels
 from .errors import NoApplication
 from .servers.surroundings import worker_processes
 
-# Which application is meant, outside an application context: the only one there ever
-# was, if so. Two are enough to know that there are several.
+# Outside an application context, a verb means the only application that there ever was.
+# The second is kept to know that there are several; more need not be.
 _registered: list[weakref.ref[Flask]] = []
 
 
 def set_up(app: Flask) -> None:
     """Give an application its channels and commands, unless it has them.
 
-    :raises InvalidValue: for what is configured wrongly by now.
+    :raises InvalidValue: for what the application has configured wrongly by now.
     """
     if "sse" in app.extensions:
         return
@@ -47,7 +47,8 @@ def set_up(app: Flask) -> None:
 def current_channels() -> Channels:
     """The channels of the application that is meant.
 
-    :raises NoApplication: when there is no telling, or it has none.
+    :raises NoApplication: when nobody can tell which one is meant, or it has no
+        channels.
     """
     if has_app_context():
         app: Flask | None = current_app._get_current_object()  # type: ignore[attr-defined]

@@ -2,20 +2,21 @@
 
 Here lives what every ``SSE`` instance of an application shares: one configuration, and
 in each process one broker with its log. Requests, routes and permission are unknown
-here: who calls has been let in.
+here: a caller asks ``permission`` first.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .advice import Advice
+from .arguments import check_own, check_since, check_timeout, listed
 from .brokers import Broker, connect
-from .errors import InvalidType, InvalidValue
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, to_text
+from .errors import InvalidType
+from .event import Event, check_channel, to_text
 from .generators.items import Items
 from .generators.runs import Runs
 from .history.cursor import Cursor
@@ -23,32 +24,23 @@ from .history.log import Log
 from .hub import current_hub
 from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
-from .position import (
-    BEGINNING,
-    RUN_PREFIX,
-    is_position,
-    position_id,
-    run_channel,
-    without_run_names,
-)
-from .settings import LONGEST, Settings
+from .position import BEGINNING, RUN_PREFIX, is_position, position_id, run_channel
+from .settings import Settings
 from .system.locks import Alarm
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
 
-#: Where no channel is named.
+#: The channel of a publish or a stream that names none.
 DEFAULT_CHANNEL = "sse"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Channels:
     """The channels of one application. Thread-safe.
 
-    :param config: the application's configuration; it is read at first use.
+    :param config: the application's configuration; the channels read it at first use.
     :param dumps: the application's way to JSON.
-    :param folder: where files of its own lie, which need not be there.
-    :param settings: the configuration, where it was read already.
+    :param folder: the application's instance folder, which need not exist.
+    :param settings: the configuration, where a caller has read it already.
     """
 
     def __init__(
@@ -62,17 +54,17 @@ class Channels:
         self._dumps = dumps
         self._folder = folder
         self._settings = settings
-        # By process id: a log and its epoch may not be shared by processes that were
-        # forked from one another.
+        # By process id: a forked child must not use its parent's log and epoch.
         self._brokers: dict[int, Broker] = {}
         self._runs: dict[int, Runs] = {}
-        self._warned: set[str] = set()
+        self._advice = Advice()
         #: Whether this process serves requests, so that it can have subscribers.
         self.has_served = False
-        #: How many processes like it its server runs; None for one or several, where
-        #: nobody has counted them.
+        #: How many processes of this kind the server runs; None where the server alone
+        #: knows, and there can be several.
         self.processes: int | None = 1
-        #: Called with every event published here, after it was. They may not raise.
+        #: Each is called with every event that this process has published. A recorder
+        #: must not raise: the publisher would take its event for not sent.
         self.recorders: list[Callable[[Event], None]] = []
 
     @property
@@ -82,38 +74,19 @@ class Channels:
         :raises InvalidValue: for what cannot be configured.
         """
         if self._settings is None:
-            self._warn_of_configuration()
+            self._advice.on_unread_keys(self._config)
+            self._advice.on_unread_urls(self._config)
             self._settings = Settings.read(self._config)
         return self._settings
 
     def check_configuration(self) -> None:
-        """Refuse now what would be refused at first use. Nothing is kept of it: what is
-        configured until then still counts. Nothing is reached for.
+        """Refuse now what the first use would refuse. The configuration can still
+        change until then, and nothing connects to a store here.
 
         :raises InvalidValue: for what cannot be configured.
         """
-        self._warn_of_misspelt_keys()
+        self._advice.on_unread_keys(self._config)
         connect(Settings.read(self._config), self._folder)
-
-    def _warn_of_misspelt_keys(self) -> None:
-        for key, known in Settings.misspelt(self._config).items():
-            meant = f"; is {known} meant?" if known else ""
-            self._warn(f"The configuration has the key {key}, which is not read{meant}")
-
-    def _warn_of_configuration(self) -> None:
-        self._warn_of_misspelt_keys()
-        if not (self._config.get("SSE_URL") or self._config.get("SSE_REDIS_URL")):
-            if self._config.get("REDIS_URL"):
-                self._warn(
-                    "REDIS_URL is set, but not read here. Set SSE_URL to publish "
-                    "through a broker; without it, events stay in one process."
-                )
-            elif os.environ.get("SSE_URL"):
-                self._warn(
-                    "SSE_URL is set in the environment, but read from app.config "
-                    'alone: app.config["SSE_URL"] = os.environ["SSE_URL"], or '
-                    "app.config.from_prefixed_env() and FLASK_SSE_URL."
-                )
 
     @property
     def broker(self) -> Broker:
@@ -122,8 +95,8 @@ class Channels:
         try:
             return self._brokers[pid]
         except KeyError:
-            # Of two threads that come here at once, both go on with one of the two;
-            # the other has reached for nothing yet.
+            # Two threads at once make a broker each. Both go on with the same one; the
+            # other has not connected to anything.
             broker = connect(self.settings, self._folder)
             broker.listeners = lambda: current_hub().counts(broker.log)
             return self._brokers.setdefault(pid, broker)
@@ -150,8 +123,8 @@ class Channels:
         broker = self.broker
         if self.processes != 1:
             self.warn_of_siblings()
-        elif not self.has_served and not self.recorders:
-            self._warn_of_silence()
+        elif not (self.has_served or self.recorders or broker.is_shared):
+            self._advice.on_silence()
         with broker.within_timeout():
             for name in names:
                 published = broker.publish(name, event)
@@ -193,7 +166,7 @@ class Channels:
                 "An Event has its own type, id and retry: publish it without others"
             )
         if data.channel is not None and is_position(data.id):
-            # It was published before, and its id says where it stood then.
+            # The event was published before, and its id is its position of then.
             return Event(data.data, data.type, None, data.retry)
         return data
 
@@ -202,7 +175,7 @@ class Channels:
     ) -> Cursor:
         """Where a new subscriber begins.
 
-        :param since: the id it resumes from; empty for a newcomer.
+        :param since: the id that the subscriber resumes from; empty for a newcomer.
         :param replay: events of each channel that a newcomer gets; None for the
             configuration's number.
         """
@@ -214,13 +187,13 @@ class Channels:
     def attend(self, channel: str, since: str) -> Cursor | None:
         """Where a reader of a run begins: behind an id, or at its first event.
 
-        :returns: None where there is no run in this channel, nor what one has left.
+        :returns: None where the channel has neither a run nor what a run has left.
         """
         broker, log = self.broker, self.log
         broker.want((channel,), since)
         if channel.startswith(RUN_PREFIX):
             if not log.remembers(channel):
-                # It may have begun elsewhere a moment ago.
+                # Another process can have begun it a moment ago.
                 broker.want((channel,), fresh=True)
             if not log.remembers(channel):
                 return None
@@ -228,8 +201,8 @@ class Channels:
                 since = ""
             return self._reader(channel, since)
         if log.is_running(channel):
-            # It may be over elsewhere, and what it said is not to be said again to who
-            # has just ended it.
+            # The run can be over in another process. A client that has just ended it
+            # must not be sent its events again.
             broker.want((channel,), fresh=True)
         if not log.is_running(channel):
             is_left = log.knows((channel,), since) and log.remembers(channel)
@@ -250,10 +223,11 @@ class Channels:
         linger: float,
         context: Callable[[], AbstractContextManager[object]],
     ) -> Cursor:
-        """Have a run feed a channel, unless one does: then its items are closed.
+        """Have a run feed a channel, unless one feeds it already: then the items are
+        closed.
 
-        :param context: what its iterable runs in.
-        :returns: where a reader of it begins. (It may be over by now.)
+        :param context: what the iterable runs in.
+        :returns: where a reader of the run begins. (The run can be over by now.)
         :raises TooManyRuns: when there is no room for another.
         """
         self.runs.begin(
@@ -273,7 +247,7 @@ class Channels:
     def messages(
         self, channels: Iterable[Name], since: str | None, timeout: float | None
     ) -> Iterator[Event]:
-        """See ``SSE.messages``: the same of several channels, in one order."""
+        """See ``SSE.messages``: here for several channels, in one order."""
         names = check_own(*channels)
         check_since(since)
         check_timeout(timeout)
@@ -295,108 +269,16 @@ class Channels:
         return self.broker.subscribers(name)
 
     def close(self) -> None:
-        """Let go of what this process's broker holds. What is published later fails,
-        where it is a broker that holds anything."""
+        """Close what this process's broker holds. Behind this, a broker that had
+        anything open refuses what is published."""
         if broker := self._brokers.get(os.getpid()):
             broker.close()
 
     def warn_of_siblings(self) -> None:
-        """Tell the operator, once, what several processes mean for a broker that is
-        not shared."""
-        if self.processes == 1 or self.broker.is_shared:
-            return
-        advice = (
-            'Set app.config["SSE_URL"] to a broker that processes share, such as '
-            "sqlite:///events.db, or run one worker (gunicorn -k gevent -w 1)."
-        )
-        if self.processes is None:
-            self._warn(
-                "The server says that it may run several processes, and SSE_URL is "
-                "memory://, which is one process's own. If there is one process, all "
-                "is well (adapters of ASGI say so in any case). If there are more, a "
-                "browser sees only what the process that it is connected to "
-                f"publishes. {advice}"
-            )
-        else:
-            self._warn(
-                f"The server runs several worker processes ({self.processes}), and "
-                "SSE_URL is memory://, which is one process's own: a browser sees only "
-                f"what the worker that it is connected to publishes. {advice}"
-            )
-
-    def warn_of_refusal(self, names: tuple[str, ...]) -> None:
-        """Tell the developer, once, why there is a 403: the client is told nothing. It
-        is once for all names: strangers can invent as many as they like."""
-        if "refusal" in self._warned:
-            return
-        self._warned.add("refusal")
-        logger.warning(
-            "A client asked for %s, and got 403: there is no authorizer, and "
-            "SSE_PUBLIC_CHANNELS does not allow that. (Others are told of at the level "
-            "DEBUG.)",
-            ", ".join(map(repr, names)),
-        )
-
-    def _warn_of_silence(self) -> None:
-        if not self.broker.is_shared:
-            self._warn(
-                "An event was published by a process that has served no request so "
-                "far, and SSE_URL is memory://, which is one process's own: unless "
-                "this is the web server itself, no browser will ever see its events. "
-                'Publish from the web application, or set app.config["SSE_URL"] to a '
-                "broker that processes share, such as sqlite:///events.db."
-            )
-
-    def _warn(self, message: str) -> None:
-        """Say something once in the life of the process."""
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message)
-
-
-def check_own(*channels: Name) -> tuple[str, ...]:
-    """The names of an application's channels, without doubles.
-
-    :raises InvalidValue: when there are none, or one cannot be an application's.
-    """
-    names = tuple(map(worded, channels))
-    for name in names:
-        check_channel(name)
-        if name.startswith(RESERVED_CHANNEL_PREFIX):
-            raise InvalidValue(
-                f"Channels that begin with {RESERVED_CHANNEL_PREFIX!r} are this "
-                f"extension's own: {without_run_names(name)!r}"
-            )
-    if not names:
-        raise InvalidValue("Name at least one channel")
-    return tuple(dict.fromkeys(names))
-
-
-def listed(channel: Name | Iterable[Name]) -> Iterable[Name]:
-    """A channel, or several, as several."""
-    if isinstance(name := worded(channel), str):
-        return (name,)
-    if isinstance(channel, Iterable) and not isinstance(channel, (bytes, Mapping)):
-        return channel
-    raise InvalidType(
-        f"channel is a name or several, not {type(channel).__name__!r}: {channel!r}"
-    )
-
-
-def check_since(since: Any) -> None:
-    """:raises InvalidType: for what is neither an id nor None."""
-    if since is not None and not isinstance(since, str):
-        raise InvalidType(f"since is the text of an id, not {since!r}")
-
-
-def check_timeout(timeout: Any) -> None:
-    """:raises InvalidValue: for what is neither a number of seconds nor None."""
-    if timeout is None:
-        return
-    if not isinstance(timeout, (int, float)) or not 0 <= timeout <= LONGEST:
-        raise InvalidValue(
-            f"timeout is None, or up to {LONGEST} seconds, not {timeout!r}"
-        )
+        """Tell the operator, once, what several processes mean for a broker that they
+        do not share."""
+        if self.processes != 1 and not self.broker.is_shared:
+            self._advice.on_siblings(self.processes)
 
 
 def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:

@@ -1,8 +1,8 @@
 """The command line: ``flask sse …``, a way to an application's channels for operators
 and scripts.
 
-Here lives what the commands take and print. Each is a process of its own, and reaches
-the server through the broker, as any other process does.
+Here lives what the commands take and print. Each command is a process of its own, and
+reaches the server through the broker, as any other process does.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .channels import Channels
 from .errors import SSEError
 from .event import RESERVED_CHANNEL_PREFIX, Event, channel_line
 
-#: The exit status of who was interrupted, as a shell has it.
+#: The exit status of a command that was interrupted, as shells have it.
 INTERRUPTED = 130
 
 
 class _Commands(AppGroup):
-    """Commands whose errors are said, and not traced."""
+    """Commands that print an error's message, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,7 +42,7 @@ commands = _Commands("sse", help="Publish to channels, and look into them.")
 
 
 def _reached() -> tuple[Channels, SharedBroker]:
-    """The application's channels, and the broker that brings them here."""
+    """The application's channels, and the broker that they reach this process by."""
     channels: Channels = current_app.extensions["sse"]
     broker = channels.broker
     if not isinstance(broker, SharedBroker):
@@ -101,7 +101,7 @@ def _line(event: Event) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """Text that stays on its line, and does nothing to a terminal."""
+    """The text with escapes for line breaks and for what controls a terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )

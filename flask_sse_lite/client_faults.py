@@ -1,9 +1,9 @@
 """Whose fault a bad value is: the client's that sent it, or the application's.
 
-Here lives how a refusal of this package's becomes an answer 400. A view may pass on
+Here lives how a refusal of this package's becomes an answer 400. A view can pass on
 what its client says, as in ``sse.stream(f"job.{job}")``; what a client can choose must
-not fill the error log. A value that the application chose stays an error of its own.
-The application's log says why a request was refused, for whoever looks for it.
+not fill the error log. A value that the application chose stays an error of the
+application's. The application's log says why a request was refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from werkzeug.exceptions import BadRequest
 
 from .errors import InvalidType, InvalidValue
 
-#: Bytes of a request's body that are looked through for a value. What a view takes out
-#: of a larger one gets an ordinary error.
+#: Bytes of a request's body that are searched for a value. A bad value that a view
+#: takes out of a larger body is an ordinary error.
 MAX_BODY = 64 * 1024
 
-#: Texts of a request, and values of a call, that are compared with one another. A
-#: client that sends more of them must not buy time with it.
+#: Texts of a request, and values of a call, that are compared with one another. They
+#: bound the time that a client's request can take here.
 MAX_TEXTS = 1000
 MAX_VALUES = 256
 
@@ -37,7 +37,7 @@ _SCALARS = (str, int, float)
 #: Where an application keeps the endpoints whose missing values were warned of.
 _WARNED = "sse.endpoints_without_values"
 
-#: Stands where all of a value was the client's.
+#: What is checked in place of a value of which every part was the client's.
 _ANYTHING = "x"
 
 
@@ -59,7 +59,7 @@ class BadClientType(BadClientValue, InvalidType):
 def require(check: Callable[[Any], object], value: Any) -> None:
     """Have a value checked.
 
-    :raises InvalidValue: what the check raises; for a client's value, the one that
+    :raises InvalidValue: what the check raises; for a client's value, an error that
         Flask answers by 400.
     """
     try:
@@ -71,12 +71,13 @@ def require(check: Callable[[Any], object], value: Any) -> None:
 def blamed(
     error: InvalidValue, values: Iterable[tuple[Any, Callable[[Any], Any]]]
 ) -> InvalidValue:
-    """Who is to hear of a refusal.
+    """The error to raise for a refusal.
 
-    :param values: what was given, each value with its check, which raises
-        ``InvalidValue`` for one that is bad.
-    :returns: the error itself; or, where each bad value is the client's, one that Flask
-        answers by 400.
+    :param error: the refusal.
+    :param values: what a verb was given, each value with its check, which raises
+        ``InvalidValue`` for a bad value.
+    :returns: the refusal itself; or, where each bad value is the client's, an error
+        that Flask answers by 400.
     """
     if not has_request_context() or isinstance(error, BadClientValue):
         return error
@@ -92,9 +93,13 @@ def blamed(
 def blamed_for_number(
     error: InvalidValue, names: Collection[Any], most: int
 ) -> InvalidValue:
-    """The same for the number of names, which is too large: the client is to blame
-    where the application's own alone are not too many. For no name at all it is to
-    blame, too: what it leaves out must not fill the error log."""
+    """The error to raise where the number of names is too large, or 0. The client is to
+    blame where the application's own names alone are not too many. It is to blame for
+    no name at all, too: what a client leaves out must not fill the error log.
+
+    :param names: what a verb was given.
+    :param most: how many there can be.
+    """
     if not has_request_context():
         return error
     said = _Said()
@@ -110,9 +115,9 @@ def _answer(error: InvalidValue, *, is_missing: bool) -> InvalidValue:
 
 
 def _log(error: InvalidValue, *, is_missing: bool) -> None:
-    """Say why a request is answered by 400. Clients cannot fill a log with it: it is a
-    warning in debug mode only; and once per view where the view may be wrong, too,
-    because it gave nothing, which nobody has said."""
+    """Tell the developer why a request is answered by 400. Clients must not fill a log
+    with it, so it is a warning in debug mode only. Where a value is missing, the view
+    can be wrong as well as the client: each view is warned of once."""
     is_warning = current_app.debug
     if is_missing:
         warned = current_app.extensions.setdefault(_WARNED, set())
@@ -128,9 +133,9 @@ def _log(error: InvalidValue, *, is_missing: bool) -> None:
 
 
 class _Said:
-    """What the client of the current request has said, in whatever part of it.
+    """What the client of the current request has said, in any part of the request.
 
-    Letters are compared without their case, which views are apt to change.
+    Texts are compared without regard to case, which views often change.
     """
 
     def __init__(self) -> None:
@@ -141,7 +146,7 @@ class _Said:
             texts.add(text.casefold())
             texts.update(_BETWEEN.split(text.casefold(), MAX_TEXTS))
         self._is_empty_there = "" in texts
-        # The longest first: a short one may be a part of it.
+        # The longest first: a short text can be a part of a long one.
         self._texts = sorted(texts - {""}, key=len, reverse=True)[:MAX_TEXTS]
 
     def has_part_in(self, text: str) -> bool:
@@ -150,8 +155,8 @@ class _Said:
         return any(said in folded or folded in said for said in self._texts)
 
     def is_to_blame_for(self, value: Any, check: Callable[[Any], Any]) -> bool:
-        """Whether a bad value would be good without what the client said. None is what
-        views get of what the client left out."""
+        """Whether a bad value would be good without what the client said. A view has
+        None for what the client left out."""
         if value is None:
             return True
         if isinstance(value, (bytes, bytearray)):
@@ -168,15 +173,15 @@ class _Said:
         rest = folded
         for said in self._texts:
             rest = rest.replace(said, "")
-        # Of a value that was trimmed or cut, single characters are left.
+        # A view that trims or cuts a value leaves single characters of it.
         letters = {c for said in self._texts for c in said if not c.isprintable()}
         rest = "".join(c for c in rest if c not in letters)
         return rest != folded and _passes(check, rest or _ANYTHING)
 
 
 def _is_number(text: str, value: float) -> bool:
-    """Whether a text is a number's. A part of a text says nothing: the version of a
-    browser holds many a number."""
+    """Whether a text is the text of a number. It must be all of the text: the version
+    of a browser, say, contains many numbers."""
     if text == str(value):
         return True
     try:
@@ -220,8 +225,8 @@ def _json_of_request() -> Any:
 
 
 def _values_in(data: Any) -> Iterator[Any]:
-    """All that stands in what was JSON, without recursion: a client can nest it deeper
-    than Python can call."""
+    """All values that JSON data contains. The search is no recursion: a client can nest
+    JSON deeper than Python can call."""
     waiting = [data]
     while waiting:
         value = waiting.pop()

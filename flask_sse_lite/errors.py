@@ -8,12 +8,25 @@ from __future__ import annotations
 
 
 class SSEError(Exception):
-    """The base of every error that this package raises."""
+    """The base of every error that this package raises, so that one clause catches
+    them all::
+
+        try:
+            sse.publish("hello", channel="room.1")
+        except SSEError as error:
+            app.logger.warning("Nobody was told: %s", error)
+    """
 
 
 class InvalidValue(SSEError, ValueError):
     """A value that cannot stand where it was given: in an event, a channel's name
-    or the configuration."""
+    or the configuration::
+
+        try:
+            sse.publish("hello", type="two\\nlines")
+        except InvalidValue as error:
+            app.logger.warning("Not published: %s", error)
+    """
 
 
 class InvalidType(InvalidValue, TypeError):
@@ -23,14 +36,21 @@ class InvalidType(InvalidValue, TypeError):
 class BrokerUnavailable(SSEError):
     """The broker's store cannot be reached, or does not take what is published: it is
     down, full, locked, broken or not there. What was to be done was not done, as far
-    as can be known. Open streams stay open meanwhile, and it is used again as soon as
-    it is back."""
+    as can be known. Open streams stay open meanwhile, and the broker is used again as
+    soon as it is back::
+
+        try:
+            sse.publish("hello")
+        except BrokerUnavailable:
+            abort(503)
+    """
 
 
 class Reentered(BrokerUnavailable):
-    """A signal handler, a ``__del__`` or a callback of the garbage collector asked for
-    something in the midst of the same: the thread that it interrupted goes on only
-    behind it, so to wait would be to wait for ever. It was not done."""
+    """A signal handler, a ``__del__`` or a callback of the garbage collector has called
+    the extension in the midst of such a call. The thread that was interrupted goes on
+    only when the handler returns, so that the handler must not wait for it. What the
+    handler wanted was not done."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -41,12 +61,25 @@ class Reentered(BrokerUnavailable):
 
 
 class NoApplication(SSEError, RuntimeError):
-    """There is no telling which application is meant, or it never met an ``SSE``."""
+    """Nobody can tell which application is meant, or it never met an ``SSE``. Outside a
+    request, say which one::
+
+        with app.app_context():
+            sse.publish("hello")
+    """
 
 
 class SetupError(SSEError, AssertionError):
     """Something was set on an ``SSE`` too late, or for an application that has another:
-    it would hold for none, or for the wrong one."""
+    it would hold for no application, or for the wrong one. Each application can have an
+    instance of its own::
+
+        def create_app():
+            app, sse = Flask(__name__), SSE()
+            sse.authorizer(lambda channel: channel == "news")
+            sse.init_app(app)
+            return app
+    """
 
 
 class UnsupportedServer(SSEError, RuntimeError):

@@ -44,10 +44,10 @@ _NOT_IN_A_CHANNEL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 class Event:
     """One event: checked when it is made, so that encoding it cannot fail.
 
-    An event cannot be changed, so threads can share it. ::
+    An event cannot be changed, so threads can share it::
 
-        Event("3 apples", "stock", id=7).encode()
-        # b"event: stock\\ndata: 3 apples\\nid: 7\\n\\n"
+        event = Event("hello", type="said")
+        sse.publish(event, channel="room.1")
 
     :param data: the text that the client gets. Line breaks (CR LF, LF, CR) arrive as
         LF, as the format has it; everything else arrives as it is.
@@ -125,7 +125,10 @@ class Event:
 
     def encode(self) -> bytes:
         """The event as a frame. The first call makes the frame, and every stream that
-        sends the event shares it."""
+        sends the event shares it::
+
+            Event("hello", type="said").encode()  # b"event: said\\ndata: hello\\n\\n"
+        """
         frame = self._frame
         if frame is None:
             # Two threads can come here at once: each then makes the same frame.
@@ -135,7 +138,9 @@ class Event:
 
     @property
     def json(self) -> Any:
-        """The data read as JSON.
+        """The data read as JSON::
+
+            assert Event('{"name": "Ann"}').json == {"name": "Ann"}
 
         :raises ValueError: when it is not JSON (``json.JSONDecodeError``).
         """

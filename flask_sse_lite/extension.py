@@ -1,114 +1,138 @@
 """SSE: the blueprint that an application registers.
 
-Here lives what Flask sees: registration, the view with its permission and limits, and
-the public verbs, each of which is done elsewhere.
+Here lives what Flask sees: registration, the blueprint's views, and the public verbs.
+Each verb checks what it is given and has another room do the work. Every public method
+shows an example, which the tests run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 import flask
-from flask import Blueprint, Flask, current_app, url_for
+from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import views
+from . import permission, routes, views
 from .application import current_channels, set_up
-from .channels import DEFAULT_CHANNEL, check_own, check_since, check_timeout, listed
-from .client_faults import blamed, blamed_for_number, require
-from .errors import InvalidType, InvalidValue, SetupError
-from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
+from .arguments import (
+    MAX_CHANNELS,
+    blamed_for_publish,
+    check_linger,
+    check_replay,
+    check_since,
+    check_timeout,
+    checked_names,
+)
+from .channels import DEFAULT_CHANNEL
+from .client_faults import require
+from .errors import InvalidType, InvalidValue
+from .event import Event, check_channel
 from .generators.items import Items, check_type
 from .hub import current_hub
-from .own_functions import ADVICE, Authorizers, Hooks
+from .hub.counts import Stats
+from .own_functions import Authorizers, SharedBlueprint
+from .permission import Authorizer
 from .position import RUN_PREFIX
-from .views import MAX_CHANNELS
-from .wording import Name, counted, worded, worded_id
-
-DEFAULT_URL_PREFIX = "/stream"
+from .routes import DEFAULT_URL_PREFIX, Place
+from .wording import Name, worded
 
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
 END_PATIENCE = 2.0
 
-Authorizer = Callable[[str], "bool | Response | None"]
 A = TypeVar("A", bound=Authorizer)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class SSE(Blueprint):
-    """Server-Sent Events for a Flask application.
+class SSE(SharedBlueprint):
+    """Server-Sent Events for a Flask application: set it up, publish from any request
+    handler, and every client of ``GET /stream`` gets the event::
 
-    Register it, and it serves ``GET /stream?channel=a&channel=b``; publish from any
-    request handler. The channels belong to the application: several instances on one
-    application share them, and one instance serves several applications.
+        sse = SSE(app)
 
-    All its verbs may be called from any thread.
+        @app.post("/say")
+        def say():
+            sse.publish(request.form["text"])
+            return "", 204
 
-    :param name: the blueprint's name, as in ``url_for("sse.stream")``.
-    :param import_name: the module it belongs to.
-    :param options: what every ``flask.Blueprint`` takes.
+    The channels belong to the application: several instances on one application share
+    them, and one instance serves several applications. Any thread may call any verb.
+
+    :param app: an application to set up, as by ``init_app``; or the blueprint's name,
+        as in ``url_for("sse.stream")``.
+    :param import_name: the module that the blueprint belongs to.
+    :param name: the blueprint's name, where ``app`` is an application.
+    :param options: what every ``flask.Blueprint`` takes. ``url_prefix`` is where
+        streams are served by default; None registers no routes.
+    :raises InvalidType: for what is neither an application nor a name.
     """
 
     def __init__(
-        self, name: str = "sse", import_name: str = __name__, **options: Any
+        self,
+        app: Flask | str | None = None,
+        import_name: str = __name__,
+        *,
+        name: str = "sse",
+        **options: Any,
     ) -> None:
+        if isinstance(app, str):
+            name = app
+        elif not isinstance(app, Flask | None):
+            raise InvalidType(
+                "SSE takes an application or a blueprint's name: SSE(app), SSE(), "
+                f'SSE("events"), not {app!r}'
+            )
         options.setdefault("url_prefix", DEFAULT_URL_PREFIX)
         super().__init__(name, import_name, **options)
         self._authorizers = Authorizers()
-        self._hooks = Hooks()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
+        if isinstance(app, Flask):
+            self.init_app(app)
 
     # Registration
 
-    def init_app(self, app: Flask, url_prefix: str | None = None) -> None:
-        """Set an application up.
+    def init_app(
+        self, app: Flask, url_prefix: str | Place | None = Place.DEFAULT
+    ) -> None:
+        """Set an application up, and register the routes, unless it has them::
 
-        :param url_prefix: where to serve streams, such as ``"/stream"``; None registers
-            no routes: the application's own views then return ``sse.stream(…)``.
+            def create_app():
+                app = Flask(__name__)
+                sse.init_app(app)  # GET /stream
+                return app
+
+        :param url_prefix: where to serve streams, such as ``"/events"``; without it, at
+            the instance's own prefix, which is ``"/stream"``. None registers no routes:
+            the application's own views then return ``sse.stream(…)``.
+        :raises InvalidValue: for what the application has configured wrongly.
+        :raises SetupError: where another SSE has the place, or the name.
         """
-        if url_prefix is None:
-            set_up(app)
-        else:
+        if not isinstance(url_prefix, Place | None):
             app.register_blueprint(self, url_prefix=url_prefix)
+        elif url_prefix is None or self.url_prefix is None:
+            set_up(app)
+        elif not routes.is_served(app, self):
+            routes.check_default(app, self)
+            app.register_blueprint(self)
+            routes.note_default(app, self)
 
     def register(self, app: Flask, options: dict[str, Any]) -> None:  # type: ignore[override]
-        """Flask calls this for ``app.register_blueprint(sse)``.
+        """Flask calls this for ``register_blueprint``::
+
+            app.register_blueprint(sse, url_prefix="/events")
 
         :raises InvalidValue: for what the application has configured wrongly.
-        :raises SetupError: where it cannot be told whose a hook or an authorizer is.
+        :raises SetupError: where it cannot be told whose a hook or an authorizer is, or
+            whether the routes that ``init_app`` has registered elsewhere are to stay.
         """
+        if routes.is_repeated(app, self, options):
+            return
         self._authorizers.begin(app)
         self._hooks.registered(app)
         set_up(app)
         super().register(app, options)
         self._authorizers.registered(app)
-
-    def before_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("before_request", f, super().before_request)
-        return f
-
-    def after_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("after_request", f, super().after_request)
-        return f
-
-    def teardown_request(self, f: F) -> F:
-        """As for any blueprint. Each application has its own: see ``authorizer``."""
-        self._hooks.give("teardown_request", f, super().teardown_request)
-        return f
-
-    def _check_setup_finished(self, f_name: str) -> None:
-        """Flask's own check, with more to say. (Where a Flask does not call this, it
-        raises its own error.)"""
-        try:
-            super()._check_setup_finished(f_name)
-        except AssertionError as error:
-            raise SetupError(
-                f"{error}\nSet it before app.register_blueprint(sse). {ADVICE}"
-            ) from None
 
     def add_url_rule(
         self,
@@ -119,7 +143,11 @@ class SSE(Blueprint):
         **options: Any,
     ) -> None:
         """As for any blueprint. ``sse.stream`` as a view means the blueprint's own, as
-        applications of Flask-SSE write it."""
+        applications of Flask-SSE write it::
+
+            sse = SSE("sse", __name__)
+            sse.add_url_rule("/again", endpoint="again", view_func=sse.stream)
+        """
         if getattr(view_func, "__func__", None) is SSE.stream:
             view_func = self._view
         super().add_url_rule(
@@ -128,17 +156,21 @@ class SSE(Blueprint):
 
     def authorizer(self, function: A) -> A:
         """Register who may listen: a function from a channel's name to True (yes),
-        False or None (403), or a response that is sent instead. It runs in the
-        request, for each channel asked for; one refusal refuses all.
+        False or None (403), or a response that is sent instead::
 
-        It guards the blueprint's view. A view of the application's own that returns
-        ``sse.stream(…)`` has decided for itself.
+            @sse.authorizer
+            def may_listen(channel):
+                return channel == f"user.{session.get('user')}"
+
+        It runs in the request, for each channel that the client asks for; one refusal
+        refuses all. It guards the blueprint's view. A view of the application's own
+        that returns ``sse.stream(…)`` has decided for itself.
 
         It holds for the applications that are registered with this SSE. A factory that
-        defines one at each call gives each application its own. Any other authorizer
-        needs an ``SSE()`` of its own.
+        defines an authorizer at each call gives each application its own. Any other
+        authorizer needs an ``SSE()`` of its own.
 
-        :raises SetupError: where an application would lose the one that it has.
+        :raises SetupError: where an application would lose the authorizer that it has.
         """
         self._authorizers.give(function)
         return function
@@ -153,23 +185,27 @@ class SSE(Blueprint):
         retry: int | str | None = None,
         channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
     ) -> Event:
-        """Send an event to everyone who listens to a channel.
+        """Send an event to every client that listens to a channel::
 
-        A number or a UUID as its type, its id or its channel stands for its text, and a
-        text as its retry for the number.
+            sse.publish("hello")
+            sse.publish({"name": "Ann"}, type="joined", channel="room.1")
+            sse.publish("closed", channel=["room.1", "room.2"])
+
+        A number or a UUID as type, id or channel stands for its text, and a text as
+        retry for its number.
 
         :param data: text, or bytes of UTF-8, or an ``Event``, or anything that the
             application's JSON provider takes.
         :param type: what ``addEventListener`` listens to; ``"message"`` by default.
         :param id: an id of the application's own, instead of the event's position. Do
-            not give one to several channels at once: a client of two of them that is
+            not give one id to several channels at once: a client of two of them that is
             cut between the copies comes back behind both.
         :param retry: milliseconds that clients shall wait before they reconnect.
         :param channel: a channel, or several: then each gets an event of its own.
         :returns: the event as it was sent, with its id; of several, the last.
-        :raises InvalidValue: when it cannot be sent. Nothing was, then. Of a value that
-            the current request has brought, Flask makes an answer 400; so it is with
-            all verbs.
+        :raises InvalidValue: when the event cannot be sent; then nothing was sent. For
+            a value that the current request has brought, Flask answers 400. All verbs
+            do so.
         :raises NoApplication: outside an application context, when it is unclear
             which application is meant.
         """
@@ -178,28 +214,29 @@ class SSE(Blueprint):
         try:
             return current_channels().publish(data, type, id, retry, channel)
         except InvalidValue as error:
-            raise _blamed_for_publish(error, data, type, id, retry, channel) from None
+            raise blamed_for_publish(error, data, type, id, retry, channel) from None
 
     def stream(self, *channels: Name, replay: int | None = None) -> flask.Response:
         """The response that streams channels to the current request's client, from a
-        view that has decided that it may listen.
+        view that has decided that the client may listen::
 
-        It goes on behind ``Last-Event-ID`` (or the query's ``last_event_id``) where
-        the request brings one.
+            @app.get("/rooms/<room>/events")
+            def events(room):
+                if "user" not in session:
+                    abort(401)
+                return sse.stream(f"room.{room}", f"user.{session['user']}")
+
+        The stream goes on behind ``Last-Event-ID`` (or the query's ``last_event_id``)
+        where the request brings one.
 
         :param replay: how many of each channel's last events a newcomer gets; None for
             ``SSE_REPLAY``.
         :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, or a name
             that cannot be a channel's.
         """
-        names = _checked_names(channels)
-        if len(names) > MAX_CHANNELS:
-            error = InvalidValue(
-                f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}"
-            )
-            raise blamed_for_number(error, names, MAX_CHANNELS)
-        require(_check_replay, replay)
-        return views.stream(names, replay)
+        names = checked_names(channels, MAX_CHANNELS)
+        require(check_replay, replay)
+        return views.stream(permission.for_own_view(names), replay)
 
     def run(
         self,
@@ -211,9 +248,14 @@ class SSE(Blueprint):
         on_error: Callable[[Exception], Any] | None = None,
     ) -> flask.Response:
         """The response that streams an iterable's items, as ``EventStream`` does; but
-        the iterable outlives the connection. It runs in a thread or greenlet of its
-        own, in an application context, and its items go to a channel, from which the
-        response is streamed.
+        the iterable outlives the connection::
+
+            @app.get("/answer")
+            def answer():
+                return sse.run(tokens_of(request.args.get("question", "")))
+
+        The iterable runs in a thread or greenlet of its own, in an application context.
+        Its items go to a channel, from which the response is streamed.
 
         A browser that was cut comes back to the same view with an id that names the
         run, and goes on where it was: the iterable of that second call is never
@@ -222,22 +264,29 @@ class SSE(Blueprint):
         the same, where the web server does not keep it to itself.)
 
         :param channel: a channel of the application's own, whose readers are let in as
-            to any other. While a run goes on there, no other begins: its first event on
-            is streamed instead.
+            to any other. While a run goes on there, no other begins: the client gets
+            that run, from its first event.
         :param linger: seconds without any client after which the iterable is closed.
         :param type: the type of items that are no ``Event``.
         :param on_error: what to tell clients of an exception: see ``EventStream``.
         :raises InvalidValue: for a channel that cannot be one, or a negative number.
         """
-        require(_check_linger, linger)
-        name = None if channel is None else _checked_names((channel,))[0]
+        require(check_linger, linger)
+        permit = None
+        if channel is not None:
+            permit = permission.for_own_view(checked_names((channel,)))
         require(check_type, type)
         items = Items(iterable, type, on_error=on_error)
-        return views.run(items, name, linger, self._address)
+        return views.run(items, permit, linger, self._address)
 
     def position(self) -> str:
-        """Where the log stands now. Take it before reading the data that a page shows,
-        and have the page subscribe with ``last_event_id=`` that: it misses nothing."""
+        """Where the log stands now. A view takes it before it reads the data that a
+        page shows; a page that subscribes from there misses nothing::
+
+            position = sse.position()
+            page = render_template_string("{{ stock }}", stock=stock())
+            url = url_for("sse.stream", last_event_id=position)
+        """
         return current_channels().broker.position()
 
     def messages(
@@ -246,40 +295,58 @@ class SSE(Blueprint):
         since: str | None = None,
         timeout: float | None = None,
     ) -> Iterator[Event]:
-        """A channel's events, on the server itself. It subscribes now, not when it is
-        first iterated; it ends with the channel.
+        """A channel's events, on the server itself::
+
+            for event in sse.messages("orders", timeout=0.1):
+                print(event.type, event.data)
+
+        The subscription begins with the call, not with the first step of iterating. It
+        ends with the channel.
 
         :param since: an event's id, or a position: what came behind it is given first.
             Where some of that is lost, an event ``stream-gap`` says so.
         :param timeout: seconds without an event after which to end; None for never.
         """
-        names = _checked_names((channel,))
+        names = checked_names((channel,))
         require(check_since, since)
         require(check_timeout, timeout)
         return current_channels().messages(names, since, timeout)
 
     def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
-        """End a channel, and the run that feeds it: its clients get what they missed,
-        then ``stream-end``, and stay away when they reconnect (204). An event that is
-        published later opens it again."""
-        current_channels().end(*_checked_names((channel,)))
+        """End a channel, and the run that feeds it::
+
+            sse.publish("done", channel="job.7")
+            sse.close("job.7")
+
+        The channel's clients get what they missed, then ``stream-end``, and stay away
+        when they reconnect (204). An event that is published later opens it again.
+        """
+        current_channels().end(*checked_names((channel,)))
 
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients
-        come back. Streams that begin later are served.
+        come back, and streams that begin later are served::
 
-        Call it when a server is stopped and its process goes on, where that is not
-        noticed by itself, and before an application is replaced. A response of
-        ``EventStream`` ends at its next item, with ``stream-error`` and ``{"reason":
-        "shutdown"}``. A run goes on: its clients come back to it, and without any it
-        ends after its ``linger``.
+            server.stop()
+            with app.app_context():
+                sse.end_streams()
+
+        Call it when a server is stopped and its process goes on, where the extension
+        does not notice that by itself, and before an application is replaced. A
+        response of ``EventStream`` ends at its next item, with ``stream-error`` and
+        ``{"reason": "shutdown"}``. A run goes on: its clients come back to it, and
+        without any it ends after its ``linger``.
         """
         current_hub().end_streams(current_channels().settings, END_PATIENCE)
 
     def subscribers(self, channel: Name = DEFAULT_CHANNEL) -> int:
-        """How many streams of a channel are open now, over all workers and machines.
-        Of other processes' streams it is known some two seconds later; of a process
-        that was killed, some six.
+        """How many streams of a channel are open now, over all workers and machines::
+
+            if sse.subscribers("room.1"):
+                sse.publish("hello", channel="room.1")
+
+        The number includes another process's streams some two seconds after they
+        begin, and those of a process that was killed for some six seconds more.
 
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
@@ -287,109 +354,34 @@ class SSE(Blueprint):
         require(check_channel, name)
         return current_channels().subscribers(name)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """How this process's streams are delivered: how many are open now, handed off
-        or iterated, and how many there were since it began, by server or reason."""
-        return current_hub().stats()
+        or iterated, and how many there were since the process began, by server or
+        reason. A view can return it, as JSON::
 
-    # The view
+            app.add_url_rule("/stats", view_func=sse.stats)
+
+        Its ``"reasons"`` have short codes that never change, for dashboards; the same
+        reasons stand under ``"iterated"`` in words, for people.
+        """
+        return cast(Stats, current_hub().stats())
+
+    # The blueprint's views
 
     def _view(self) -> Response:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
         names = views.requested_channels()
-        refusal = self._refusal(names)
-        if isinstance(refusal, Response):
-            return refusal
-        if refusal:
-            views.forbid(refusal)
-        return views.stream(names, None)
+        answer = permission.for_query(names, self._authorizers.of(app))
+        if isinstance(answer, Response):
+            return answer
+        return views.stream(answer, None)
 
     def _view_run(self, run: str) -> Response:
-        # Who knows its name may listen: it cannot be guessed.
-        return views.resume(RUN_PREFIX + run)
+        return views.resume(permission.for_run(RUN_PREFIX + run))
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""
         name = channel.removeprefix(RUN_PREFIX)
-        is_own = name != channel
-        view: Any = self._view_run if is_own else self._view
-        for endpoint, function in current_app.view_functions.items():
-            if function == view:
-                parameter = "run" if is_own else "channel"
-                return url_for(endpoint, **{parameter: name})  # type: ignore[arg-type]
-        return None
-
-    def _refusal(self, names: tuple[str, ...]) -> str | Response | None:
-        """Why these channels are not served to this client, if they are not."""
-        for name in names:
-            if name.startswith(RESERVED_CHANNEL_PREFIX):
-                return (
-                    f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed"
-                )
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        authorize = self._authorizers.of(app)
-        if authorize is None:
-            refusal = views.refusal_of_strangers(names)
-            if refusal:
-                current_channels().warn_of_refusal(names)
-            return refusal
-        for name in names:
-            answer = authorize(name)
-            if isinstance(answer, Response):
-                return answer
-            if answer is False or answer is None:
-                return f"the authorizer refuses the channel {name!r}"
-            if answer is not True:
-                raise InvalidType(
-                    "An authorizer returns True, False, None or a response; for the "
-                    f"channel {name!r} it returned {answer!r}"
-                )
-        return None
-
-
-# Refusals. In a request, its client may be to blame.
-
-
-def _checked_names(channels: tuple[Name, ...]) -> tuple[str, ...]:
-    try:
-        return check_own(*channels)
-    except InvalidValue as error:
-        raise _blamed_for_names(error, channels) from None
-
-
-def _blamed_for_names(error: InvalidValue, names: Sequence[Any]) -> InvalidValue:
-    if not names:
-        return blamed_for_number(error, names, MAX_CHANNELS)
-    return blamed(error, [(name, check_own) for name in names])
-
-
-def _blamed_for_publish(
-    error: InvalidValue, data: Any, type: Any, id: Any, retry: Any, channel: Any
-) -> InvalidValue:
-    try:
-        names = list(listed(channel))
-    except InvalidValue:
-        return blamed(error, [(channel, listed)])
-    if not names:
-        return _blamed_for_names(error, names)
-    fields = [
-        (data, _check_data),
-        (type, lambda value: Event("", worded(value))),
-        (id, lambda value: Event("", id=worded_id(value))),
-        (retry, lambda value: Event("", retry=counted(value))),
-    ]
-    return blamed(error, [*((name, check_own) for name in names), *fields])
-
-
-def _check_data(data: Any) -> None:
-    if isinstance(data, (str, bytes, bytearray)):
-        encode_text(to_text(data, str), None)
-
-
-def _check_replay(replay: Any) -> None:
-    if replay is not None and (type(replay) is not int or replay < 0):
-        raise InvalidValue(f"replay is a whole number from 0 up, not {replay!r}")
-
-
-def _check_linger(linger: Any) -> None:
-    if not isinstance(linger, (int, float)) or not linger >= 0:
-        raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
+        if name != channel:
+            return routes.address(current_app, self._view_run, run=name)
+        return routes.address(current_app, self._view, channel=name)

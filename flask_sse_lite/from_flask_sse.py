@@ -15,7 +15,12 @@ ServerSentEventsBlueprint = SSE
 
 
 class Message(Event):
-    """An event as Flask-SSE makes it, of any data."""
+    """An event as Flask-SSE makes it, of any data that the application's JSON provider
+    takes::
+
+        message = Message({"name": "Ann"}, type="joined", retry="1000")
+        sse.publish(message)
+    """
 
     __slots__ = ()
 
@@ -31,7 +36,11 @@ class Message(Event):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, but for those that it does without."""
+        """The message's fields, as Flask-SSE has them. Those that are None are left
+        out::
+
+            Message("hello", type="said").to_dict()  # {"data": "hello", "type": "said"}
+        """
         fields = {"type": self.type, "id": self.id, "retry": self.retry}
         return {"data": self.data} | {
             name: value for name, value in fields.items() if value is not None

@@ -1,12 +1,16 @@
 """What applications set on an SSE that they share, each for itself: its authorizer, and
 Flask's hooks.
 
-Here lives which application a function belongs to. The ready-made ``sse`` stands in one
-module, and an application factory sets its guards on it at each call, as tests call it.
-A function that stands at the same place of the source as one before it is that one,
-given again: it holds for the applications to come, and those that are there keep
-theirs. Where it cannot be told whose a function is, it is refused. The functions are
-kept by their applications, so that none outlives its own for longer than to the next.
+Here lives which application a function belongs to. What an authorizer's answer means
+lives in ``permission``.
+
+The ready-made ``sse`` stands in one module, and an application factory sets its guards
+on it at each call, once for each application (tests call factories often). A function
+that stands at the same place of the source as an earlier one is that function, given
+again: it holds for the applications to come, and the applications that are there keep
+theirs. Where nobody can tell whose a function is, the SSE refuses it. The applications
+keep the functions, so that a function lives until its application is gone and another
+is registered.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from flask import Flask, current_app
+from flask import Blueprint, Flask, current_app
 
 from .errors import SetupError
 
-#: How to have what cannot be told apart told apart.
+#: What every ``SetupError`` of several applications advises.
 ADVICE = (
     "Several applications share this SSE. Give each its own, in its factory: "
     "sse = SSE(). Other modules may go on publishing through the ready-made sse: the "
@@ -31,6 +35,8 @@ ADVICE = (
 
 #: The key of ``app.extensions`` under which an application keeps its functions.
 _KEY = "sse.functions"
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -41,8 +47,8 @@ def _functions_of(app: Flask) -> dict[object, Any]:
 
 
 def _place(function: Callable[..., Any]) -> object:
-    """Where a function stands in the source: what a factory defines at each call has
-    one place. What has none in the source is its own place."""
+    """Where a function stands in the source. The functions that a factory defines, one
+    at each call, have one place. A function without source is its own place."""
     inner = inspect.unwrap(function)
     code = getattr(function, "__code__", None), getattr(inner, "__code__", None)
     return code if all(code) else function
@@ -53,7 +59,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self._hooks: dict[tuple[str, object], list[_Hook]] = {}
-        #: How many of each were given since the last registration.
+        #: How many hooks of each place were given since the last registration.
         self._given: Counter[tuple[str, object]] = Counter()
 
     def give(
@@ -65,8 +71,8 @@ class Hooks:
         """Take a hook for the applications to come.
 
         :param kind: such as ``"before_request"``.
-        :param register: has Flask call a hook. A new one is given to it, and it raises
-            where an application has the others already.
+        :param register: Flask's own way to register a hook. It is called for a hook
+            whose place is new, and raises where an application has the others already.
         """
         place = (kind, _place(function))
         hooks = self._hooks.setdefault(place, [])
@@ -79,7 +85,7 @@ class Hooks:
         self._given[place] += 1
 
     def registered(self, app: Flask) -> None:
-        """An application gets all that is there now.
+        """An application is registered, and gets all hooks that are there now.
 
         :raises SetupError: where of several hooks that stand at one place only some
             were given again, or where the application has others already.
@@ -98,7 +104,7 @@ class Hooks:
 
 
 class _Hook:
-    """What Flask calls: for each application, its own function."""
+    """What Flask calls. It calls the current application's own function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.newest = function
@@ -108,9 +114,64 @@ class _Hook:
         return current_app.ensure_sync(function)(*arguments)
 
 
+class SharedBlueprint(Blueprint):
+    """A blueprint that several applications share, and whose hooks are each
+    application's own."""
+
+    def __init__(self, name: str, import_name: str, **options: Any) -> None:
+        super().__init__(name, import_name, **options)
+        self._hooks = Hooks()
+
+    def before_request(self, f: F) -> F:
+        """Have Flask call a function before each request to the routes, as for
+        any blueprint. Each application has its own function: see ``authorizer``::
+
+            @sse.before_request
+            def users_only():
+                if "user" not in session:
+                    abort(401)
+        """
+        self._hooks.give("before_request", f, super().before_request)
+        return f
+
+    def after_request(self, f: F) -> F:
+        """Have Flask call a function with each response of the routes, as for
+        any blueprint. Each application has its own function: see ``authorizer``::
+
+            @sse.after_request
+            def mark(response):
+                response.headers["X-Served-By"] = "events"
+                return response
+        """
+        self._hooks.give("after_request", f, super().after_request)
+        return f
+
+    def teardown_request(self, f: F) -> F:
+        """Have Flask call a function at the end of each request to the routes, as for
+        any blueprint. Each application has its own function: see ``authorizer``::
+
+            @sse.teardown_request
+            def note(error):
+                print("A request has ended:", error)
+        """
+        self._hooks.give("teardown_request", f, super().teardown_request)
+        return f
+
+    def _check_setup_finished(self, f_name: str) -> None:
+        """Flask's own check, with more to say. (Where a Flask does not call this, it
+        raises its own error.)"""
+        try:
+            super()._check_setup_finished(f_name)
+        except AssertionError as error:
+            raise SetupError(
+                f"{error}\nSet it before app.register_blueprint(sse) or "
+                f"sse.init_app(app). {ADVICE}"
+            ) from None
+
+
 class Authorizers:
-    """The authorizers of one SSE. A factory gives one before it registers its
-    application, or after: the first shows which."""
+    """The authorizers of one SSE. A factory gives its authorizer before it registers
+    its application, or after it: the first call shows which."""
 
     def __init__(self) -> None:
         self._newest: Callable[..., Any] | None = None
@@ -120,9 +181,10 @@ class Authorizers:
         self._is_tried = False
 
     def begin(self, app: Flask) -> None:
-        """A registration begins, which may fail.
+        """A registration begins. It can still fail.
 
-        :raises SetupError: where the application has another than it would get.
+        :raises SetupError: where the application has another authorizer than the one
+            that it would get.
         """
         self._is_tried = True
         own = _functions_of(app).get(self)
@@ -130,7 +192,8 @@ class Authorizers:
             raise self._error(own, self._newest)
 
     def registered(self, app: Flask) -> None:
-        """An application gets the newest, until it is given its own."""
+        """An application is registered: it has the newest authorizer, until it is given
+        its own."""
         if self._comes_first and not self._since:
             _functions_of(app)[self] = self._newest
         self._since.append(weakref.ref(app))
@@ -138,7 +201,7 @@ class Authorizers:
     def give(self, function: Callable[..., Any]) -> None:
         """Take an authorizer for the applications that it belongs to.
 
-        :raises SetupError: where these have another.
+        :raises SetupError: where one of them has another authorizer.
         """
         if self._newest is None:
             self._comes_first = not self._since
@@ -160,22 +223,23 @@ class Authorizers:
         self._is_tried = False
 
     def _keep(self, function: Callable[..., Any]) -> None:
-        """The applications registered since the last was given have this for good."""
+        """The applications that were registered since the last authorizer was given
+        have this one for good."""
         for reference in self._since:
             if app := reference():
                 _functions_of(app)[self] = function
 
     def of(self, app: Flask) -> Callable[..., Any] | None:
-        """The authorizer of an application, if there is one."""
+        """The authorizer that holds for an application, if any does."""
         own = _functions_of(app).get(self)
         function = own or self._newest
         if own is None and function and "<locals>" in _name(function):
-            # A factory made it, maybe for another application alone.
+            # A factory made the function, perhaps for another application alone.
             self._warn(
                 app, f"was given no authorizer of its own, and has {_name(function)}"
             )
         elif own != self._newest and self._comes_first and not self._since:
-            # The factory of another may be at work; or a replacement was meant.
+            # Another application's factory is at work, or a replacement was meant.
             self._warn(app, f"keeps its authorizer {_name(own)} beside a newer one")
         return function
 

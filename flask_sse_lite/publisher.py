@@ -1,7 +1,7 @@
 """Publishing from outside: a worker of a task queue, a cron job, a script.
 
-Here lives what an application does for ``sse.publish``, for who has none: where events
-go is a URL, and how data becomes JSON is Flask's own way.
+Here lives what stands in for the application where a process has none: a URL says where
+events go, and Flask's default provider turns data into JSON. Nothing here reads.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from .wording import Name
 
 
 class Publisher:
-    """A way to an application's channels from a process that has no application. It
-    publishes only, and starts no thread.
+    """A way to an application's channels from a process that has no application::
 
-    Make one with ``Publisher.from_url``, and keep it: it connects when it first
-    publishes, and the connection stays. Any thread or greenlet may call any method, and
-    a forked child may go on with its parent's: it gets a connection of its own.
+        publisher = Publisher.from_url("redis://localhost")
+        publisher.publish({"progress": 40}, channel="job.7")
 
-    With ``with``, the connection is let go of at the end of the block.
+    It publishes only, and starts no thread. Make one and keep it: it connects when it
+    first publishes, and the connection stays. Any thread or greenlet may call any
+    method. A forked child can use its parent's publisher: it gets a connection of its
+    own. In a ``with`` statement, the end of the block closes the connection.
     """
 
     def __init__(self, channels: Channels) -> None:
@@ -36,14 +37,17 @@ class Publisher:
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> Publisher:
-        """A publisher to the broker that applications name in ``SSE_URL``. Nothing is
-        reached for yet.
+        """A publisher to the broker that applications name in ``SSE_URL``. It does not
+        connect yet::
 
-        How much of a channel is kept is the store's affair; only a URL that says both
-        ``history`` and ``age`` has a say in it.
+            with Publisher.from_url("redis://localhost", timeout=1) as publisher:
+                publisher.publish("tick", channel="clock")
 
-        :param url: ``redis://…``, or ``sqlite:////an/absolute/path.db``: of a relative
-            path, only the application knows where it begins.
+        The store knows how much of a channel is kept; only a URL with both ``history``
+        and ``age`` changes that.
+
+        :param url: ``redis://…``, or ``sqlite:////an/absolute/path.db``. Only the
+            application knows where a relative path begins.
         :param timeout: seconds after which a broker that does not answer is away.
         :raises InvalidValue: for a URL that leads to no broker, or to one that is a
             single process's own (``memory://``).
@@ -67,32 +71,45 @@ class Publisher:
         retry: int | str | None = None,
         channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
     ) -> Event:
-        """Send an event to everyone who listens to a channel: see ``SSE.publish``.
+        """Send an event to every client that listens to a channel: see
+        ``SSE.publish``::
+
+            event = publisher.publish("hello", type="said", channel="room.1")
+            print(event.id)
 
         :param data: text, or bytes of UTF-8, or an ``Event``, or anything that Flask's
             JSON takes: dates, UUIDs, decimals and dataclasses, too.
         :returns: the event as it was sent, with its id; of several, the last.
-        :raises InvalidValue: when it cannot be sent. Nothing was, then.
+        :raises InvalidValue: when the event cannot be sent; then nothing was sent.
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
         return self._channels.publish(data, type, id, retry, channel)
 
     def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
-        """End a channel: see ``SSE.close``. (Not the publisher: see ``disconnect``.)
+        """End a channel: see ``SSE.close``. (``disconnect`` ends the publisher.) ::
+
+            publisher.publish("done", channel="job.7")
+            publisher.close("job.7")
 
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
         self._channels.end(channel)
 
     def position(self) -> str:
-        """Where the newest event stands: see ``SSE.position``.
+        """Where the newest event stands: see ``SSE.position``::
+
+            before = publisher.position()
 
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
         return self._channels.broker.position()
 
     def disconnect(self) -> None:
-        """Let go of the connection, for good."""
+        """Close the connection, for good. What is published later fails, where the
+        broker had one::
+
+            publisher.disconnect()
+        """
         self._channels.close()
 
     def __enter__(self) -> Publisher:
@@ -108,7 +125,7 @@ class Publisher:
 
 
 def _to_json(data: Any) -> str:
-    """As Flask's own provider has it, which is to be had with an application only."""
+    """The JSON that Flask's default provider makes, which needs an application."""
     provider = DefaultJSONProvider
     return json.dumps(
         data,

@@ -1,7 +1,8 @@
 """EventStream: a Flask response that is an event stream.
 
-Here lives what makes a response one: its headers, and its way to the WSGI server. What
-it streams comes from elsewhere: a subscription's bytes, or an application's iterable.
+Here lives what makes a response an event stream: its headers, and its way to the WSGI
+server. What it streams comes from elsewhere: a subscription's bytes, or an iterable of
+the application's.
 """
 
 from __future__ import annotations
@@ -33,22 +34,21 @@ if TYPE_CHECKING:
 MIMETYPE = "text/event-stream"
 
 #: A browser must not take the text of an event for a page or a script, whatever stands
-#: in it. The answers that keep a client away (204) carry this, too.
+#: in the event. The answers that keep a client away (204) carry this header too.
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 
-#: Against those who would hold events back, or rewrite them: caches, proxies that
-#: compress, and (in its own words) nginx.
+#: These keep caches and proxies from holding events back or rewriting them. nginx has a
+#: header of its own.
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
     **NOSNIFF,
 }
 
-
 #: What a page calls the id that it resumes from, in its query.
 LAST_ID_PARAMETER = "last_event_id"
 
-#: What clients call it, without regard to capitals, hyphens and underscores:
+#: What clients call that id, without regard to capitals, hyphens and underscores:
 #: ``lastEventId`` (event-source-polyfill, reconnecting-eventsource, better-sse),
 #: ``lastEventID`` and ``Last-Event-ID`` (Mercure), ``evs_last_event_id`` (amvtek's
 #: polyfill).
@@ -58,32 +58,38 @@ _NO_SEPARATORS = str.maketrans("", "", "-_")
 
 
 class EventStream(Response):
-    """A response that sends an iterable's items as events, as they come.
+    """A response that sends an iterable's items as events, as they come::
+
+        @app.get("/words")
+        def words():
+            def split():
+                for word in request.args.get("text", "one two").split():
+                    yield {"word": word}
+
+            return EventStream(split(), type="word")
 
     Items are text, ``Event``, or what the application's JSON provider takes. The
-    iterable runs within the request's context, on the server's thread or greenlet, and
-    not before its client takes what it has made; while it is silent, comments keep the
-    connection alive. It is closed when its client has left, at its next item, or under
-    gevent at once.
+    iterable runs within the request's context, on the server's thread or greenlet. It
+    makes an item only when the client has taken the one before; while it is silent,
+    comments keep the connection alive. When the client leaves, the iterable is closed
+    at its next item; under gevent, at once.
 
-    An error before the first item is an ordinary error of the view, unless it took so
-    long that a comment was sent. Later ones are logged, and told to the client as
-    ``stream-error``, without their details. Behind the last item comes an event
-    ``stream-end``; a browser that then reconnects gets 204, which keeps it away and
-    the iterable from running twice.
+    An error before the first item is an ordinary error of the view, unless a comment
+    was sent meanwhile. Later errors are logged; the client gets ``stream-error``,
+    without details. Behind the last item comes an event ``stream-end``; a browser that
+    then reconnects gets 204: it stays away, and the iterable does not run twice.
 
     :param type: the type of items that are no ``Event``.
     :param final: one item more, after the last: the ``"[DONE]"`` of some formats.
-    :param own_events: whether clients get ids and our own events. Those of other
-        formats take them for their own.
+    :param own_events: whether clients get ids and the extension's own events. The
+        clients of other formats would take those for events of the format.
     :param on_error: what to tell the client of an exception: it returns a message, as
-        text or JSON, or an ``Event`` that is sent instead of ours. Without own events
-        what it returns is sent as an item, and where there is no such function,
-        nothing.
+        text or JSON, or an ``Event`` that is sent instead of ``stream-error``. Without
+        own events what it returns is sent as an item; without this function, nothing.
     :raises InvalidType: when given one text, bytes or dict instead of an iterable of
         items.
-    :raises InvalidValue: for a type that cannot be one. Of one that the current request
-        has brought, Flask makes an answer 400.
+    :raises InvalidValue: for a type that cannot be one. For a type that the current
+        request has brought, Flask answers 400.
     """
 
     default_mimetype = MIMETYPE
@@ -124,16 +130,21 @@ class EventStream(Response):
                 return self._subscribe(self.response, environ, start_response)
             if self._frames and self.response is self._frames:
                 return self._begin(self._frames, environ, start_response)
-        # What others put in its place (flask-compress, say) goes its usual way.
+        # An iterable that flask-compress, say, has put there goes werkzeug's way.
         return super().__call__(environ, start_response)
 
     def close(self) -> None:
-        """The server's last call. Harmless when repeated."""
+        """The server calls this last, and it can be called again. A test calls it, to
+        leave before the stream ends::
+
+            response = EventStream(["one", "two"])
+            response.close()
+        """
         try:
             super().close()
         finally:
             if self._items:
-                self._items.close()  # It may never have been asked for anything.
+                self._items.close()  # Nobody need have asked it for anything.
 
     def _subscribe(
         self,
@@ -141,9 +152,9 @@ class EventStream(Response):
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """A subscription is given to the server as it is (werkzeug's layers would cost
-        time for every event, and could not be closed while they wait), and gets to
-        know what the server answered: through that it finds its connection."""
+        """The server gets the subscription itself: werkzeug's layers would cost time
+        for every event, and cannot be closed while they wait. The subscription gets the
+        server's ``write``, through which it finds its connection."""
         _, status, headers = self.get_wsgi_response(environ)
         write = start_response(status, headers)
         subscription.started(environ, write)
@@ -188,7 +199,7 @@ class EventStream(Response):
 class InRequest(Iterator[bytes]):
     """Frames that are made within the request's context.
 
-    The context is taken when the server asks for the response, not in the view: an
+    They take the context when the server asks for the response, not in the view: an
     ``async`` view runs in a context of its own, and what began there cannot go on in
     the server's (Flask before 3.1.2 raises ValueError).
     """
@@ -199,7 +210,7 @@ class InRequest(Iterator[bytes]):
 
     def enter(self) -> None:
         """Take the context of the request that is served now, once. Outside a request
-        there is none to take."""
+        this does nothing."""
         if not self._is_entered:
             self._is_entered = True
             if has_request_context():
@@ -210,19 +221,19 @@ class InRequest(Iterator[bytes]):
         return next(self._frames)
 
     def close(self) -> None:
-        """Let go of the context. Harmless when repeated."""
+        """Let go of the context. A second call does nothing."""
         if close := getattr(self._frames, "close", None):
             close()
 
 
 def last_event_id() -> str:
-    """The id that the request resumes from, or nothing. The header goes before the
-    query: on a reconnect a browser repeats the query of the page's making, and the
-    header alone is up to date.
+    """The id that the request resumes from, or nothing.
 
-    Clients that cannot set a header put the id into the query, behind what the page has
-    put there, and under a name of their own. Theirs goes before the page's, for the
-    same reason, and the last of several before the others.
+    The header goes before the query: a browser that reconnects repeats the query that
+    the page has made, and only the header is up to date. Clients that cannot set a
+    header put the id into the query, behind the page's, and under a name of their own.
+    For the same reason a client's name goes before the page's, and the last of several
+    before the others.
     """
     header: str = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not header:
@@ -231,7 +242,7 @@ def last_event_id() -> str:
         # WSGI shows bytes as latin-1, and what the client sent is UTF-8.
         return header.encode("latin-1").decode()
     except UnicodeError:
-        return header  # A test client's, which was never bytes.
+        return header  # A test client's header, which was never bytes.
 
 
 def _last_id_in_query() -> str:
@@ -245,7 +256,7 @@ def _last_id_in_query() -> str:
 
 
 def _settings() -> Settings:
-    """The application's, whether it has channels or not."""
+    """The application's settings, whether it has channels or not."""
     if channels := current_app.extensions.get("sse"):
         settings: Settings = channels.settings
         return settings

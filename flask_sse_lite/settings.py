@@ -1,7 +1,7 @@
 """The configuration: what it may say, and what holds where it says nothing.
 
 Here live the ``SSE_…`` keys, each with its check. Every limit that can be set stands
-here; limits that cannot are constants beside their only user.
+here. A limit that cannot be set is a constant beside its only user.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from .history.retention import RUNS_BYTES
 #: What all keys begin with.
 PREFIX = "SSE_"
 
-#: What every store, clock and browser can count up to: bytes, events, milliseconds; and
-#: seconds, some thirty years.
+#: What every store, clock and browser can count up to: ``MOST`` bytes, events or
+#: milliseconds, and ``LONGEST`` seconds (some thirty years).
 MOST = 2**53
 LONGEST = 10**9
 
-#: Heartbeats without progress after which a client is cut, where ``SSE_MAX_STALL`` says
-#: nothing. A client whose network is gone is sent its next heartbeat within one, and
-#: within half of one the hub sees that it does not arrive: so four pass in all.
+#: Heartbeats without progress after which the hub cuts a client, where
+#: ``SSE_MAX_STALL`` says nothing. The hub sends a client whose network is gone the next
+#: heartbeat within one, and sees within half of one that it does not arrive: less than
+#: four pass in all.
 STALLED_HEARTBEATS = 2.25
 
-#: Seconds that a client is given in any case. TCP sends a lost packet again after 0.2
-#: to 1 s, and one try that is lost too proves nothing.
+#: Seconds that a client has in any case. TCP sends a lost packet again after 0.2 to
+#: 1 s, and a second packet that is lost proves nothing.
 SHORTEST_STALL = 2.0
 
 
@@ -88,7 +89,8 @@ def _setting(default: Any, check: Callable[[Any], str | None]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One application's configuration, checked. The README says what each means."""
+    """One application's configuration, checked. docs/configuration.rst says what each
+    setting means."""
 
     url: str = _setting("memory://", _url)
     history: int = _setting(256, _whole(1))
@@ -106,21 +108,23 @@ class Settings:
     handoff: bool | str = _setting("auto", _handoff)
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
-    #: Whether the URL stood under Flask-SSE's key.
+    #: Whether the URL stands under Flask-SSE's key.
     is_flask_sse: bool = False
-    #: Whether they are no application's: what a store keeps is not for us to say.
+    #: Whether these are a ``Publisher``'s settings: the application says what its store
+    #: keeps, and a publisher must not change it.
     is_guest: bool = False
 
     @property
     def url_key(self) -> str:
-        """The key that the URL stands under, or what errors call it."""
+        """The key that the URL stands under; for a ``Publisher``, what errors call the
+        URL."""
         if self.is_guest:
             return "The Publisher's URL"
         return "SSE_REDIS_URL" if self.is_flask_sse else "SSE_URL"
 
     @property
     def stall(self) -> float:
-        """Seconds after which a client is cut that takes nothing."""
+        """Seconds after which the hub cuts a client that takes nothing."""
         if self.max_stall is not None:
             return self.max_stall
         return max(STALLED_HEARTBEATS * self.heartbeat, SHORTEST_STALL)
@@ -129,7 +133,7 @@ class Settings:
     def read(cls, config: Mapping[str, Any]) -> Settings:
         """Read an application's ``SSE_…`` keys.
 
-        :raises InvalidValue: naming the key, its value and what it may be.
+        :raises InvalidValue: naming the key, its value and what it can be.
         """
         values = {
             setting.name: _read_key(
@@ -150,7 +154,7 @@ class Settings:
 
     @classmethod
     def of_guest(cls, url: str, timeout: float) -> Settings:
-        """What holds for one who publishes without an application.
+        """The settings of a ``Publisher``, which has no application.
 
         :raises InvalidValue: for what is no URL, or no number of seconds.
         """
@@ -176,14 +180,6 @@ class Settings:
             found[key] = next(iter(get_close_matches(key, known, 1)), None)
         return found
 
-    def is_public(self, channel: str) -> bool:
-        """Whether the blueprint's view serves a channel to anyone, when no authorizer
-        is set."""
-        return any(
-            channel.startswith(name[:-1]) if name.endswith("*") else channel == name
-            for name in self.public_channels
-        )
-
 
 def _read_key(
     config: Mapping[str, Any], key: str, default: Any, check: Callable[[Any], Any]
@@ -199,8 +195,8 @@ def _read_key(
 
 
 def _hint(key: str, value: Any, default: Any) -> str:
-    """How a value is written in the environment, for one that seems to come from there:
-    Flask reads it as JSON, and takes what is none for text."""
+    """How to write a value in the environment, for a value that seems to come from
+    there: Flask reads it as JSON, and takes what is no JSON for text."""
     if not isinstance(value, str) or key.endswith("URL"):
         return ""
     if isinstance(default, tuple):

@@ -34,7 +34,11 @@ def publish_after_commit(
     type: Name | None = None,
     channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
 ) -> None:
-    """Publish an event if and when what a session does now is committed.
+    """Publish an event if and when what a session does now is committed::
+
+        db.session.add(order)
+        publish_after_commit(db.session, {"order": "new"}, channel="orders")
+        db.session.commit()  # Now it is published.
 
     What was done in a savepoint that is rolled back is never published, and what was
     done in one that is released waits for the transaction around it. What cannot be

@@ -26,7 +26,12 @@ def read_events(
     bookkeeping: bool = False,
 ) -> list[Event]:
     """The events of a test client's response, as a client gets them; then the response
-    is closed.
+    is closed::
+
+        response = app.test_client().get("/stream")
+        sse.publish("hello")
+        (event,) = read_events(response, count=1)
+        assert event.data == "hello"
 
     It returns when there are ``count``, when the stream ends, or after ``timeout``
     seconds, with what has come by then. An application's generator that blocks is
@@ -73,7 +78,12 @@ def _close(response: Response) -> None:
 @contextmanager
 def published(app: Flask) -> Iterator[list[Event]]:
     """Record what an application publishes, each event with its channel and id, in the
-    order of publishing. Thread-safe."""
+    order of publishing. Thread-safe::
+
+        with published(app) as events:
+            app.test_client().post("/say", data={"text": "hello"})
+        assert [event.data for event in events] == ["hello"]
+    """
     events: list[Event] = []
     with app.app_context():
         recorders = current_channels().recorders

@@ -22,16 +22,17 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: ``__init__`` stands last.
 BANDS: list[set[str]] = [
     {"errors", "type_names"},
-    {"event", "system", "wording", "client_faults", "own_functions"},
+    {"event", "system", "wording", "client_faults", "own_functions", "routes"},
     {"decoder", "own_events", "position", "servers"},
     {"history"},
     {"settings"},
-    {"brokers", "hub"},
+    {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
     {"cli", "publisher"},
     {"application"},
-    {"sqlalchemy", "testing", "views"},
+    {"permission", "sqlalchemy", "testing"},
+    {"views"},
     {"extension"},
     {"from_flask_sse"},
     {"__init__"},
@@ -41,10 +42,14 @@ BANDS: list[set[str]] = [
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
-        *("extension", "from_flask_sse", "client_faults", "own_functions"),
+        *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
+        "permission",
     },
     "click": {"cli"},
-    "werkzeug": {"response", "views", "extension", "client_faults", "sqlalchemy"},
+    "werkzeug": {
+        *("response", "views", "extension", "client_faults", "sqlalchemy"),
+        "permission",
+    },
     "socket": {
         *(
             "brokers.sqlite.doorbell",

@@ -354,7 +354,7 @@ def test_the_group_has_one_name(tmp_path: Path, way: str) -> None:
         parent.register_blueprint(SSE("events"))
         app.register_blueprint(parent)
     elif way == "without routes":
-        SSE("events").init_app(app)
+        SSE("events").init_app(app, url_prefix=None)
     else:
         app.register_blueprint(SSE("events"))
         if way == "twice":

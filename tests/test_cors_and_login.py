@@ -135,7 +135,7 @@ def logged_in(app: Flask, name: str) -> FlaskClient:
 
 def own_view(app: Flask, sse: SSE) -> None:
     """A stream for each user, in a view of the application's own."""
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
 
     def events() -> Response:
         return sse.stream(f"user.{current_user.id}")

@@ -14,9 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent, indent
+from typing import get_args
 
 import pytest
 
+from flask_sse_lite.servers.server import Reason
 from flask_sse_lite.settings import Settings
 
 from .documentation import PAGES, README, ROOT
@@ -230,6 +232,12 @@ def test_the_readme_names_every_page() -> None:
     pages = {path.name for path in ROOT.glob("docs/*.rst")}
     # Two are for those who change the package; CONTRIBUTING.rst names them.
     assert pages - named == {"architecture.rst", "releasing.rst"}
+
+
+def test_every_reason_stands_in_the_table() -> None:
+    page = (ROOT / "docs" / "deployment.rst").read_text("utf-8")
+    rows = re.findall(r"^   \* - ``([a-z-]+)``\n     - ", page, re.MULTILINE)
+    assert rows == list(get_args(Reason))
 
 
 def test_every_setting_stands_in_the_table_with_its_default() -> None:

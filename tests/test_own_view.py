@@ -11,7 +11,7 @@ from flask import Flask, abort, request
 from flask.testing import FlaskClient
 from werkzeug.wrappers import Response
 
-from flask_sse_lite import SSE, InvalidType
+from flask_sse_lite import SSE, InvalidType, Reason, Stats
 from flask_sse_lite.hub.loop import current_hub
 from flask_sse_lite.testing import read_events
 
@@ -24,7 +24,7 @@ def app(sse: SSE) -> Iterator[Flask]:
     app = Flask("application")
     app.config["TESTING"] = True
     app.config["SSE_HEARTBEAT"] = 0.4  # The hub ends sooner after the last stream.
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
 
     @app.get("/rooms/<int:room>/events")
     def events(room: int) -> Response:
@@ -234,3 +234,29 @@ def test_head_leaves_nothing_behind(app: Flask, client: FlaskClient) -> None:
     assert client.head("/plain").status_code == 200
     assert len(current_hub()) == 0
     assert watchers(app, "progress") == 0
+
+
+# What is counted
+
+
+@pytest.mark.parametrize(
+    ("handoff", "code"), [(False, "switched-off"), (True, "unsupported-server")]
+)
+def test_stats_tell_by_code_and_in_words_why_a_stream_is_iterated(
+    app: Flask, client: FlaskClient, sse: SSE, handoff: bool, code: Reason
+) -> None:
+    app.config["SSE_HANDOFF"] = handoff
+    before = sse.stats()
+    response = client.get("/plain")
+    sse.close("progress")
+    assert read_events(response)[-1].type == "stream-end"
+    stats: Stats = sse.stats()
+    assert stats["reasons"][code] == before["reasons"].get(code, 0) + 1
+    assert sum(stats["reasons"].values()) == sum(stats["iterated"].values())
+    assert sum(stats["iterated"].values()) == sum(before["iterated"].values()) + 1
+    assert stats["handed off"] == before["handed off"]
+
+
+def test_a_view_may_return_stats(app: Flask, client: FlaskClient, sse: SSE) -> None:
+    app.add_url_rule("/stats", view_func=sse.stats)
+    assert client.get("/stats").json == sse.stats()

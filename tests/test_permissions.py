@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from werkzeug.exceptions import Forbidden, HTTPException
 from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
-from flask_sse_lite import SSE, InvalidValue
+from flask_sse_lite import SSE, AuthorizerAnswer, InvalidValue, permission
 from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.permission import Permit
 from flask_sse_lite.testing import read_events
 
 #: The hub ends the sooner after the last stream.
@@ -371,3 +373,38 @@ def test_hooks_of_a_parent_blueprint_guard_a_nested_one(sse: SSE) -> None:
     parent.register_blueprint(sse)
     app = application(parent)
     assert app.test_client().get("/api/stream").status_code == 401
+
+
+# One room
+
+
+def test_permits_are_given_in_one_room_only() -> None:
+    package = Path(permission.__file__).parent
+    users = {
+        path.name
+        for path in package.rglob("*.py")
+        if "Permit(" in path.read_text("utf-8")
+    }
+    assert users == {"permission.py"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [(True, Permit(("a", "b"))), (False, Forbidden), (None, Forbidden)],
+)
+def test_a_permit_is_for_all_channels_that_were_asked_for(
+    app: Flask, answer: AuthorizerAnswer, expected: Any
+) -> None:
+    def ask() -> Permit | Response:
+        return permission.for_query(("a", "b"), lambda channel: answer)
+
+    with app.test_request_context():
+        if expected is Forbidden:
+            with pytest.raises(Forbidden):
+                ask()
+        else:
+            assert ask() == expected
+
+
+def test_a_permit_of_a_run_is_for_its_channel_alone() -> None:
+    assert permission.for_run("$run.x") == Permit(("$run.x",))

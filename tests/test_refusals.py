@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import h2.config
 import h2.connection
@@ -21,7 +21,7 @@ import h2.events
 import pytest
 import trustme
 
-from flask_sse_lite.servers.server import Refusal
+from flask_sse_lite.servers.server import Reason, Refusal
 from flask_sse_lite.servers.uwsgi import UWSGI
 
 from .servers import HOST, PATIENCE, Client, Server, serve, until
@@ -60,6 +60,8 @@ def expect_iterated(server: Server, reason: str) -> None:
         assert paths["open"] == {"handed off": 0, "iterated": 1}
         [noted] = paths["iterated"]
         assert reason in noted
+        [code] = paths["reasons"]
+        assert code in get_args(Reason)
         server.publish({"data": "x", "channel": "room"})
         server.close("room")
         types = [event.type for event in client.events]
@@ -161,6 +163,7 @@ def test_uwsgi_without_threads_hands_nothing_over(uwsgi: Any) -> None:
     with pytest.raises(Refusal, match="--enable-threads") as caught:
         UWSGI({}, uwsgi_write).check(0)
     assert caught.value.is_remediable
+    assert caught.value.code == "no-threads"
 
 
 @pytest.mark.parametrize("option", ["https-socket", "ssl-socket", "suwsgi-socket"])

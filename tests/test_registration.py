@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Blueprint, Flask, url_for
 
 import flask_sse_lite
-from flask_sse_lite import SSE, NoApplication
+from flask_sse_lite import SSE, InvalidType, NoApplication, SetupError
 from flask_sse_lite.testing import read_events
 
 #: From where a new interpreter finds the package.
@@ -71,9 +72,23 @@ def test_the_ready_instance_can_be_registered() -> None:
     assert paths(app) == {"/stream"}
 
 
-def test_init_app_registers_no_routes(sse: SSE) -> None:
+def test_init_app_registers_the_routes_at_their_default(sse: SSE) -> None:
     app = application()
     sse.init_app(app)
+    assert paths(app) == {"/stream"}
+    assert what_arrives(app) == ["hello"]
+
+
+def test_the_default_of_init_app_is_the_url_prefix_of_the_instance() -> None:
+    app = application()
+    SSE(url_prefix="/events").init_app(app)
+    assert paths(app) == {"/events"}
+
+
+def test_init_app_with_none_registers_no_routes(sse: SSE) -> None:
+    app = application()
+    sse.init_app(app, url_prefix=None)
+    SSE("again", url_prefix=None).init_app(app)
     assert paths(app) == set()
     with app.app_context():
         assert sse.publish("hello").id
@@ -88,13 +103,134 @@ def test_init_app_with_a_url_prefix_registers_the_route(sse: SSE) -> None:
 
 def test_init_app_may_come_before_the_registration(sse: SSE) -> None:
     app = application()
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
     with app.app_context():
         before = sse.position()
         sse.publish("kept")
     app.register_blueprint(sse)
     response = app.test_client().get(f"/stream?last_event_id={before}")
     assert [event.data for event in read_events(response, count=1)] == ["kept"]
+
+
+def test_an_application_may_be_given_at_once() -> None:
+    app = application()
+    sse = SSE(app)
+    assert (sse.name, paths(app)) == ("sse", {"/stream"})
+    assert what_arrives(app) == ["hello"]
+
+
+def test_an_application_may_be_given_with_options() -> None:
+    app = application()
+    sse = SSE(app=app, name="events", url_prefix="/events")
+    assert paths(app) == {"/events"}
+    assert what_arrives(app, "/events") == ["hello"]
+    with app.test_request_context():
+        assert url_for("events.stream") == "/events"
+    other = application("other")
+    SSE(other, url_prefix=None)
+    assert paths(other) == set()
+    sse.init_app(other)
+    assert paths(other) == {"/events"}
+
+
+def test_a_name_and_a_module_may_be_given_as_for_any_blueprint() -> None:
+    for sse in (SSE("events", "a_module"), SSE(name="events", import_name="a_module")):
+        assert (sse.name, sse.import_name) == ("events", "a_module")
+    assert (SSE().name, SSE(None).name) == ("sse", "sse")
+
+
+@pytest.mark.parametrize("bad", [5, Flask, Blueprint("a", "b"), ["events"]], ids=repr)
+def test_what_is_neither_an_application_nor_a_name_is_a_type_error(bad: Any) -> None:
+    with pytest.raises(InvalidType, match=r"SSE\(app\), SSE\(\), SSE\(\"events\"\)"):
+        SSE(bad)
+
+
+def test_an_authorizer_holds_that_is_given_behind_init_app(sse: SSE) -> None:
+    app = application()
+    sse.init_app(app)
+    sse.authorizer(lambda channel: channel == "a")
+    assert app.test_client().get("/stream?channel=b").status_code == 403
+    with app.test_client().get("/stream?channel=a") as response:
+        assert response.status_code == 200
+
+
+# Both init_app and register_blueprint
+
+
+@pytest.mark.parametrize("prefix", [None, "/stream"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_who_calls_both_gets_the_routes_once(
+    sse: SSE, prefix: str | None, is_first: bool
+) -> None:
+    app = application()
+    options = {"url_prefix": prefix} if prefix else {}
+    for registers in (is_first, not is_first):
+        if registers:
+            app.register_blueprint(sse, **options)
+        else:
+            sse.init_app(app)
+    sse.init_app(app)
+    assert paths(app) == {"/stream"}
+    assert [r.rule for r in app.url_map.iter_rules()].count("/stream") == 1
+    assert what_arrives(app) == ["hello"]
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_another_place_behind_init_app_is_an_error_that_says_what_to_write(
+    sse: SSE, is_nested: bool
+) -> None:
+    def register(app: Flask) -> None:
+        if is_nested:
+            parent = Blueprint("api", "api", url_prefix="/api")
+            parent.register_blueprint(sse)
+            app.register_blueprint(parent)
+        else:
+            app.register_blueprint(sse, url_prefix="/api/stream")
+
+    app = application()
+    sse.init_app(app)
+    with pytest.raises(SetupError, match=r"sse\.init_app\(app, url_prefix=None\)"):
+        register(app)
+    with pytest.raises(SetupError, match=r"another place"):
+        sse.init_app(app, url_prefix="/events")
+    assert paths(app) == {"/stream"}
+    # What it says does it.
+    app = application()
+    sse.init_app(app, url_prefix=None)
+    register(app)
+    assert paths(app) == {"/api/stream"}
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_init_app_adds_nothing_to_a_registration(sse: SSE, is_nested: bool) -> None:
+    parent = Blueprint("api", "api", url_prefix="/api")
+    app = application()
+    if is_nested:
+        parent.register_blueprint(sse)
+        app.register_blueprint(parent)
+    else:
+        app.register_blueprint(sse, url_prefix="/api/stream")
+    sse.init_app(app)
+    assert paths(app) == {"/api/stream"}
+
+
+def test_a_second_place_may_be_named_behind_init_app(sse: SSE) -> None:
+    app = application()
+    sse.init_app(app)
+    app.register_blueprint(sse, name="again", url_prefix="/again")
+    assert paths(app) == {"/stream", "/again"}
+
+
+@pytest.mark.parametrize("name", ["sse", "again"])
+def test_init_app_never_puts_one_sse_behind_another(sse: SSE, name: str) -> None:
+    app = application()
+    sse.init_app(app)
+    # Its authorizer would guard nothing.
+    with pytest.raises(SetupError, match=r"sse\.init_app\(app, url_prefix=None\)"):
+        SSE(app, name=name)
+    SSE(app, name="events", url_prefix="/events")
+    SSE(app, url_prefix=None)
+    assert paths(app) == {"/stream", "/events"}
 
 
 def test_a_nested_blueprint_serves_below_its_parent(sse: SSE) -> None:
@@ -258,7 +394,7 @@ print("none:", attempt())
 app = Flask("one")
 sse.init_app(app)
 print("one:", attempt())
-SSE("again").init_app(app)
+SSE("again").init_app(app, url_prefix=None)
 print("one, two instances:", attempt())
 thread = threading.Thread(target=lambda: print("thread:", attempt()))
 thread.start()

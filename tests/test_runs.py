@@ -899,7 +899,7 @@ def test_what_is_no_iterable_of_items_is_refused(
 def test_without_the_blueprint_s_routes_there_is_no_location(sse: SSE) -> None:
     app = Flask("application")
     app.config["TESTING"] = True
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
     response = serve(app, sse, ["a"]).get("/run")
     assert "Location" not in response.headers
     assert texts(response) == ["a", ""]

@@ -12,6 +12,7 @@ import pytest
 from flask_sse_lite import Event, InvalidValue, SSEError
 from flask_sse_lite.brokers import BROKERS, connect
 from flask_sse_lite.brokers.memory import MemoryBroker
+from flask_sse_lite.permission import is_public
 from flask_sse_lite.settings import Settings
 
 #: The settings that have a key of their own.
@@ -283,12 +284,12 @@ def test_a_password_is_never_shown(key: str, url: Any) -> None:
 def test_a_channel_is_public_by_its_name_or_its_beginning(
     listed: list[str], public: list[str], closed: list[str]
 ) -> None:
-    settings = Settings.read({"SSE_PUBLIC_CHANNELS": listed})
-    assert [name for name in public if not settings.is_public(name)] == []
-    assert [name for name in closed if settings.is_public(name)] == []
+    names = Settings.read({"SSE_PUBLIC_CHANNELS": listed}).public_channels
+    assert [name for name in public if not is_public(name, names)] == []
+    assert [name for name in closed if is_public(name, names)] == []
 
 
 def test_only_the_default_channel_is_public_by_default() -> None:
-    settings = Settings.read({})
-    assert settings.is_public("sse")
-    assert not settings.is_public("secret")
+    names = Settings.read({}).public_channels
+    assert is_public("sse", names)
+    assert not is_public("secret", names)

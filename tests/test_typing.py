@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import flask
 import pytest
 from flask import Flask
 
-from flask_sse_lite import SSE
+import flask_sse_lite
+from flask_sse_lite import SSE, errors
 
 from .servers import ROOT
 
@@ -27,7 +29,8 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session, scoped_session
 
 from flask_sse_lite import (
-    SSE, Event, EventStream, Message, Publisher, SetupError, sse,
+    SSE, Authorizer, AuthorizerAnswer, Event, EventStream, Message, OpenStreams,
+    Publisher, Reason, SetupError, Stats, sse,
 )
 from flask_sse_lite.sqlalchemy import publish_after_commit
 from flask_sse_lite.testing import published, read_events
@@ -56,6 +59,10 @@ def create_app() -> Flask:
     answer: ResponseReturnValue | None = guard()
     app.register_blueprint(own)
     sse.init_app(app, url_prefix="/stream")
+    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)
+    SSE(app, url_prefix="/again")
+    SSE("name", __name__)
 
     @app.get("/a")
     def stream() -> Response:
@@ -84,7 +91,15 @@ def create_app() -> Flask:
 def simple(channel: str) -> bool:
     return True
 
+def answer(channel: str) -> AuthorizerAnswer:
+    return redirect("/login") if channel == "secret" else None
+
+def members_of(team: str) -> Authorizer:
+    return lambda channel: channel == f"team.{team}"
+
 sse.authorizer(simple)
+sse.authorizer(answer)
+sse.authorizer(members_of("red"))
 sse.authorizer(lambda channel: None)
 
 def words() -> Iterator[str | Event]:
@@ -107,6 +122,13 @@ def transact(session: Session, db: scoped_session[Session]) -> None:
     publish_after_commit(session, {"a": 1}, "type", "channel")
     publish_after_commit(db, {"a": 1}, channel=["a", 7])
 
+def count() -> ResponseReturnValue:
+    stats: Stats = sse.stats()
+    open: OpenStreams = stats["open"]
+    number: int = open["handed off"] + stats["handed off"]["gunicorn"]
+    reasons: dict[Reason, int] = stats["reasons"]
+    return stats if reasons["tls"] + stats["iterated"]["some words"] else {}
+
 def check(app: Flask) -> None:
     with published(app) as events:
         events.extend(read_events(app.test_client().get("/a"), count=1))
@@ -118,6 +140,9 @@ MISTAKES = {
     "sse.publish('x', retry=0.5)": "arg-type",
     "sse.stream(['a'])": "arg-type",
     "sse.authorizer(lambda: True)": "misc",
+    "sse.init_app(app=5)": "arg-type",
+    "sse.stats()['reason']": "typeddict-item",
+    "sse.stats()['reasons']['slow']": "index",
 }
 
 
@@ -151,6 +176,22 @@ def test_an_application_of_strict_types_passes(tmp_path: Path) -> None:
     found = [line for line in output.splitlines() if "error:" in line]
     assert status == 1
     assert len(found) == len(MISTAKES), output
+
+
+def test_all_that_is_public_is_exported_and_sorted() -> None:
+    exported = flask_sse_lite.__all__
+    names = {
+        name
+        for name, thing in vars(flask_sse_lite).items()
+        if not name.startswith("_") and not isinstance(thing, ModuleType)
+    }
+    assert names - {"annotations"} == set(exported)
+    raised = {error.__name__ for error in vars(errors).values() if _is_error(error)}
+    assert raised <= set(exported)
+
+
+def _is_error(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, errors.SSEError)
 
 
 @pytest.mark.parametrize("verb", ["stream", "run"])

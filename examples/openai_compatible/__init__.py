@@ -57,7 +57,7 @@ def create_app() -> Flask:
         ),
     )
     app.config.from_prefixed_env()  # FLASK_TOKENS_PER_SECOND=… sets that, and so on
-    sse.init_app(app)  # so that there is SSE_HEARTBEAT
+    sse.init_app(app, url_prefix=None)  # for SSE_HEARTBEAT: it has no channels
     for module in (chat_completions, responses, messages, ui_messages):
         app.register_blueprint(module.blueprint)
     return app

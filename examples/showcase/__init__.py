@@ -51,7 +51,7 @@ def create_app() -> Flask:
         if not app.config.get("SSE_URL", "memory:").startswith("memory:"):
             raise RuntimeError("All workers need one key in common: FLASK_SECRET_KEY")
         app.secret_key = secrets.token_hex()
-    sse.init_app(app)
+    sse.init_app(app, url_prefix=None)  # The views below serve all streams.
 
     @app.get("/")
     def index() -> str:

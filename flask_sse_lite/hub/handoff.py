@@ -64,6 +64,7 @@ def _suspicion(name: str) -> Refusal:
     return Refusal(
         "a middleware iterates the body, and may change it (SSE_HANDOFF = True if it "
         f"does not): {name}",
+        "middleware-iterates",
         is_remediable=True,
     )
 
@@ -86,6 +87,7 @@ def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, b
         raise Refusal(
             "a middleware hides the server's write() (SSE_HANDOFF = True if nothing "
             f"changes the body): {server.hidden_by}",
+            "middleware-hides",
             is_remediable=True,
         )
     if not (trusted and server.is_sure):
@@ -99,15 +101,21 @@ def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, b
     try:
         ours = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, first_descriptor())
     except OSError as error:
-        raise Refusal(f"no file descriptor left: {error}", is_remediable=True) from None
+        raise _shortage(error) from None
     try:
         forget_in_gevent(theirs)
         os.dup2(_dead_end(), theirs, inheritable=False)
     except OSError as error:
         close_descriptor(ours)
-        raise Refusal(f"no file descriptor left: {error}", is_remediable=True) from None
+        raise _shortage(error) from None
     os.set_blocking(ours, False)
     return ours, server.is_chunked()
+
+
+def _shortage(error: OSError) -> Refusal:
+    return Refusal(
+        f"no file descriptor left: {error}", "no-descriptors", is_remediable=True
+    )
 
 
 def _plain_descriptor(sock: Any) -> int:
@@ -119,10 +127,12 @@ def _plain_descriptor(sock: Any) -> int:
     if isinstance(sock, int) and sock >= 0:
         return sock
     if not is_plain(sock):
-        raise Refusal(f"the connection is no plain socket: {type(sock).__name__}")
+        raise Refusal(
+            f"the connection is no plain socket: {type(sock).__name__}", "tls"
+        )
     descriptor: int = sock.fileno()
     if descriptor < 0:
-        raise Refusal("the connection is closed")
+        raise Refusal("the connection is closed", "connection-closed")
     return descriptor
 
 

@@ -299,7 +299,9 @@ class Pulse:
             check_request(self._environ)
             if server.hidden_by or not server.lends_sockets:
                 keeper = server.hidden_by or server.name
-                raise Refusal(f"nothing can be sent past {keeper}")
+                raise Refusal(
+                    f"nothing can be sent past {keeper}", "unsupported-server"
+                )
             server.check_headers()
             self._server = server
         except Refusal as refusal:

@@ -26,7 +26,7 @@ def shortcut(server: Server) -> Callable[[bytes], None]:
     check_readers(server)
     sock = server.socket()
     if not is_plain(sock):
-        raise Refusal("the connection is no plain socket")
+        raise Refusal("the connection is no plain socket", "tls")
     is_chunked = server.is_chunked()
 
     def send(piece: bytes) -> None:

@@ -141,7 +141,7 @@ class Subscription:
             if wants_handoff:
                 self._note(refusal)
         if not wants_handoff:
-            self._note(Refusal("SSE_HANDOFF is False"))
+            self._note(Refusal("SSE_HANDOFF is False", "switched-off"))
         self._socket = known_socket(environ, server)
         if self._socket is not None:
             bound(self._socket)
@@ -192,7 +192,9 @@ class Subscription:
             self._opening = len(data)
             if not self._is_started:
                 # Nor was it asked, then, whether that is wanted.
-                self._note(Refusal("something has taken the body to itself"))
+                self._note(
+                    Refusal("something has taken the body to itself", "body-taken")
+                )
             if self._server is None:
                 warn_of_reader()
                 self._iterate()
@@ -231,7 +233,9 @@ class Subscription:
 
     def _note(self, refusal: Refusal) -> None:
         paths = current_hub().paths
-        paths.note_iterated(refusal.reason, is_remediable=refusal.is_remediable)
+        paths.note_iterated(
+            refusal.reason, refusal.code, is_remediable=refusal.is_remediable
+        )
 
     def _iterate(self) -> None:
         """The connection stays with the server, to the end."""

@@ -52,7 +52,9 @@ def find_server(environ: WSGIEnvironment, write: Callable[..., Any]) -> Server:
             return server(environ, write)
     if below := find_below(environ, SERVERS, hidden_by=name_of(write)):
         return below
-    raise Refusal(f"not a server whose sockets can be had: {name_of(write)}")
+    raise Refusal(
+        f"not a server whose sockets can be had: {name_of(write)}", "unsupported-server"
+    )
 
 
 def check_request(environ: WSGIEnvironment) -> None:
@@ -61,9 +63,9 @@ def check_request(environ: WSGIEnvironment) -> None:
     :raises Refusal: when it is one of HTTP/2, or the system cannot do it.
     """
     if not IS_SUPPORTED:
-        raise Refusal("this system has no epoll")
+        raise Refusal("this system has no epoll", "unsupported-system")
     if not environ.get("SERVER_PROTOCOL", "").startswith("HTTP/1."):
-        raise Refusal("the request is not of HTTP/1.x")
+        raise Refusal("the request is not of HTTP/1.x", "http-version")
 
 
 def known_socket(environ: WSGIEnvironment, server: Server | None) -> Any:

@@ -51,7 +51,7 @@ class Cheroot(Server):
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
         framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0
         if self._count() - self._written != status_line + fields + 2 + framing + sent:
-            raise Refusal(CHANGED)
+            raise Refusal(CHANGED, "body-changed")
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
         return list(self.behind.req.outheaders)

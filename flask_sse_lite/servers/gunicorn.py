@@ -44,7 +44,7 @@ class Gunicorn(Server):
         if not self.behind.headers_sent:
             raise NothingSent
         if self.behind.sent != sent:
-            raise Refusal(CHANGED)
+            raise Refusal(CHANGED, "body-changed")
 
     def note_sent(self, size: int, framed: int) -> None:
         self.behind.sent += size

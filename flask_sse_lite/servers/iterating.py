@@ -29,7 +29,10 @@ class Waitress(Server):
     def check_sent(self, sent: int) -> None:
         if not self.behind.wrote_header:
             raise NothingSent
-        raise Refusal(f"not a server whose sockets can be had: {name_of(self.write)}")
+        raise Refusal(
+            f"not a server whose sockets can be had: {name_of(self.write)}",
+            "unsupported-server",
+        )
 
 
 class Wsgiref(Server):
@@ -51,7 +54,10 @@ class Wsgiref(Server):
     def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent:
             raise NothingSent
-        raise Refusal(f"not a server whose sockets can be had: {name_of(self.write)}")
+        raise Refusal(
+            f"not a server whose sockets can be had: {name_of(self.write)}",
+            "unsupported-server",
+        )
 
 
 def has_shut_down(program: Any) -> bool:

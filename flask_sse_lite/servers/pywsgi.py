@@ -48,7 +48,7 @@ class GeventPywsgi(Server):
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
         framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0
         if self.behind.response_length != status_line + fields + 2 + framing + sent:
-            raise Refusal(CHANGED)
+            raise Refusal(CHANGED, "body-changed")
 
     def note_sent(self, size: int, framed: int) -> None:
         self.behind.response_length += framed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -26,15 +26,42 @@ ENOUGH_REQUESTS = 10_000
 DEFAULT_GRACE = 5.0
 
 
-class Refusal(Exception):
-    """Why a stream stays with the server, in a few words.
+#: Why a stream stays with its server, in one word that never changes: dashboards and
+#: alerts are built on these. docs/deployment.rst says what each means.
+Reason = Literal[
+    "switched-off",
+    "unsupported-system",
+    "unsupported-server",
+    "http-version",
+    "tls",
+    "forking-server",
+    "no-threads",
+    "content-encoding",
+    "nothing-sent",
+    "body-changed",
+    "body-taken",
+    "middleware-iterates",
+    "middleware-hides",
+    "no-descriptors",
+    "connection-closed",
+]
 
-    ``is_remediable`` tells whether an operator could do something about it.
+
+class Refusal(Exception):
+    """Why a stream stays with the server.
+
+    :param reason: a few words for the operator. They can change from one version to
+        the next.
+    :param code: one word for programs. It never changes.
+    :param is_remediable: whether an operator could do something about it.
     """
 
-    def __init__(self, reason: str, *, is_remediable: bool = False) -> None:
+    def __init__(
+        self, reason: str, code: Reason, *, is_remediable: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.code = code
         self.is_remediable = is_remediable
 
 
@@ -51,6 +78,7 @@ class NothingSent(Refusal):
             "nothing was sent when the next item was asked for, so that clients get "
             "their events late or never: who asks collects the body, or holds it back. "
             f"Exempt event streams from it{f': {reader}' if reader else ''}",
+            "nothing-sent",
             is_remediable=True,
         )
 
@@ -126,7 +154,11 @@ class Server:
         """Of ``check``, what can be known before anything is sent."""
         for name, _ in self.headers():
             if name.lower() in ("content-encoding", b"content-encoding"):
-                raise Refusal("the body has a Content-Encoding", is_remediable=True)
+                raise Refusal(
+                    "the body has a Content-Encoding",
+                    "content-encoding",
+                    is_remediable=True,
+                )
 
     def check_sent(self, sent: int) -> None:
         """Of ``check``, what differs between servers."""

@@ -47,9 +47,11 @@ class UWSGI(Server):
         uwsgi = sys.modules["uwsgi"]
         if not getattr(uwsgi, "has_threads", False):
             # Without them the interpreter stands still between two requests.
-            raise Refusal("uWSGI runs without --enable-threads", is_remediable=True)
+            raise Refusal(
+                "uWSGI runs without --enable-threads", "no-threads", is_remediable=True
+            )
         if not uwsgi.opt.keys().isdisjoint(_TLS_SOCKETS):
-            raise Refusal("the server itself ends TLS")
+            raise Refusal("the server itself ends TLS", "tls")
 
     def _has_sent(self) -> bool:
         """Whether anything was sent since the response was started. (What waits is

@@ -41,7 +41,7 @@ class Werkzeug(Server):
         if self._known("status_sent") is None:
             raise NothingSent
         if self.environ.get("wsgi.multiprocess"):
-            raise Refusal("werkzeug forks a process for each request")
+            raise Refusal("werkzeug forks a process for each request", "forking-server")
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
         # None, until whoever hides its start_response calls that.

@@ -30,7 +30,7 @@ if KIND == "pywsgi":
 
 from flask import Flask
 
-from flask_sse_lite import EventStream, sse
+from flask_sse_lite import EventStream, Stats, sse
 
 HOST = "127.0.0.1"
 
@@ -184,7 +184,7 @@ class Process:
         with self.app(name).app_context():
             sse.end_streams()
 
-    def stats(self, name: str) -> dict[str, Any]:
+    def stats(self, name: str) -> Stats:
         with self.app(name).app_context():
             return sse.stats()
 

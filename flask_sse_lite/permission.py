@@ -1,0 +1,150 @@
+"""May this client listen? One answer for every way in.
+
+Here lives every rule of who gets which channels: what strangers get, what an authorizer
+says, what a view of the application's own has decided, and who may read a run. Each way
+in asks here for a ``Permit``, and ``views`` begins no stream without one. What a permit
+is good for, and where a stream begins, is unknown here.
+
+A new way in, or a new rule, is a function of this module and its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import NamedTuple, NoReturn
+
+from flask import abort, current_app
+from werkzeug.wrappers import Response
+
+from .application import current_channels
+from .errors import InvalidType
+from .event import RESERVED_CHANNEL_PREFIX
+
+#: What an authorizer says of a channel: True (yes), False or None (403), or a response
+#: that is sent instead.
+AuthorizerAnswer = bool | Response | None
+
+#: What ``@sse.authorizer`` takes: a function of a channel's name.
+Authorizer = Callable[[str], AuthorizerAnswer]
+
+#: The key of ``app.extensions`` of an application whose developer was told of a 403.
+_TOLD = "sse.refusal_told"
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Permit(NamedTuple):
+    """The channels that the current request's client may listen to."""
+
+    channels: tuple[str, ...]
+
+
+# The ways in
+
+
+def for_query(
+    names: tuple[str, ...], authorize: Authorizer | None
+) -> Permit | Response:
+    """The client names the channels, in the query of the blueprint's view.
+
+    :param authorize: the application's authorizer, which runs in the request.
+    :returns: a permit for all of the channels, or the authorizer's response.
+    :raises Forbidden: where the client may not have one of them.
+    :raises InvalidType: for what an authorizer cannot return.
+    """
+    if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
+        _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
+    if authorize is None:
+        return _for_strangers(names)
+    for name in names:
+        answer = authorize(name)
+        if isinstance(answer, Response):
+            return answer
+        if answer is False or answer is None:
+            _forbid(f"the authorizer refuses the channel {name!r}")
+        if answer is not True:
+            raise InvalidType(
+                "An authorizer returns True, False, None or a response; for the "
+                f"channel {name!r} it returned {answer!r}"
+            )
+    return Permit(names)
+
+
+def for_own_view(names: tuple[str, ...]) -> Permit:
+    """A view of the application's own names the channels: it has decided, and neither
+    an authorizer nor ``SSE_PUBLIC_CHANNELS`` is asked."""
+    return Permit(names)
+
+
+def for_run(channel: str) -> Permit:
+    """The client names the channel of a run, or begins the run. Who knows the name may
+    listen: it cannot be guessed, and only the run's own readers are told of it."""
+    return Permit((channel,))
+
+
+# The rules
+
+
+def is_public(channel: str, listed: Collection[str]) -> bool:
+    """Whether a channel stands in ``SSE_PUBLIC_CHANNELS``, by its name or by its
+    beginning (``"room.*"``)."""
+    return any(
+        channel.startswith(name[:-1]) if name.endswith("*") else channel == name
+        for name in listed
+    )
+
+
+def _for_strangers(names: tuple[str, ...]) -> Permit:
+    """No authorizer decides: a stranger gets what is listed as public.
+
+    :raises Forbidden: for anything else.
+    """
+    if refusal := _refusal_of_strangers(names):
+        _warn_once(names)
+        _forbid(refusal)
+    return Permit(names)
+
+
+def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
+    """Why a stranger may not have these channels."""
+    listed = current_channels().settings.public_channels
+    if len(names) == 1:
+        if is_public(names[0], listed):
+            return None
+        return (
+            f"the channel {names[0]!r} is not listed in SSE_PUBLIC_CHANNELS, and there "
+            "is no authorizer (@sse.authorizer)"
+        )
+    # Guards that were written for one channel look at the first of several.
+    unlisted = [name for name in names if name not in listed]
+    if not unlisted:
+        return None
+    return (
+        "several channels in one request need an authorizer (@sse.authorizer), or each "
+        f"of them by its full name in SSE_PUBLIC_CHANNELS; not there: {unlisted}"
+    )
+
+
+# What a refusal tells
+
+
+def _forbid(reason: str) -> NoReturn:
+    """Answer 403. The reason is for the developer: a client could learn from it which
+    channels there are."""
+    logger.debug("A client got 403: %s", reason)
+    abort(403, f"Not served: {reason}." if current_app.debug else None)
+
+
+def _warn_once(names: tuple[str, ...]) -> None:
+    """Tell the developer, once for all names, that strangers get 403: clients can
+    invent as many names as they like."""
+    if _TOLD in current_app.extensions:
+        return
+    current_app.extensions[_TOLD] = True
+    logger.warning(
+        "A client asked for %s, and got 403: there is no authorizer, and "
+        "SSE_PUBLIC_CHANNELS does not allow that. (Others are told of at the level "
+        "DEBUG.)",
+        ", ".join(map(repr, names)),
+    )
