@@ -109,6 +109,13 @@ class RedisServer:
         """Where it writes each command, if it does."""
         return [*Path(self._folder).glob("appendonlydir/*.incr.aof")]
 
+    @property
+    def has_written(self) -> bool:
+        """Whether all that it acknowledged is the system's to write. (Where the disk is
+        slow, it can keep that to itself for two seconds, under ``everysec``.)"""
+        told = self.ask("INFO", "persistence")
+        return bool(told.get("aof_buffer_length", 0) == 0)
+
     def clients(self, type: str) -> int:
         """How many connections of a type it has, but for the one that asks."""
         count = len(self.ask("CLIENT", "LIST", "TYPE", type).splitlines())

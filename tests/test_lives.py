@@ -265,10 +265,12 @@ def test_what_is_kept_and_who_is_told_of_what_is_not(
     with redis_server(*options) as server:
         publisher = opened(server.url)
         ids = publish(publisher, "a", *"123")
+        until(lambda: server.has_written)
         size = sum(file.stat().st_size for file in server.incremental_files())
         if persistence == "snapshots":
             server.ask("SAVE")
         ids += publish(publisher, "a", *"456")
+        until(lambda: server.has_written)
         server.kill()
         if persistence.endswith("no power"):
             (file,) = server.incremental_files()
