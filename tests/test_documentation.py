@@ -116,6 +116,17 @@ assert [e.data for e in read_events(client.get("/jobs/7/events"))] == ["100", ""
 gone = client.get("/jobs/7/events", headers={"Last-Event-ID": end.id})
 assert gone.status_code == 204
 """,
+    "secret.py": """
+import os
+from flask_sse_lite import sse
+from flask_sse_lite.brokers.memory import MemoryBroker
+assert isinstance(app.extensions["sse"].broker, MemoryBroker)
+stream = app.test_client().get("/stream")
+with app.app_context():
+    sse.publish("hello")
+assert heard(stream, 1) == ["hello"]
+os.unlink(app.config["SSE_URL"].removeprefix("secret://"))
+""",
     "words.py": """
 *words, end = read_events(app.test_client().get("/words?text=one+two"))
 assert [event.json for event in words] == [{"word": "one"}, {"word": "two"}]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from functools import partial
 from typing import Any
 
 import pytest
 
-from flask_sse_lite import Event, InvalidValue, SSEError
-from flask_sse_lite.brokers import BROKERS, connect
+from flask_sse_lite import Event, InvalidType, InvalidValue, SSEError, brokers
+from flask_sse_lite.brokers import BROKERS, Broker, connect, register
 from flask_sse_lite.brokers.memory import MemoryBroker
 from flask_sse_lite.settings import Settings
 
@@ -227,6 +230,89 @@ def test_an_unknown_scheme_is_an_error_that_names_its_key(key: str, url: str) ->
 def test_an_unknown_scheme_is_shown() -> None:
     with pytest.raises(InvalidValue, match="'nowhere'"):
         connect(Settings.read({"SSE_URL": "nowhere://user:hunter2@host"}))
+
+
+# Brokers of an application's own
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brokers, "_registered", {})
+
+
+def make_memory(settings: Settings, folder: str | None) -> Broker:
+    return connect(Settings.read({}))
+
+
+def test_a_scheme_of_an_applications_own_names_its_broker() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def make(settings: Settings, folder: str | None) -> Broker:
+        asked.append((settings.url, folder))
+        return make_memory(settings, folder)
+
+    register("x+shelf.2-own", make)
+    for url in ("x+shelf.2-own://host/a", "X+Shelf.2-Own:a"):
+        broker = connect(Settings.read({"SSE_URL": url}), "folder")
+        assert isinstance(broker, MemoryBroker)
+        assert asked.pop() == (url, "folder")
+    connect(Settings.of_guest("x+shelf.2-own:b", 1))
+    assert asked == [("x+shelf.2-own:b", None)]
+
+
+def test_an_unknown_scheme_is_an_error_that_names_what_is_registered() -> None:
+    register("shelf", make_memory)
+    with pytest.raises(InvalidValue, match=r"memory://.*redis://.*shelf://"):
+        connect(Settings.read({"SSE_URL": "drawer://"}))
+
+
+@pytest.mark.parametrize("scheme", ["", "Shelf", "2shelf", "shelf:", "sh elf", "é", 5])
+def test_a_scheme_that_no_url_can_have_is_refused(scheme: Any) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(repr(scheme))):
+        register(scheme, make_memory)
+
+
+@pytest.mark.parametrize("scheme", BROKERS)
+def test_the_schemes_of_the_package_are_taken(scheme: str) -> None:
+    with pytest.raises(InvalidValue, match=f"'{scheme}' is taken by flask_sse_lite"):
+        register(scheme, make_memory)
+
+
+def test_a_scheme_that_another_has_registered_is_taken() -> None:
+    register("shelf", make_memory)
+    with pytest.raises(InvalidValue, match="'shelf' is taken by another"):
+        register("shelf", lambda settings, folder: make_memory(settings, folder))
+    with pytest.raises(InvalidValue, match="'shelf' is taken by another"):
+        register("shelf", partial(make_memory))
+    register("shelf", make_memory)
+
+
+def test_a_definition_that_is_run_again_is_registered_again() -> None:
+    made: list[int] = []
+
+    def define(number: int) -> Callable[[Settings, str | None], Broker]:
+        def make(settings: Settings, folder: str | None) -> Broker:
+            made.append(number)
+            return make_memory(settings, folder)
+
+        return make
+
+    for number in range(2):
+        register("shelf", define(number))
+    connect(Settings.read({"SSE_URL": "shelf:"}))
+    assert made == [1]
+
+
+@pytest.mark.parametrize("factory", [None, "shelf"])
+def test_what_cannot_be_called_is_no_factory(factory: Any) -> None:
+    with pytest.raises(InvalidValue, match="shelf://"):
+        register("shelf", factory)
+
+
+def test_a_factory_that_returns_something_else_is_refused() -> None:
+    register("shelf", lambda settings, folder: settings.url)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidType, match="shelf:// made no Broker, but 'shelf:'"):
+        connect(Settings.read({"SSE_URL": "shelf:"}))
 
 
 def test_memory_with_something_behind_is_an_error() -> None:

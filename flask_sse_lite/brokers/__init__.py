@@ -1,7 +1,8 @@
 """The brokers: what carries published events to every process's log.
 
-Here stands the contract, once, and which URL means which broker. A broker knows
-nothing of Flask, nor of who listens: it fills a log, and readers read that.
+Here stands the contract, once, and which URL means which broker: those of this package,
+and those that applications register. A broker knows nothing of Flask, nor of who
+listens: it fills a log, and readers read that.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 
-from ..errors import InvalidValue
+from ..errors import InvalidType, InvalidValue
 from ..event import Event
 from ..history.log import Log
 from ..settings import Settings
 
-#: A URL's scheme, and the module beside this one with that broker's ``connect``.
+#: The schemes of this package's own brokers. Each stands for the module beside this one
+#: that has the broker's ``connect``; a module is imported when a URL first names it.
 BROKERS = {
     "memory": "memory",
     "sqlite": "sqlite",
@@ -153,6 +155,68 @@ class Broker(ABC):
         """Let go of connections, files and threads. The log stays readable."""
 
 
+#: Makes a process's broker of a configuration, and of the folder where the relative
+#: path of a URL begins: see ``connect``.
+Factory = Callable[[Settings, "str | None"], Broker]
+
+#: What a URL's scheme looks like. URLs are read in any case; schemes are registered in
+#: lower case.
+SCHEME = re.compile("[a-z][a-z0-9+.-]*")
+
+#: The factories of applications, by scheme.
+_registered: dict[str, Factory] = {}
+
+
+def register(scheme: str, factory: Factory) -> None:
+    """Have URLs with a scheme of your own name a broker of your own.
+
+    An application calls this before it is set up, in each of its processes: where its
+    factory is defined is the right place. The same definition can be registered again,
+    by a module that is loaded anew or an application factory that is called again: the
+    latest counts. For example::
+
+        register("shelf", connect_to_shelf)
+        app.config["SSE_URL"] = "shelf:///var/lib/shop"
+
+    :param scheme: what stands before the URL's first colon: lower-case ASCII letters,
+        digits, ``+``, ``.`` and ``-``, beginning with a letter.
+    :param factory: called with the settings and the application's instance folder (None
+        where there is no application), once in each process, and once more when an
+        application is set up, so that a wrong URL is refused then. It reaches for
+        nothing, and returns a ``Broker``. It raises ``InvalidValue`` for a URL that it
+        cannot use.
+    :raises InvalidValue: for a scheme that cannot stand in a URL, or that names another
+        broker.
+    """
+    if not isinstance(scheme, str) or not SCHEME.fullmatch(scheme):
+        raise InvalidValue(
+            f"A broker's scheme cannot be {scheme!r}: it has lower-case ASCII letters, "
+            'digits, "+", "." and "-", and begins with a letter'
+        )
+    if not callable(factory):
+        raise InvalidValue(
+            f"The factory of {scheme}:// must be a function of the settings and a "
+            f"folder, not {factory!r}"
+        )
+    known = _registered.get(scheme)
+    is_other = known is not None and not _is_same_definition(known, factory)
+    if scheme in BROKERS or is_other:
+        whose = "by another factory" if is_other else "by flask_sse_lite itself"
+        raise InvalidValue(
+            f"The scheme {scheme!r} is taken {whose}. Register yours under another"
+        )
+    _registered[scheme] = factory
+
+
+def _is_same_definition(one: Factory, other: Factory) -> bool:
+    """Whether two factories are one, or come of one ``def`` that was run twice."""
+    names = [
+        (getattr(factory, "__module__", None), getattr(factory, "__qualname__", None))
+        for factory in (one, other)
+    ]
+    return one == other or (names[0] == names[1] and None not in names[0])
+
+
 def connect(settings: Settings, folder: str | None = None) -> Broker:
     """The broker that a configuration's URL names, for this process. Nothing is
     reached for yet.
@@ -162,16 +226,25 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
     :raises InvalidValue: for a URL that there is no broker for. (Never memory instead:
         that would work on one worker, and lose events on two.)
     """
-    match = re.match("([a-z][a-z0-9+.-]*):", settings.url, re.IGNORECASE)
-    scheme = match[1].lower() if match else ""
-    if scheme not in BROKERS:
-        # The rest of the URL is not shown: there may be a password in it.
-        known = ", ".join(f"{name}://" for name in BROKERS)
-        raise InvalidValue(
-            f"{settings.url_key} has the scheme {scheme!r}, for which this version of "
-            f"flask_sse_lite has no broker. Set it to one of: {known}"
-        )
-    module = import_module(f".{BROKERS[scheme]}", __name__)
-    broker: Broker = module.connect(settings, folder)
+    scheme = settings.url.partition(":")[0].lower() if ":" in settings.url else ""
+    broker = _factory_of(scheme, settings.url_key)(settings, folder)
+    if not isinstance(broker, Broker):
+        raise InvalidType(f"The factory of {scheme}:// made no Broker, but {broker!r}")
     broker.limit_runs(settings.runs_bytes)
     return broker
+
+
+def _factory_of(scheme: str, url_key: str) -> Factory:
+    if scheme in _registered:
+        return _registered[scheme]
+    if scheme in BROKERS:
+        factory: Factory = import_module(f".{BROKERS[scheme]}", __name__).connect
+        return factory
+    # Only a scheme is shown: the rest of the URL can have a password in it.
+    shown = scheme if SCHEME.fullmatch(scheme) else ""
+    known = ", ".join(f"{name}://" for name in (*BROKERS, *_registered))
+    raise InvalidValue(
+        f"{url_key} has the scheme {shown!r}, for which this version of "
+        f"flask_sse_lite has no broker, and the application has registered none. Set "
+        f"it to one of: {known}"
+    )
