@@ -36,6 +36,12 @@ BANDS: list[set[str]] = [
     {"__init__"},
 ]
 
+#: The modules of the brokers' suite.
+SUITE = [
+    "",
+    *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
+]
+
 #: What is imported in few places only. A name of a package stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
@@ -67,11 +73,13 @@ CONFINED: dict[str, set[str]] = {
     },
     "resource": {"system.open_files"},
     "gevent": {"system.gevent", "system.poller"},
-    "signal": {"system.poller", "servers.gunicorn"},
+    # The suite's forked children end by themselves where they hang.
+    "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
+    "pytest": {f"testing.broker_suite{name}" for name in SUITE},
     "redis": {"brokers.redis.links", "brokers.redis.lives", "brokers.redis"},
     "sqlalchemy": {"sqlalchemy"},
     "sqlite3": {"brokers.sqlite", "brokers.sqlite.life", "brokers.sqlite.housekeeping"},
@@ -97,6 +105,8 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 NEEDED = {
     **{f"brokers.redis{name}": {"redis"} for name in ("", ".links", ".lives")},
     "sqlalchemy": {"sqlalchemy"},
+    # Whoever writes a broker of their own runs the suite by pytest.
+    **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
 
 
@@ -302,7 +312,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
-    optional.add("sqlalchemy")
+    optional |= {"sqlalchemy", "pytest"}
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

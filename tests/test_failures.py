@@ -20,7 +20,7 @@ from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.system.backoff import Backoff
 
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import Reader, Store, publish, shared
+from .test_brokers import Reader, StoreUnderTest, publish, shared
 from .test_hub import LARGE, SETTINGS, Client, connect, hub, log
 
 __all__ = ["connect", "hub", "log", "shared"]
@@ -291,7 +291,7 @@ MANY = 100_000
 
 
 @pytest.fixture
-def follower(shared: Store) -> SharedBroker:
+def follower(shared: StoreUnderTest) -> SharedBroker:
     broker = shared.open(SSE_HISTORY=MANY)
     assert isinstance(broker, SharedBroker)
     broker.duty_interval = 0.1
@@ -311,7 +311,7 @@ def follower(shared: Store) -> SharedBroker:
     ids=repr,
 )
 def test_whatever_fails_in_a_follower_it_follows_on(
-    shared: Store, follower: SharedBroker, step: str, error: BaseException
+    shared: StoreUnderTest, follower: SharedBroker, step: str, error: BaseException
 ) -> None:
     reader, other = Reader(follower, "a"), shared.open(SSE_HISTORY=MANY)
     claim = follower.begin_run("run", 1 << 20)
@@ -332,7 +332,7 @@ def test_whatever_fails_in_a_follower_it_follows_on(
 
 
 def test_a_follower_that_keeps_failing_is_not_busy(
-    shared: Store, follower: SharedBroker
+    shared: StoreUnderTest, follower: SharedBroker
 ) -> None:
     reader = Reader(follower, "a")
     fault = Fault(follower, "_do_duties", Odd(), 10**9)

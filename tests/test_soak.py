@@ -27,7 +27,7 @@ from flask_sse_lite.brokers import Broker, sqlite
 
 from . import IS_LONG
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import STORES, Reader, RedisStore, SqliteStore, Store
+from .test_brokers import STORES, Reader, RedisStore, SqliteStore, StoreUnderTest
 
 CHANNELS = "abcd"
 
@@ -235,7 +235,7 @@ SPREAD = 24e6
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     store = STORES[request.param](tmp_path)
     yield store
     store.close()
@@ -286,14 +286,14 @@ class Size(NamedTuple):
     store: int
 
 
-def size(store: Store) -> Size:
+def size(store: StoreUnderTest) -> Size:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     memory = pages * os.sysconf("SC_PAGE_SIZE")
     return Size(sys.getallocatedblocks(), memory, size_of_store(store))
 
 
-def size_of_store(store: Store) -> int:
+def size_of_store(store: StoreUnderTest) -> int:
     if isinstance(store, RedisStore):
         return int(store.server.ask("INFO", "memory")["used_memory"])
     if isinstance(store, SqliteStore):
@@ -304,7 +304,7 @@ def size_of_store(store: Store) -> int:
 
 
 def test_a_million_events_leave_nothing_behind(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is kept is not to hang on how fast this is.
     monkeypatch.setattr(sqlite, "SLACK", 0.0)

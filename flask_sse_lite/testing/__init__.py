@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .application import current_channels
-from .event import RESERVED_TYPE_PREFIX, Decoder, Event
+from ..application import current_channels
+from ..event import RESERVED_TYPE_PREFIX, Decoder, Event
 
 if TYPE_CHECKING:
     from flask import Flask
