@@ -36,6 +36,10 @@ BANDS: list[set[str]] = [
     {"__init__"},
 ]
 
+#: The modules that speak to a Redis, and those that speak to an SQLite file.
+REDIS = ["", ".links", ".lives", ".pool", ".url"]
+SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "store"]
+
 #: The modules of the brokers' suite.
 SUITE = [
     "",
@@ -64,7 +68,7 @@ CONFINED: dict[str, set[str]] = {
     "ctypes": {"system.poller", "system.pipes"},
     "fcntl": {
         *(
-            "brokers.sqlite",
+            "brokers.sqlite.files",
             "brokers.sqlite.witness",
             "hub.handoff",
             "system.pipes",
@@ -80,9 +84,9 @@ CONFINED: dict[str, set[str]] = {
     "cheroot": set(),
     "uwsgi": set(),
     "pytest": {f"testing.broker_suite{name}" for name in SUITE},
-    "redis": {"brokers.redis.links", "brokers.redis.lives", "brokers.redis"},
+    "redis": {f"brokers.redis{name}" for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
-    "sqlite3": {"brokers.sqlite", "brokers.sqlite.life", "brokers.sqlite.housekeeping"},
+    "sqlite3": {f"brokers.sqlite.{name}" for name in SQLITE},
     "asyncio": set(),
     "multiprocessing": set(),
     "subprocess": set(),
@@ -103,7 +107,7 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
 #: What a module needs that is imported only where it is wanted.
 NEEDED = {
-    **{f"brokers.redis{name}": {"redis"} for name in ("", ".links", ".lives")},
+    **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
     # Whoever writes a broker of their own runs the suite by pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
@@ -201,7 +205,8 @@ BAND_OF = {room: number for number, rooms in enumerate(BANDS) for room in rooms}
 def test_the_imports_are_found() -> None:
     assert {i.module for i in imports_of("history.cursor") if i.is_ours} == {"event"}
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
-        *("errors", "event", "history.log", "settings", "brokers"),
+        *("errors", "event", "history.log", "settings"),
+        "brokers.contract",
     }
     assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
     assert any(

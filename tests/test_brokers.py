@@ -196,17 +196,17 @@ def test_a_run_is_not_over_where_the_store_got_it_anew_as_it_spoke(
     broker = shared.open()
     assert isinstance(broker, SharedBroker)
     claim = begun(broker, "a")
-    say_there = broker._say
+    say_there = broker.store.say
 
     def speak_too_early(*words: Any) -> Any:
         answer = say_there(*words)
-        broker._keep_claims()  # As the follower does, at any moment.
+        broker._duties.keep_claims()  # As the follower does, at any moment.
         return answer
 
-    monkeypatch.setattr(broker, "_say", speak_too_early)
+    monkeypatch.setattr(broker.store, "say", speak_too_early)
     shared.lose_everything()
     until(lambda: said(broker, claim, "1"))
-    assert claim in broker._claims
+    assert claim in broker._duties.claims
 
 
 def test_a_run_that_ends_as_the_store_gets_it_is_not_kept(
@@ -214,17 +214,17 @@ def test_a_run_that_ends_as_the_store_gets_it_is_not_kept(
 ) -> None:
     broker = shared.open()
     assert isinstance(broker, SharedBroker)
-    begin_there = broker._begin
+    begin_there = broker.store.begin
 
     def end_meanwhile(claim: Claim) -> Any:
         began = begin_there(claim)
         broker.end_run(claim)
         return began
 
-    monkeypatch.setattr(broker, "_begin", end_meanwhile)
+    monkeypatch.setattr(broker.store, "begin", end_meanwhile)
     claim = Claim("a", 1000)
-    assert broker._have_begun(claim)
-    assert claim not in broker._claims
+    assert broker._duties.have_begun(claim)
+    assert claim not in broker._duties.claims
 
 
 # By property

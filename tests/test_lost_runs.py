@@ -16,7 +16,7 @@ import pytest
 
 from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim
-from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.event import own_event
 from flask_sse_lite.generators.runs import ARRIVAL
 from flask_sse_lite.history.cursor import RUN_PREFIX
@@ -262,7 +262,7 @@ def test_a_run_that_its_store_forgot_goes_on(
     reader.until(lambda: reader.data)
     forget_runs(shared)
     if is_silent:
-        rest = time.monotonic() + 2 * SharedBroker.lease
+        rest = time.monotonic() + 2 * Store.lease
         until(lambda: time.monotonic() > rest)
     assert say(broker, claim, "2")
     assert broker.begin_run(channel, 1000) is None
@@ -339,7 +339,7 @@ def test_a_channel_without_a_run_is_never_ended_as_one(shared: StoreUnderTest) -
     publish(broker, "a", "1")
     publish(broker, "b", "2")
     forget_runs(shared)
-    rest = time.monotonic() + 2 * SharedBroker.lease
+    rest = time.monotonic() + 2 * Store.lease
     until(lambda: time.monotonic() > rest)
     publish(broker, "a", "3")
     reader.until(lambda: reader.data[-1:] == ["3"])
@@ -375,7 +375,7 @@ def test_a_run_goes_on_whichever_key_is_lost(
     until(lambda: begins_nowhere(other))
     for reader in readers:
         reader.until(lambda reader=reader: reader.data[-1] == "2")  # type: ignore[misc]
-    rest = time.monotonic() + SharedBroker.lease + 2 * SharedBroker.duty_interval
+    rest = time.monotonic() + Store.lease + 2 * Store.duty_interval
     until(lambda: time.monotonic() > rest)
     until(lambda: said(broker, claim, "3"))
     assert broker.subscribers("job.7") == 2

@@ -17,7 +17,7 @@ import h11
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.brokers.follower import Follower
 from flask_sse_lite.channels import Channels
 from flask_sse_lite.testing import BOOKKEEPING
 
@@ -265,7 +265,7 @@ def test_a_run_that_was_closed_elsewhere_is_given_to_nobody_anew(
     shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A worker that is behind: its follower never gets its turn.
-    monkeypatch.setattr(SharedBroker, "_follow", lambda *_: None)
+    monkeypatch.setattr(Follower, "_follow", lambda *_: None)
     runner, worker = shared.open(), Channels({"SSE_URL": shared.url}, json.dumps)
     with closing(worker):
         say(runner, begun(runner, "job.7"), "1")

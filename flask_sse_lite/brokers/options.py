@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from ..errors import InvalidValue
 from ..settings import LONGEST, MOST, Settings
-from .shared import Retention
+from .store import Retention
 
 DEFAULT_PREFIX = "sse"
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ...brokers import Broker, Claim
-from ...brokers.shared import SharedBroker as Store
+from ...brokers.store import Store
 from ...errors import BrokerUnavailable
 from ...event import Event
 from ...history.cursor import position_id

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ...brokers.shared import SharedBroker as Store
+from ...brokers.store import Store
 from ...event import own_event
 from ...history.cursor import RUN_PREFIX
 from ...history.log import run_channel
