@@ -98,9 +98,9 @@ class Store(ABC):
 
     Any thread may call any verb, several at once, except ``listen`` and ``wait``, which
     are the follower's. A verb raises ``BrokerUnavailable`` where the store is away, at
-    ``deadline`` at the latest; nothing is done again by who calls it. A verb that is
-    not to be called any more, ``check_open`` refuses. A position is an epoch and a
-    sequence number; sequence numbers grow by one with each entry, over all channels.
+    ``deadline`` at the latest; the caller does not try again. A verb that waits for
+    others calls ``check_open`` behind its wait. A position is an epoch and a sequence
+    number; sequence numbers grow by one with each entry, over all channels.
 
     It has more than 20 methods: together they are the whole of what a store has to do.
 
