@@ -36,7 +36,8 @@ def _bounded(
 
     @wraps(method)
     def call(broker: SharedBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with broker.store.within():
+        store = broker.store
+        with store.deadlines.within(store.timeout):
             return method(broker, *args, **kwargs)
 
     return call

@@ -128,7 +128,8 @@ class Store(ABC):
         self.view = View(self.name)
         #: Set where no verb is to be called any more.
         self.closing = Closing()
-        self._deadlines = Deadlines()
+        #: Until when the public calls that go on here must have their answers.
+        self.deadlines = Deadlines()
         self._alarm = Alarm()
 
     # Events
@@ -269,12 +270,12 @@ class Store(ABC):
     def within(self) -> AbstractContextManager[Deadline]:
         """The deadline of the public call that the caller is a part of. Outside of one,
         the block has a deadline of its own."""
-        return self._deadlines.within(self.timeout)
+        return self.deadlines.within(self.timeout)
 
     @property
     def deadline(self) -> Deadline:
         """The same, for what comes next alone."""
-        return self._deadlines.current or Deadline(self.timeout)
+        return self.deadlines.current or Deadline(self.timeout)
 
     def check_open(self) -> None:
         """:raises BrokerUnavailable: where the store is closed, or the caller must not
