@@ -101,8 +101,8 @@ class Broker(ABC):
         self, channels: Collection[str], since: str = "", *, fresh: bool = False
     ) -> None:
         """Have the log hold what is retained of some channels, and from here on what
-        is published to them: to be called before a cursor is taken. This is not to
-        cost the store anything where others listen to them already.
+        is published to them. Callers do this before they take a cursor. It must cost
+        the store nothing where others listen to these channels already.
 
         :param since: the id that the cursor will resume from. Where it is known to the
             store it is known to the log when this returns.
@@ -112,7 +112,7 @@ class Broker(ABC):
     @abstractmethod
     def begin_run(self, channel: str, budget: int) -> Claim | None:
         """Have a run feed a channel from here on, unless one does, in whatever process.
-        That opens the channel, and what the run says is kept, whatever its age, until
+        That opens the channel. What the run says is kept, whatever its age, until
         as long after its end as other events are kept. A run ends with its channel,
         whoever ends that; and where its process is gone for some seconds, its readers
         get a ``stream-error`` that says so, and the end.

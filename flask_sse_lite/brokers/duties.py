@@ -50,7 +50,7 @@ class Duties:
             claim.began = began
             self._store.view.note_published(began)
             self.claims.add(claim)
-            if claim.is_over:  # Since a moment ago, and it is not to begin again.
+            if claim.is_over:  # Since a moment ago, and it must not begin again.
                 self.claims.discard(claim)
         return began is not None
 

@@ -131,7 +131,7 @@ class Follower:
                 self._fetch(unfed)
             news = self._store.news(self._log.sequence)
             if news.epoch == self._log.epoch and news.sequence < self._log.sequence:
-                # It has lost some. What comes next would have the ids of those.
+                # The store has lost some. What comes next would have the ids of those.
                 self._store.renew(news.epoch)
                 news = news._replace(epoch="")
             if news.epoch != self._log.epoch:

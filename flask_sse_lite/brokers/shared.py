@@ -128,7 +128,7 @@ class SharedBroker(Broker):
         """Whether the log must be brought up to the store before a cursor is taken."""
         epoch, sequence = self._view.published
         if epoch and (epoch != self.log.epoch or sequence > self.log.sequence):
-            # A newcomer is not to be given what was published here before it came.
+            # A newcomer must not be given what was published here before it came.
             return True
         return bool(since) and not self.log.knows(channels, since)
 
@@ -163,7 +163,7 @@ class SharedBroker(Broker):
 
     @_bounded
     def end_run(self, claim: Claim, reason: Event | None = None) -> None:
-        # First of all: if the store is away, the lease is to come to its end.
+        # First of all: if the store is away, the lease must come to its end.
         self._duties.give_up(claim)
         if claim.is_broken:
             reason = reason or LOST

@@ -48,7 +48,7 @@ CHANNELS_AT_ONCE = 32
 #: What is kept by a store that was never told.
 DEFAULT_RETENTION = Retention(256, 300)
 
-#: A position that no store comes to: Lua counts no further.
+#: A position that no store comes to: Lua counts up to here.
 BEHIND_ALL = 2**53
 
 #: How what this release writes stands in Redis.
@@ -75,7 +75,7 @@ class RedisStore(Store):
     It has more than 20 methods: the verbs of a store, and steps of asking.
 
     :param connection_class: redis-py's, and ``options`` for each connection.
-    :param prefix: what all keys begin with. In a cluster it is to have braces, which
+    :param prefix: what all keys begin with. In a cluster it must have braces, which
         bring all keys to one node.
     :param retention: what is to be kept; None for what the store says itself.
     """
@@ -187,7 +187,7 @@ class RedisStore(Store):
             history, life = int(answer[0]), float(answer[1])
             for name, (count, age, size) in zip(names, answer[2], strict=True):
                 if count and float(age) <= life:
-                    # The newest entry may be an end, which is no event.
+                    # The newest entry can be an end, which is no event.
                     count = min(count - (not size), history)
                     yield Summary(name, count, float(age), not size)
 

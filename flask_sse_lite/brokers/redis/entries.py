@@ -85,7 +85,8 @@ def _budget(number: int) -> int:
 
 
 def names_of(found: Collection[bytes]) -> list[str]:
-    """Names of channels. What is no text, another program has put there."""
+    """Names of channels. A name that is no text is passed over: another program has put
+    it there."""
     names = []
     for name in found:
         with suppress(UnicodeDecodeError):

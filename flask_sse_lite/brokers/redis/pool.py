@@ -50,7 +50,7 @@ class Pool:
 
     @contextmanager
     def link(self) -> Iterator[Link]:
-        """A connection for some commands, with nobody else on it."""
+        """A connection for some commands, which nobody else uses meanwhile."""
         with self._store.within() as deadline:
             if not self._room.acquire(timeout=deadline.left):
                 raise OutOfTime(f"{self._store.name} is too slow")
@@ -67,12 +67,12 @@ class Pool:
             yield link
         except ResponseError as error:
             if "READONLY" in str(error):
-                self.drop(link)  # Another is the master now.
+                self.drop(link)  # Another server is the master now.
             else:
                 self._give_back(link)
             raise
         except BaseException:
-            # Its answer may still come, and is nobody else's.
+            # Its answer can still come, and must reach nobody else.
             self.drop(link)
             raise
         self._give_back(link)
@@ -98,7 +98,7 @@ class Pool:
 
     def _give_back(self, link: Link) -> None:
         if len(self._idle) >= MAX_LINKS:
-            self.drop(link)  # It was one too many: see Room.
+            self.drop(link)  # Code that interrupts a command needs no place: see Room.
             return
         self._idle.append(link)
         if self._store.closing.is_set():
@@ -122,7 +122,7 @@ class Pool:
 
     @contextmanager
     def translated(self, deadline: Deadline) -> Iterator[None]:
-        """Whatever fails here: the store is away."""
+        """Whatever fails in the block says that the store is away."""
         was_fair = deadline.is_fair
         try:
             yield

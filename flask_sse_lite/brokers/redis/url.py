@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from ...errors import InvalidValue
 from ...settings import Settings
 
-#: What is redis-py's own business in a URL, and here is nobody's.
+#: Options of redis-py that a URL cannot set here: the broker sets them itself.
 NOT_OURS = (
     *("protocol", "decode_responses", "encoding", "encoding_errors", "timeout"),
     *("health_check_interval", "max_connections", "retry_on_timeout"),
@@ -49,7 +49,7 @@ def read_url(
         }
         connection_class(**found)
     except (ValueError, TypeError, RedisError):
-        # The URL is not shown: there may be a password in it.
+        # The URL is not shown: there can be a password in it.
         raise InvalidValue(
             f"{settings.url_key} is to be like redis://[[user]:password@]host[:port]"
             "[/database], rediss://… (TLS) or unix:///path, and takes the options "

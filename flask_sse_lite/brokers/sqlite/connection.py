@@ -298,7 +298,7 @@ class Connection:
                 _keep_from_writing(connection, self._tables)
             connection.close()
         elif connection:
-            # To close the parent's would drop this process's locks on the file.
+            # To close the parent's connection would drop our locks on the file.
             _parents.append(connection)
 
     def close(self) -> None:
@@ -309,8 +309,8 @@ class Connection:
         with self._lock:
             self._disconnect()
 
-    # SQLite is not to be open over a fork: the child would think that it has the
-    # parent's locks.
+    # SQLite must not be open over a fork: the child would take the parent's locks for
+    # its own.
 
     def before_fork(self) -> None:
         if self._lock.acquire(timeout=FORK_PATIENCE):
@@ -323,7 +323,7 @@ class Connection:
             self._lock.release()
 
 
-#: Connections that a fork brought, kept from being closed as garbage.
+#: The parent's connections in a forked child, which must never be closed as garbage.
 _parents: list[sqlite3.Connection] = []
 
 
@@ -336,12 +336,12 @@ def _text(raw: bytes) -> str | bytes:
 
 def _keep_from_writing(connection: sqlite3.Connection, tables: Statements) -> None:
     """Have a connection, whose files were taken away, close without bringing its
-    write-ahead log into the file: that may be another one by now, or others may have
+    write-ahead log into the file: that can be another one by now, or others can have
     written to it."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         return
-    # There is something to be brought home, which is then interrupted.
+    # The connection writes something, whose way into the file is then interrupted.
     with suppress(sqlite3.Error):
         connection.execute(tables.set_life, ("left", secrets.token_hex(8)))
     connection.interrupt()

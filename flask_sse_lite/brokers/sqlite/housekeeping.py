@@ -32,34 +32,33 @@ CHECKPOINT_INTERVAL = 15.0
 CHECKPOINT_CHARACTERS = 4_000_000
 
 
-#: So many publishes of a process to a channel are followed by a look for what the file
-#: need not keep any longer: of the channel's, what is too much, and of all, what is too
-#: old.
+#: After so many publishes to a channel, a process drops what the file need not keep: of
+#: the channel what is too much, and of all channels what is too old.
 PUBLISHES_PER_PRUNE = 32
 
-#: Seconds that a publisher tries for that while others are writing. If it does not get
-#: its turn, it tries again at its next publish to the channel.
+#: Seconds that a publisher tries to do so while others are writing. A publisher that
+#: does not get its turn tries again at its next publish to the channel.
 TIDYING = 0.25
 
 #: Seconds that events are kept however many there are, so that a process which is busy
 #: for a moment misses none.
 SLACK = 2.0
 
-#: So many publishes of a process are followed by a checkpoint, which brings what stands
-#: in the write-ahead log into the file, and waits for the disk. (SQLite's own way is to
-#: do so at every publish, as long as others write too fast for the log to begin anew.)
+#: After so many publishes, a process makes a checkpoint: it brings what stands in the
+#: write-ahead log into the file, and waits for the disk. (SQLite itself would do so at
+#: every publish, as long as others write too fast for the log to begin anew.)
 PUBLISHES_PER_CHECKPOINT = 256
 
 #: Pages in the write-ahead log (8 MB) from which on others have to wait for a moment,
-#: so that it can be begun anew; and milliseconds that are waited for such a moment.
-#: (Where many write as fast as they can, one is always just about to.)
+#: so that the log can begin anew; and milliseconds that a process waits for such a
+#: moment. (Where many write as fast as they can, one of them always writes.)
 LARGE_WAL = 4_000
 WAL_PATIENCE = 100
 
 
 class Kept(NamedTuple):
-    """What need be kept: of each channel so many events, for so many seconds, and
-    whatever is younger than ``slack``; ``now`` is the store's clock."""
+    """What must be kept: of each channel ``history`` events, for ``age`` seconds, and
+    whatever is younger than ``slack`` seconds; ``now`` is the store's clock."""
 
     history: int
     age: float
@@ -70,9 +69,9 @@ class Kept(NamedTuple):
 class Diary:
     """What a process has written since it last dropped something, or made a checkpoint.
 
-    Several threads can use it: one that comes between loses the count of a publish at
-    most. The counts begin anywhere, so that many processes that each publish once do
-    their part together.
+    Several threads can use it: where two count at once, the count of one publish is
+    lost at most. The counts begin at a random number, so that many processes that each
+    publish once do their part together.
 
     :param drop: events that are put into a channel before some of it is dropped.
     :param checkpoint: events that are published before a checkpoint.
@@ -114,8 +113,8 @@ class Diary:
         return time.monotonic() >= self._checkpoint_at
 
     def has_checkpointed(self, *, is_done: bool) -> None:
-        """:param is_done: otherwise it is to be tried again, but not at once: a reader
-        that is stuck is not to cost every publish its patience."""
+        """:param is_done: False has a checkpoint tried again, but not at once: a reader
+        that is stuck must not cost every publish its patience."""
         self._published = 0 if is_done else self._checkpoint * 7 // 8
         self._characters = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL
@@ -126,7 +125,7 @@ class Broom:
 
     def __init__(self, tables: Statements) -> None:
         self._tables = tables
-        #: Up to where what is too old was looked for.
+        #: The position up to which what is too old was looked for.
         self._swept = 0
 
     def drop(
@@ -168,7 +167,7 @@ class Broom:
     ) -> list[tuple[int, str]]:
         rows = connection.execute(self._tables.oldest, (self._swept,))
         old = self._before(connection, kept.now - kept.age, rows, kept)
-        # What is of a run stays, and is not to hide what lies behind it.
+        # The events of a run stay, and must not hide what lies behind them.
         self._swept = old[-1][0] if len(old) == PRUNED_AT_ONCE else 0
         return [(sequence, name) for sequence, name, _, is_held in old if not is_held]
 

@@ -31,8 +31,8 @@ from .statements import Statements
 PAGE = 256
 PAGE_CHARACTERS = 1_000_000
 
-#: Seconds that a follower rests between two looks where news come without a pause. It
-#: then takes some at a look, and nobody who publishes has to wake it for each.
+#: Seconds that the follower rests between two looks where news come without a pause. It
+#: then takes several at a look, and publishers need not wake it for each.
 BURST = 0.001
 
 
@@ -135,7 +135,7 @@ class SqliteStore(Store):
     def _read_page(
         self, connection: sqlite3.Connection, after: int
     ) -> tuple[News, bool]:
-        """News without what is lost, and whether something may be. Most often that is
+        """News without what is lost, and whether something can be. Most often that is
         one statement, which sees one moment without a transaction."""
         now, records = self._connection.now(), []
         state, sequence, size, has_hole, more = None, after, 0, False, False
@@ -231,7 +231,7 @@ class SqliteStore(Store):
 
     def wait(self, timeout: float) -> Heard:
         if self._upkeep.is_late():
-            # Whoever has written, and if nobody publishes.
+            # The follower makes the checkpoint that no publisher comes to.
             self._upkeep.bring_home()
         if self._is_burst:
             time.sleep(BURST)

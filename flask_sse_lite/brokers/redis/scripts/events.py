@@ -7,11 +7,11 @@ from __future__ import annotations
 #
 # ``samples`` are moments, each with the position that was the newest then: they say
 # which positions are too old. What is too old or too much goes when it is cheap; until
-# then, logs leave it out. What is of a run goes when its process says that it may.
+# then, logs leave it out. What is of a run goes when its process says that it can.
 #
 # ``how`` is nothing; or "say" for a run, "begin" for a new one, or for one that began
-# at ``seen`` and may be lost here; "lost" where there may be one whose process is dead;
-# "unknown" where there may be none, and readers that have come to ``seen`` wait for its
+# at ``seen`` and can be lost here; "lost" where there can be one whose process is dead;
+# "unknown" where there can be none, and readers that have come to ``seen`` wait for its
 # end. ``told`` is what comes right before an end.
 PUT = """
 local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]

@@ -25,7 +25,7 @@ end
 return {epoch, known}
 """
 
-# Which runs may have lost their process. ARGV: the time that it is to be, in
+# Which runs can have lost their process. ARGV: the time that it is to be, in
 # milliseconds, or 0; and how long a lease holds. Where somebody has set the clock, each
 # lease begins anew: by the new time it would be over at once, or hold for hours.
 LOST = """
