@@ -17,7 +17,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from .brokers.shared import SharedBroker
+from .brokers import Broker
 from .channels import Channels
 from .errors import SSEError
 from .event import RESERVED_CHANNEL_PREFIX, Event, channel_line
@@ -41,11 +41,11 @@ class _Commands(AppGroup):
 commands = _Commands("sse", help="Publish to channels, and look into them.")
 
 
-def _reached() -> tuple[Channels, SharedBroker]:
+def _reached() -> tuple[Channels, Broker]:
     """The application's channels, and the broker that they reach this process by."""
     channels: Channels = current_app.extensions["sse"]
     broker = channels.broker
-    if not isinstance(broker, SharedBroker):
+    if not broker.is_shared:
         raise click.ClickException(
             "SSE_URL is memory://, which is one process's own: this command is another "
             'process than the server, and cannot reach it. Set app.config["SSE_URL"] '

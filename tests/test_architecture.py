@@ -38,6 +38,16 @@ BANDS: list[set[str]] = [
     {"__init__"},
 ]
 
+#: The modules that speak to a Redis, and those that speak to an SQLite file.
+REDIS = ["", ".links", ".lives", ".pool", ".url"]
+SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "store"]
+
+#: The modules of the brokers' suite.
+SUITE = [
+    "",
+    *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
+]
+
 #: What is imported in few places only. A name of a package stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
@@ -64,7 +74,7 @@ CONFINED: dict[str, set[str]] = {
     "ctypes": {"system.poller", "system.pipes"},
     "fcntl": {
         *(
-            "brokers.sqlite",
+            "brokers.sqlite.files",
             "brokers.sqlite.witness",
             "hub.handoff",
             "system.pipes",
@@ -73,14 +83,16 @@ CONFINED: dict[str, set[str]] = {
     },
     "resource": {"system.open_files"},
     "gevent": {"system.gevent", "system.poller"},
-    "signal": {"system.poller", "servers.gunicorn"},
+    # The suite's forked children end by themselves where they hang.
+    "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
-    "redis": {"brokers.redis.links", "brokers.redis.lives", "brokers.redis"},
+    "pytest": {f"testing.broker_suite{name}" for name in SUITE},
+    "redis": {f"brokers.redis{name}" for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
-    "sqlite3": {"brokers.sqlite", "brokers.sqlite.life", "brokers.sqlite.housekeeping"},
+    "sqlite3": {f"brokers.sqlite.{name}" for name in SQLITE},
     "asyncio": set(),
     "multiprocessing": set(),
     "subprocess": set(),
@@ -101,8 +113,10 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
 #: What a module needs that is imported only where it is wanted.
 NEEDED = {
-    **{f"brokers.redis{name}": {"redis"} for name in ("", ".links", ".lives")},
+    **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
+    # Whoever writes a broker of their own runs the suite by pytest.
+    **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
 
 
@@ -199,7 +213,8 @@ def test_the_imports_are_found() -> None:
         *("event", "position"),
     }
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
-        *("errors", "event", "history.log", "settings", "brokers"),
+        *("errors", "event", "history.log", "settings"),
+        "brokers.contract",
     }
     assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
     assert any(
@@ -310,7 +325,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
-    optional.add("sqlalchemy")
+    optional |= {"sqlalchemy", "pytest"}
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

@@ -20,7 +20,7 @@ from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.system.backoff import Backoff
 
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import Reader, Store, publish, shared
+from .test_brokers import Reader, StoreUnderTest, publish, shared
 from .test_hub import LARGE, SETTINGS, Client, connect, hub, log
 
 __all__ = ["connect", "hub", "log", "shared"]
@@ -286,39 +286,43 @@ def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
 # What follows a broker, extends leases, and listens to bells
 
 
+#: What a follower does besides waiting; and what it comes to again only if a wait has
+#: failed.
+STEPS = [
+    *("store.listen", "_follower.look", "_duties.do", "_follower._note_back"),
+    "store.end_lost",
+]
+REACHED_AFTER_A_WAIT = ["store.listen", "_follower.look", "_follower._note_back"]
+
 #: More events than are published while a follower pauses.
 MANY = 100_000
 
 
 @pytest.fixture
-def follower(shared: Store) -> SharedBroker:
+def follower(shared: StoreUnderTest) -> SharedBroker:
     broker = shared.open(SSE_HISTORY=MANY)
     assert isinstance(broker, SharedBroker)
-    broker.duty_interval = 0.1
+    broker.store.duty_interval = 0.1
     return broker
 
 
 @pytest.mark.parametrize(
     ("step", "error"),
     [
-        *(("_wait", error) for error in ERRORS),
-        *(
-            (step, error)
-            for step in ("_listen", "_look", "_do_duties", "_note_back", "_end_lost")
-            for error in (MemoryError(), Odd())
-        ),
+        *(("store.wait", error) for error in ERRORS),
+        *((step, error) for step in STEPS for error in (MemoryError(), Odd())),
     ],
     ids=repr,
 )
 def test_whatever_fails_in_a_follower_it_follows_on(
-    shared: Store, follower: SharedBroker, step: str, error: BaseException
+    shared: StoreUnderTest, follower: SharedBroker, step: str, error: BaseException
 ) -> None:
     reader, other = Reader(follower, "a"), shared.open(SSE_HISTORY=MANY)
     claim = follower.begin_run("run", 1 << 20)
     assert claim
     fault = Fault(follower, step, error)
-    if step in ("_listen", "_look", "_note_back"):
-        Fault(follower, "_wait", error)  # They come again only then.
+    if step in REACHED_AFTER_A_WAIT:
+        Fault(follower, "store.wait", error)  # They come again only then.
     try:
         until(lambda: publish(other, "a", "once more") and fault.raised)
     finally:
@@ -332,10 +336,10 @@ def test_whatever_fails_in_a_follower_it_follows_on(
 
 
 def test_a_follower_that_keeps_failing_is_not_busy(
-    shared: Store, follower: SharedBroker
+    shared: StoreUnderTest, follower: SharedBroker
 ) -> None:
     reader = Reader(follower, "a")
-    fault = Fault(follower, "_do_duties", Odd(), 10**9)
+    fault = Fault(follower, "_duties.do", Odd(), 10**9)
     until(lambda: fault.raised >= 3)
     raised = fault.raised
     threading.Event().wait(1)

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from flask_sse_lite import BrokerUnavailable
-from flask_sse_lite.brokers import Broker
+from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.sqlite import life, witness
 from flask_sse_lite.event import Event
+from flask_sse_lite.settings import Settings
 
 from .servers import PATIENCE, ROOT, until
 from .test_brokers import Reader, SqliteStore, publish, sequences
@@ -139,7 +140,7 @@ def test_a_reader_whose_place_was_taken_by_another_event_is_told(
     reader = Reader(broker, "a")
     publish(store.open(**ALL_OF_IT), "a", "1", "2", "3")
     assert reader.take(3) == ["1", "2", "3"]
-    now = broker._now()  # type: ignore[attr-defined]
+    now = broker.store._connection.now()  # type: ignore[attr-defined]
     with closing(sqlite3.connect(store.file)) as connection, connection:
         connection.execute("DELETE FROM sse_events WHERE sequence > 1")
         connection.executemany(
@@ -248,7 +249,7 @@ def test_a_machine_that_was_restarted(
 def test_what_synchronous_says_is_remembered_by_the_file(store: SqliteStore) -> None:
     def mode(broker: Broker) -> int:
         publish(broker, "a", "x")
-        connection = broker._connection  # type: ignore[attr-defined]
+        connection = broker.store._connection._connection  # type: ignore[attr-defined]
         return int(connection.execute("PRAGMA synchronous").fetchone()[0])
 
     url = f"sqlite:///{store.file}"
@@ -261,9 +262,7 @@ def test_what_synchronous_says_is_remembered_by_the_file(store: SqliteStore) -> 
 
 
 def sqlite_guest(store: SqliteStore) -> Broker:
-    from flask_sse_lite.brokers.sqlite import SqliteBroker
-
-    return SqliteBroker(str(store.file), prefix="sse", retention=None, timeout=5)
+    return connect(Settings.of_guest(store.url, timeout=5))
 
 
 def test_a_file_and_its_witness_that_are_copied_are_another_life(

@@ -316,6 +316,8 @@ for n in range(ROUNDS):
     if "signal" not in by:
         Job()
     say(str(n))
+# One that comes right now would set the timer again, which would end the interpreter.
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
 signal.setitimer(signal.ITIMER_REAL, 0)
 gc.set_threshold(0)
 got = [[e.id, e.data] for e in sse.messages(since=since, timeout=0.2)]
@@ -429,7 +431,7 @@ def sse_publishes(app: Flask, sse: SSE) -> None:
 
 def fail_once(broker: SharedBroker) -> None:
     """The store fails while the log is changed by what it says."""
-    with pytest.raises(BrokerUnavailable), broker._changing():
+    with pytest.raises(BrokerUnavailable), broker._follower.changing():
         raise BrokerUnavailable("It is away")
 
 
@@ -441,7 +443,11 @@ def test_a_refused_interruption_does_not_take_the_store_for_away(
     broker: Any = app.extensions["sse"].broker
 
     def interrupt() -> None:
-        with app.app_context(), broker._connection_lock, pytest.raises(Reentered):
+        with (
+            app.app_context(),
+            broker.store._connection._lock,
+            pytest.raises(Reentered),
+        ):
             list(sse.messages("another", timeout=0))
 
     with app.app_context():

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from flask_sse_lite import BrokerUnavailable
-from flask_sse_lite.brokers.redis import RedisBroker
+from flask_sse_lite.brokers.shared import SharedBroker
 
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, until
@@ -184,7 +184,7 @@ def test_what_was_taken_out_of_a_channel_is_a_gap_where_it_stood(
 # What a full Redis deletes
 
 
-def connected(server: RedisServer, opened: Opener, rights: str) -> RedisBroker:
+def connected(server: RedisServer, opened: Opener, rights: str) -> SharedBroker:
     broker = opened(url(server, rights))
     broker.position()
     broker.position()

@@ -16,7 +16,7 @@ import pytest
 
 from flask_sse_lite import BrokerUnavailable, Event
 from flask_sse_lite.brokers import Broker, Claim
-from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.generators.run import ARRIVAL
 from flask_sse_lite.own_events import FAILED, SHUTDOWN
 from flask_sse_lite.position import RUN_PREFIX
@@ -26,7 +26,7 @@ from .test_brokers import (
     Reader,
     RedisStore,
     SqliteStore,
-    Store,
+    StoreUnderTest,
     begun,
     hasty,
     publish,
@@ -60,7 +60,7 @@ LOSSES = [
 ]
 
 
-def forget_runs(store: Store) -> None:
+def forget_runs(store: StoreUnderTest) -> None:
     """Have a store lose what it knows of runs, and nothing else."""
     if isinstance(store, RedisStore):
         delete(store, "sse:run:*")
@@ -78,7 +78,7 @@ def delete(store: RedisStore, *patterns: str) -> None:
 
 
 @contextmanager
-def unwritable(store: Store) -> Iterator[None]:
+def unwritable(store: StoreUnderTest) -> Iterator[None]:
     """Nothing that is said to a store comes into it."""
     if isinstance(store, SqliteStore):
         with closing(sqlite3.connect(store.file, timeout=PATIENCE)) as connection:
@@ -117,7 +117,9 @@ def channel(request: pytest.FixtureRequest) -> str:
 # The reason and the end are one act
 
 
-def test_a_reason_and_the_end_are_read_together(store: Store, channel: str) -> None:
+def test_a_reason_and_the_end_are_read_together(
+    store: StoreUnderTest, channel: str
+) -> None:
     broker, other = store.open(), store.open()
     claim = begun(broker, channel)
     say(broker, claim, "1")
@@ -129,7 +131,7 @@ def test_a_reason_and_the_end_are_read_together(store: Store, channel: str) -> N
         assert not reader.gaps
 
 
-def test_nobody_reads_a_reason_before_the_end(store: Store) -> None:
+def test_nobody_reads_a_reason_before_the_end(store: StoreUnderTest) -> None:
     broker = store.open()
     claim = begun(broker, "a")
     seen: list[tuple[int, bool]] = []
@@ -169,7 +171,9 @@ def test_where_the_end_cannot_be_put_neither_is_the_reason(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_run_that_could_not_say_something_ends_as_lost(shared: Store) -> None:
+def test_a_run_that_could_not_say_something_ends_as_lost(
+    shared: StoreUnderTest,
+) -> None:
     broker, other = shared.open(SSE_BROKER_TIMEOUT=1), shared.open()
     reader = Reader(other, "a")
     claim = begun(broker, "a")
@@ -193,7 +197,7 @@ def ended(broker: Broker, claim: Claim) -> bool:
 
 @pytest.mark.usefixtures("hasty")
 def test_an_end_that_could_not_be_told_is_told_as_lost(
-    shared: Store, channel: str
+    shared: StoreUnderTest, channel: str
 ) -> None:
     """To who is connected, to who comes back, and to who comes later."""
     broker = shared.open(SSE_BROKER_TIMEOUT=1)
@@ -215,7 +219,7 @@ def test_an_end_that_could_not_be_told_is_told_as_lost(
 
 @pytest.mark.usefixtures("hasty")
 def test_who_comes_first_when_nobody_is_left_is_told_too(
-    shared: Store, channel: str
+    shared: StoreUnderTest, channel: str
 ) -> None:
     broker = shared.open()
     say(broker, begun(broker, channel), "1")
@@ -224,7 +228,7 @@ def test_who_comes_first_when_nobody_is_left_is_told_too(
 
 
 def test_a_run_whose_beginning_fails_is_not_taken_for_whole(
-    shared: Store, monkeypatch: pytest.MonkeyPatch
+    shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a")
@@ -248,7 +252,7 @@ def test_a_run_whose_beginning_fails_is_not_taken_for_whole(
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("is_silent", [False, True], ids=["it speaks", "it is silent"])
 def test_a_run_that_its_store_forgot_goes_on(
-    shared: Store, channel: str, is_silent: bool
+    shared: StoreUnderTest, channel: str, is_silent: bool
 ) -> None:
     broker, other = shared.open(), shared.open()
     reader = Reader(other, channel)
@@ -258,7 +262,7 @@ def test_a_run_that_its_store_forgot_goes_on(
     reader.until(lambda: reader.data)
     forget_runs(shared)
     if is_silent:
-        rest = time.monotonic() + 2 * SharedBroker.lease
+        rest = time.monotonic() + 2 * Store.lease
         until(lambda: time.monotonic() > rest)
     assert say(broker, claim, "2")
     assert broker.begin_run(channel, 1000) is None
@@ -274,7 +278,7 @@ def test_a_run_that_its_store_forgot_goes_on(
 
 @pytest.mark.usefixtures("hasty")
 def test_a_run_that_nobody_knows_any_more_is_told_as_lost(
-    shared: Store, channel: str
+    shared: StoreUnderTest, channel: str
 ) -> None:
     broker, other = shared.open(), shared.open()
     say(broker, begun(broker, channel), "1")
@@ -291,7 +295,7 @@ def test_a_run_that_nobody_knows_any_more_is_told_as_lost(
 
 @pytest.mark.usefixtures("hasty")
 def test_readers_of_a_run_that_was_lost_with_everything_are_told(
-    shared: Store, channel: str
+    shared: StoreUnderTest, channel: str
 ) -> None:
     broker, other = shared.open(), shared.open()
     say(broker, begun(broker, channel), "1")
@@ -308,7 +312,9 @@ def test_readers_of_a_run_that_was_lost_with_everything_are_told(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_run_that_is_over_is_not_begun_anew(shared: Store, channel: str) -> None:
+def test_a_run_that_is_over_is_not_begun_anew(
+    shared: StoreUnderTest, channel: str
+) -> None:
     broker, other = shared.open(), shared.open()
     reader = Reader(other, channel)
     claim = begun(broker, channel)
@@ -325,7 +331,7 @@ def test_a_run_that_is_over_is_not_begun_anew(shared: Store, channel: str) -> No
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_channel_without_a_run_is_never_ended_as_one(shared: Store) -> None:
+def test_a_channel_without_a_run_is_never_ended_as_one(shared: StoreUnderTest) -> None:
     """Neither one that had a run before, nor one that was opened again."""
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a", "b")
@@ -333,7 +339,7 @@ def test_a_channel_without_a_run_is_never_ended_as_one(shared: Store) -> None:
     publish(broker, "a", "1")
     publish(broker, "b", "2")
     forget_runs(shared)
-    rest = time.monotonic() + 2 * SharedBroker.lease
+    rest = time.monotonic() + 2 * Store.lease
     until(lambda: time.monotonic() > rest)
     publish(broker, "a", "3")
     reader.until(lambda: reader.data[-1:] == ["3"])
@@ -369,7 +375,7 @@ def test_a_run_goes_on_whichever_key_is_lost(
     until(lambda: begins_nowhere(other))
     for reader in readers:
         reader.until(lambda reader=reader: reader.data[-1] == "2")  # type: ignore[misc]
-    rest = time.monotonic() + SharedBroker.lease + 2 * SharedBroker.duty_interval
+    rest = time.monotonic() + Store.lease + 2 * Store.duty_interval
     until(lambda: time.monotonic() > rest)
     until(lambda: said(broker, claim, "3"))
     assert broker.subscribers("job.7") == 2
@@ -458,14 +464,14 @@ STEPS = "tick"
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     store = {"sqlite": SqliteStore, "redis": RedisStore}[request.param](tmp_path)
     yield store
     store.close()
 
 
 @contextmanager
-def silent(store: Store) -> Iterator[None]:
+def silent(store: StoreUnderTest) -> Iterator[None]:
     """A store that does nothing, and is there."""
     if isinstance(store, RedisStore):
         store.server.freeze()
@@ -488,7 +494,7 @@ TOLD_LOST = [("stream-error", '{"reason": "lost"}'), ("stream-end", "")]
 
 @pytest.mark.parametrize("kind", GUNICORNS)
 def test_a_run_whose_store_was_silent_never_seems_whole(
-    tmp_path: Path, kind: str, failing: Store
+    tmp_path: Path, kind: str, failing: StoreUnderTest
 ) -> None:
     """Neither to who is connected, nor to who comes back, nor to who comes later."""
     with generators(

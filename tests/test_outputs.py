@@ -21,7 +21,15 @@ from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 
 from .servers import PATIENCE, until
-from .test_brokers import Reader, Store, begun, publish, reader_of_run, say, shared
+from .test_brokers import (
+    Reader,
+    StoreUnderTest,
+    begun,
+    publish,
+    reader_of_run,
+    say,
+    shared,
+)
 from .test_log import data_of, lost_in
 
 __all__ = ["shared"]
@@ -163,7 +171,7 @@ def is_held(broker: Broker, number: int) -> bool:
 
 
 def test_what_a_process_drops_of_a_run_that_is_over_its_store_still_has(
-    shared: Store,
+    shared: StoreUnderTest,
 ) -> None:
     broker, other = (shared.open(SSE_RUNS_BYTES=LIMIT) for _ in range(2))
     texts = [f"{n} {'x' * LARGE}" for n in range(10)]
@@ -182,7 +190,9 @@ def test_what_a_process_drops_of_a_run_that_is_over_its_store_still_has(
         assert held
 
 
-def test_what_a_process_keeps_of_runs_of_a_store_is_bounded(shared: Store) -> None:
+def test_what_a_process_keeps_of_runs_of_a_store_is_bounded(
+    shared: StoreUnderTest,
+) -> None:
     broker = shared.open(SSE_RUNS_BYTES=LIMIT)
     for number in range(8):
         claim = begun(broker, channel(number))

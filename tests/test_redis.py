@@ -21,9 +21,10 @@ from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event
 from flask_sse_lite.brokers import connect
-from flask_sse_lite.brokers import redis as module
-from flask_sse_lite.brokers import shared as following
-from flask_sse_lite.brokers.redis import MAX_LINKS, RedisBroker
+from flask_sse_lite.brokers import follower as following
+from flask_sse_lite.brokers.redis import RedisStore, ears
+from flask_sse_lite.brokers.redis.pool import MAX_LINKS
+from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.errors import InvalidValue
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
@@ -48,10 +49,10 @@ class Opener:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
-    def __call__(self, url: str, **config: Any) -> RedisBroker:
+    def __call__(self, url: str, **config: Any) -> SharedBroker:
         settings = Settings.read({"SSE_URL": url, "SSE_HISTORY": HISTORY, **config})
         broker = connect(settings)
-        assert isinstance(broker, RedisBroker)
+        assert isinstance(broker, SharedBroker)
         self._stack.callback(broker.close)
         return broker
 
@@ -72,7 +73,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Brokers look after their connections all the time."""
-    monkeypatch.setattr(module, "HEALTH_INTERVAL", 0.05)
+    monkeypatch.setattr(ears, "HEALTH_INTERVAL", 0.05)
     monkeypatch.setattr(following, "LOOK_INTERVAL", 0.05)
 
 
@@ -166,7 +167,7 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
     proxy.close()
 
 
-def publish_at_last(broker: RedisBroker, channel: str, text: str) -> str:
+def publish_at_last(broker: SharedBroker, channel: str, text: str) -> str:
     """Publish as soon as Redis can be reached."""
 
     def id() -> str:
@@ -251,7 +252,7 @@ def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
     # whose peer goes away between its connection and its handshake.
     with redis_server(*options) as server, ExitStack() as stack:
 
-        def connected(url: str) -> RedisBroker:
+        def connected(url: str) -> SharedBroker:
             broker = opened(url)
             stack.callback(broker.close)
             return broker
@@ -401,13 +402,15 @@ def test_more_threads_than_connections_publish(
 def test_what_is_kept_belongs_to_the_store(server: RedisServer, opened: Opener) -> None:
     broker = opened(f"{server.url}?history=3")
     ids = publish(broker, "a", *"123456")
-    told_nothing = RedisBroker(
-        "Redis",
-        redis.UnixDomainSocketConnection,
-        {"path": server.path, "protocol": 2},
-        prefix="sse",
-        retention=None,
-        timeout=5,
+    told_nothing = SharedBroker(
+        RedisStore(
+            "Redis",
+            redis.UnixDomainSocketConnection,
+            {"path": server.path, "protocol": 2},
+            prefix="sse",
+            retention=None,
+            timeout=5,
+        )
     )
     ids += publish(told_nothing, "a", "7")
     told_nothing.close()
@@ -744,7 +747,7 @@ def test_what_was_flushed_is_noticed_though_nobody_publishes(
     assert reader.position.partition("-")[0] != old.partition("-")[0]
 
 
-def go_back(server: RedisServer, broker: RedisBroker) -> list[str]:
+def go_back(server: RedisServer, broker: SharedBroker) -> list[str]:
     """Have a Redis keep three of six events."""
     ids = publish(broker, "a", *"123")
     server.ask("SAVE")
@@ -870,7 +873,7 @@ def test_a_subscription_that_failed_does_not_keep_others_out(
     monkeypatch: pytest.MonkeyPatch,
     is_busy: bool,
 ) -> None:
-    monkeypatch.setattr(module, "HEALTH_INTERVAL", 10 * PATIENCE)
+    monkeypatch.setattr(ears, "HEALTH_INTERVAL", 10 * PATIENCE)
     if is_busy:
         monkeypatch.setattr(following, "LOOK_INTERVAL", 10 * PATIENCE)
     broker = opened(server.url, SSE_BROKER_TIMEOUT=IMPATIENCE)

@@ -55,8 +55,8 @@ def brokers(server: RedisServer) -> Iterator[list[SharedBroker]]:
 def wait_for_looks(brokers: list[SharedBroker]) -> None:
     """Until each has looked after runs twice."""
     for broker in brokers * 2:
-        due = broker._duties_at
-        until(lambda broker=broker, due=due: broker._duties_at > due)  # type: ignore[misc]
+        due = broker._duties.due_at
+        until(lambda broker=broker, due=due: broker._duties.due_at > due)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("seconds", STEPS)

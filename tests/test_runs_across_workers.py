@@ -17,13 +17,13 @@ import h11
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.brokers.follower import Follower
 from flask_sse_lite.channels import Channels
 from flask_sse_lite.own_events import BOOKKEEPING
 
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, several, until
-from .test_brokers import Store, begun, say, shared
+from .test_brokers import StoreUnderTest, begun, say, shared
 
 __all__ = ["shared"]
 
@@ -262,10 +262,10 @@ def test_a_channel_is_free_for_another_run_when_it_was_closed(runs: Runs) -> Non
 
 
 def test_a_run_that_was_closed_elsewhere_is_given_to_nobody_anew(
-    shared: Store, monkeypatch: pytest.MonkeyPatch
+    shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A worker that is behind: its follower never gets its turn.
-    monkeypatch.setattr(SharedBroker, "_follow", lambda *_: None)
+    monkeypatch.setattr(Follower, "_follow", lambda *_: None)
     runner, worker = shared.open(), Channels({"SSE_URL": shared.url}, json.dumps)
     with closing(worker):
         say(runner, begun(runner, "job.7"), "1")

@@ -23,11 +23,12 @@ from typing import NamedTuple
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.brokers import Broker, sqlite
+from flask_sse_lite.brokers import Broker
+from flask_sse_lite.brokers.sqlite import connection, housekeeping
 
 from . import IS_LONG
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import STORES, Reader, RedisStore, SqliteStore, Store
+from .test_brokers import STORES, Reader, RedisStore, SqliteStore, StoreUnderTest
 
 CHANNELS = "abcd"
 
@@ -40,25 +41,26 @@ PROCESSES = 8
 
 SECONDS = 60.0 if IS_LONG else 3.0
 
-#: What of sqlite.py is smaller in the short run, as all is.
+#: What of housekeeping.py is smaller in the short run, as all is.
 TUNING = {"SLACK": 0.25, "LARGE_WAL": 800, "PUBLISHES_PER_CHECKPOINT": 32}
 if IS_LONG:
-    TUNING = {name: getattr(sqlite, name) for name in TUNING}
+    TUNING = {name: getattr(housekeeping, name) for name in TUNING}
 
 #: Seconds between two looks at the file.
 LOOK = 0.1
 
 #: Bytes that stand in the write-ahead log at most. Some more pages come while somebody
 #: tries to begin it anew, and does not come to it for the others.
-WRITTEN_AHEAD = 12 * sqlite.PAGE_SIZE * TUNING["LARGE_WAL"]
+WRITTEN_AHEAD = 12 * connection.PAGE_SIZE * TUNING["LARGE_WAL"]
 
 PUBLISHERS = """
 import json, os, sys, time
 from flask_sse_lite import Event
-from flask_sse_lite.brokers import connect, sqlite
+from flask_sse_lite.brokers import connect
+from flask_sse_lite.brokers.sqlite import housekeeping
 from flask_sse_lite.settings import Settings
 url, processes, channels, seconds, tuning = sys.argv[1:]
-vars(sqlite).update(json.loads(tuning))
+vars(housekeeping).update(json.loads(tuning))
 def publish(name):
     broker = connect(Settings.read({"SSE_URL": url}))
     ids, slowest = [], 0.0
@@ -235,7 +237,7 @@ SPREAD = 24e6
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
     store = STORES[request.param](tmp_path)
     yield store
     store.close()
@@ -286,14 +288,14 @@ class Size(NamedTuple):
     store: int
 
 
-def size(store: Store) -> Size:
+def size(store: StoreUnderTest) -> Size:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     memory = pages * os.sysconf("SC_PAGE_SIZE")
     return Size(sys.getallocatedblocks(), memory, size_of_store(store))
 
 
-def size_of_store(store: Store) -> int:
+def size_of_store(store: StoreUnderTest) -> int:
     if isinstance(store, RedisStore):
         return int(store.server.ask("INFO", "memory")["used_memory"])
     if isinstance(store, SqliteStore):
@@ -304,10 +306,10 @@ def size_of_store(store: Store) -> int:
 
 
 def test_a_million_events_leave_nothing_behind(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is kept is not to hang on how fast this is.
-    monkeypatch.setattr(sqlite, "SLACK", 0.0)
+    monkeypatch.setattr(housekeeping, "SLACK", 0.0)
     publisher, broker = (store.open(SSE_HISTORY=HISTORY) for _ in range(2))
     reader = Reader(broker, *CHANNELS)
     pass_on(publisher, reader, range(WARM_UP))

@@ -25,9 +25,9 @@ import pytest
 from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event, InvalidValue
-from flask_sse_lite.brokers import Broker, connect, sqlite
+from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.brokers.sqlite import SqliteBroker
+from flask_sse_lite.brokers.sqlite import connection, housekeeping
 from flask_sse_lite.settings import Settings
 
 from .servers import PATIENCE, ROOT, until
@@ -53,8 +53,8 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """What need not be kept is dropped at every publish, and at once."""
-    monkeypatch.setattr(sqlite, "PUBLISHES_PER_PRUNE", 1)
-    monkeypatch.setattr(sqlite, "SLACK", 0.0)
+    monkeypatch.setattr(housekeeping, "PUBLISHES_PER_PRUNE", 1)
+    monkeypatch.setattr(housekeeping, "SLACK", 0.0)
 
 
 def rows(store: SqliteStore, query: str) -> list[Any]:
@@ -68,20 +68,26 @@ def hung_up(store: SqliteStore) -> list[str]:
     return sorted(name for name in names if name[0] != ".")
 
 
+def store_of(broker: Broker) -> Any:
+    """What a broker follows: the product's own store."""
+    assert isinstance(broker, SharedBroker)
+    return broker.store
+
+
 @contextmanager
 def deaf(broker: Broker) -> Iterator[None]:
     """What follows for a broker has to wait."""
-    assert isinstance(broker, SqliteBroker)
-    with broker._lock:
+    assert isinstance(broker, SharedBroker)
+    with broker._follower._lock:
         yield
 
 
 # The URL
 
 
-def connect_to(url: str, folder: str | None = None, **config: Any) -> SqliteBroker:
+def connect_to(url: str, folder: str | None = None, **config: Any) -> SharedBroker:
     broker = connect(Settings.read({"SSE_URL": url, **config}), folder)
-    assert isinstance(broker, SqliteBroker)
+    assert isinstance(broker, SharedBroker)
     return broker
 
 
@@ -95,7 +101,7 @@ def connect_to(url: str, folder: str | None = None, **config: Any) -> SqliteBrok
     ],
 )
 def test_a_url_names_a_file(url: str, path: str) -> None:
-    assert connect_to(url, "/folder").path == path
+    assert store_of(connect_to(url, "/folder")).path == path
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_the_store_keeps_its_retention(store: SqliteStore) -> None:
     with closing(connect_to(url, SSE_HISTORY=5)) as broker:
         broker.position()
     assert rows(store, "SELECT history, age FROM sse_store") == [(6, 8)]
-    other = SqliteBroker(str(store.file), prefix="sse", retention=None, timeout=5)
+    other = connect(Settings.of_guest(store.url, timeout=5))
     with closing(other):
         publish(other, "a", *(str(n) for n in range(10)))
         assert Reader(other, "a", last=10).take(6) == ["4", "5", "6", "7", "8", "9"]
@@ -194,7 +200,7 @@ def test_a_process_that_only_publishes_hangs_up_no_bell(store: SqliteStore) -> N
 def test_a_bell_wakes_who_listens(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.brokers.shared.LOOK_INTERVAL", 10 * PATIENCE)
+    monkeypatch.setattr("flask_sse_lite.brokers.follower.LOOK_INTERVAL", 10 * PATIENCE)
     reader = Reader(store.open(), "a")
     until(lambda: hung_up(store))
     publisher = store.open()
@@ -280,7 +286,7 @@ def test_a_listener_that_sleeps_holds_nobody_up(store: SqliteStore) -> None:
 def test_who_cleans_up_the_folder_disturbs_nobody(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.brokers.shared.LOOK_INTERVAL", 0.1)
+    monkeypatch.setattr("flask_sse_lite.brokers.follower.LOOK_INTERVAL", 0.1)
     reader = Reader(store.open(), "a")
     until(lambda: hung_up(store))
     (name,) = hung_up(store)
@@ -600,7 +606,7 @@ def test_who_publishes_to_a_file_while_it_is_deleted_is_told(
 ) -> None:
     broker = store.open()
     publish(broker, "a", "1")
-    monkeypatch.setattr(broker, "_is_in_place", lambda: False)
+    monkeypatch.setattr(store_of(broker)._connection, "_is_in_place", lambda: False)
     with pytest.raises(BrokerUnavailable, match="deleted"):
         publish(broker, "a", "lost")
 
@@ -832,7 +838,7 @@ def test_what_is_dated_ahead_grows_old_from_now_on(store: SqliteStore) -> None:
 def test_who_publishes_drops_what_is_too_much(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "SLACK", 0.0)
+    monkeypatch.setattr(housekeeping, "SLACK", 0.0)
     broker = store.open()
     for number in range(400):
         for channel in "abcd":
@@ -840,24 +846,23 @@ def test_who_publishes_drops_what_is_too_much(
     for channel in "abcd":
         query = f"SELECT count(*) FROM sse_events WHERE channel = '{channel}'"
         ((count,),) = rows(store, query)
-        assert count < HISTORY + sqlite.PUBLISHES_PER_PRUNE
+        assert count < HISTORY + housekeeping.PUBLISHES_PER_PRUNE
 
 
 def test_counts_are_written_when_they_change_or_run_out(store: SqliteStore) -> None:
-    broker = store.open()
-    assert isinstance(broker, SqliteBroker)
+    own = store_of(store.open())
     counts = {f"{n}": 1 for n in range(4_000)}
-    broker._count(counts)
+    own.count(counts)
     written = Path(f"{store.file}-wal")
     size = written.stat().st_size
-    broker._count(dict(counts))
+    own.count(dict(counts))
     assert written.stat().st_size == size
-    broker._told_until = 0.0
-    broker._count(dict(counts))
-    assert written.stat().st_size < size + 3 * sqlite.PAGE_SIZE
-    broker._count({**counts, "0": 2})
+    own._counts._told_until = 0.0
+    own.count(dict(counts))
+    assert written.stat().st_size < size + 3 * connection.PAGE_SIZE
+    own.count({**counts, "0": 2})
     assert store.open().subscribers("0") == 2
-    broker._count({})
+    own.count({})
     assert rows(store, "SELECT count(*) FROM sse_counts") == [(0,)]
 
 

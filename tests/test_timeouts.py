@@ -20,7 +20,7 @@ from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event, Publisher
 from flask_sse_lite.brokers import Broker, connect
-from flask_sse_lite.brokers.redis import MAX_LINKS
+from flask_sse_lite.brokers.redis.pool import MAX_LINKS
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import RedisServer, redis_server

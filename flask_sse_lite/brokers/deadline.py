@@ -20,7 +20,7 @@ FAIR_PART = 0.5
 
 
 class OutOfTime(BrokerUnavailable):
-    """A call's time was over before the store had its fair part of it."""
+    """A call's time was over before the store had its fair part of that time."""
 
 
 class Deadline:
@@ -42,7 +42,7 @@ class Deadline:
 
     @property
     def is_fair(self) -> bool:
-        """Whether who begins to wait now has a fair part of the time."""
+        """Whether a wait that begins now has a fair part of the time."""
         return self.left >= self.seconds * FAIR_PART
 
 

@@ -8,7 +8,7 @@ from ..errors import InvalidValue
 from ..event import Event
 from ..history.log import Log
 from ..settings import Settings
-from . import Broker, Claim
+from .contract import Broker, Claim
 
 
 class MemoryBroker(Broker):

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from ..errors import InvalidValue
 from ..settings import LONGEST, MOST, Settings
-from .shared import Retention
+from .store import Retention
 
 DEFAULT_PREFIX = "sse"
 
@@ -29,7 +29,7 @@ def read_options(settings: Settings, query: str) -> Options:
     """What a URL's query says, and where it does not, the configuration. A guest, who
     does not know what the application has configured, has no say unless it says all.
 
-    :raises InvalidValue: naming the option. (Not the URL: there may be a password.)
+    :raises InvalidValue: naming the option. (Not the URL: there can be a password.)
     """
     others = dict(parse_qsl(query, keep_blank_values=True))
     history, age = settings.history, settings.history_age

@@ -40,7 +40,7 @@ class Link:
         self.life = ""
         #: Seconds that a wait takes at most, besides.
         self.patience: float | None = None
-        #: Whether nobody is to use it any more.
+        #: Whether it must not be used any more.
         self.is_closed = False
         self._connection: Any = _bounded(connection_class)(
             link=self, retry=Retry(NoBackoff(), 0), **options

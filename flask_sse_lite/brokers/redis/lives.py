@@ -1,7 +1,7 @@
 """Lives: how a process knows a Redis server again, and what it asks of it.
 
 Here lives what a connection is told of the server behind it. One that was started
-again, or took over from another, can have lost what it acknowledged: see scripts.py. It
+again, or took over from another, can have lost what it acknowledged: see scripts. It
 is another life, and has another name. Not every user can ask for that name, and not
 every service has one: then a mark in the server's memory stands for it, and where there
 can be none either, the operator is told so. Nothing here reads or writes events.
@@ -22,7 +22,7 @@ from .links import Link
 #: snapshot, and in no replica. Before it, a mark can outlive what was lost.
 FORGETS_SCRIPTS = 7
 
-#: What is right of a Redis that is full: it refuses, and deletes nothing.
+#: The policy by which a full Redis refuses, and deletes nothing.
 RIGHT_POLICY = "noeviction"
 
 logger = logging.getLogger("flask_sse_lite")
@@ -43,8 +43,8 @@ class Lives:
         self._told: set[str] = set()
 
     def recognize(self, link: Link) -> None:
-        """Find out which life of the server a link speaks to, as scripts.py takes
-        it."""
+        """Find out which life of the server a link speaks to, as the scripts
+        take it."""
         link.life = self._own_name(link) or self._mark(link)
 
     def _own_name(self, link: Link) -> str:

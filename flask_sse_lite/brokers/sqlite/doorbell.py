@@ -1,9 +1,9 @@
 """Bells: how the processes that use one file wake each other.
 
 Here lives a folder beside the file, in which each process that listens has a Unix
-datagram socket. To ring is to send to all of them. That somebody does not hear it is no
-harm, as everybody looks by themselves now and then; where there can be no such socket
-they do so more often. What there is to see is unknown here.
+datagram socket. To ring is to send to all of them. A process that misses a ring loses
+nothing: it looks at the file now and then by itself. A process that can have no such
+socket looks more often. What there is to see is unknown here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
 #: dot, a process ID of 7 digits, a dash and a word of 8.
 NAME_BYTES = 18
 
-#: Nanoseconds before which a folder's time may not tell its next change from the last.
+#: Nanoseconds within which a folder can change twice and keep one time.
 CLOCK_TICK = 50_000_000
 
 #: Seconds after which a bell that was not hung up never will be: its owner was killed.
@@ -49,14 +49,14 @@ class Bells:
     ``ring``, ``interrupt`` and ``close`` are for any thread, ``listen`` and ``wait``
     for the one that listens.
 
-    :param file: the folder lies beside it, and is open to whoever may write to it.
+    :param file: the folder lies beside it, and is open to whoever can write to it.
     """
 
     def __init__(self, file: str) -> None:
         self.folder = f"{file}-bells"
         self._is_short = len(os.fsencode(self.folder)) + NAME_BYTES < PATH_BYTES
         self._file = file
-        # Whoever interrupts its holder gets it too: see _send and _address.
+        # Code that interrupts its holder gets it too: see _send and _address.
         self._lock = RLock()
         self._sender: socket.socket | None = None
         #: The folder's identity and time, and who has a bell in it.
@@ -99,11 +99,11 @@ class Bells:
             try:
                 sender.sendto(b"!", self._address(name))
             except ConnectionRefusedError:
-                # Whose it was is gone. Its name is nobody else's.
+                # The owner died. Names are unique, so unlinking is safe.
                 with suppress(OSError):
                     os.unlink(os.path.join(self.folder, name))
             except OSError:
-                pass  # It has rung often enough (EAGAIN), or is just being removed.
+                pass  # Its queue is full (EAGAIN), or it is just being removed.
 
     def _address(self, name: str) -> str:
         if self._is_short:
@@ -112,14 +112,14 @@ class Bells:
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
             if self._descriptor is None:
                 self._descriptor = descriptor
-            else:  # Whoever interrupted this was faster.
+            else:  # Code that interrupted this was faster.
                 os.close(descriptor)
         return f"/proc/self/fd/{self._descriptor}/{name}"
 
     # Listening
 
     def listen(self) -> None:
-        """Get a bell, or do without."""
+        """Hang up a bell of this process, or do without one."""
         self._stop_listening()
         try:
             self._own = self._make()
@@ -135,8 +135,8 @@ class Bells:
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = os.path.join(self.folder, name)
         try:
-            # Before it is bound it refuses, and would be taken for somebody's who is
-            # gone: it gets its name when it is there.
+            # A socket that is not bound refuses, and a publisher would take its owner
+            # for dead. So it gets its name only when it is bound.
             with self._lock:
                 own.bind(self._address(f".{name}"))
             hidden = os.path.join(self.folder, f".{name}")
@@ -161,14 +161,14 @@ class Bells:
                     os.unlink(path)
 
     def _share(self, path: str, mode: int) -> None:
-        """Open something to those who may write to the file, and to nobody else."""
+        """Open something to those who can write to the file, and to nobody else."""
         like = os.stat(self._file)
         writers = 0
         for shift in (0, 3, 6):
             if like.st_mode >> shift & 0o6 == 0o6:
                 writers |= 0o7 << shift
         found = os.stat(path)
-        with suppress(OSError):  # It is another user's, who did the same.
+        with suppress(OSError):  # Another user owns it, and has opened it alike.
             if found.st_gid != like.st_gid:
                 os.chown(path, -1, like.st_gid)
             if stat.S_IMODE(found.st_mode) != mode & writers:
@@ -190,7 +190,7 @@ class Bells:
             pass
         except TimeoutError:
             if not os.path.lexists(self._path):
-                self.listen()  # Somebody has cleaned up.
+                self.listen()  # Somebody has removed the bell.
 
     def interrupt(self) -> None:
         """End a wait, now or soon."""
@@ -215,7 +215,7 @@ class Bells:
         self._close_folder()
 
     def _close_folder(self) -> None:
-        """It may be another one by now."""
+        """Close the descriptor of the folder, which can have been replaced."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:

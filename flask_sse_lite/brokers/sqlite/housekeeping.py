@@ -1,9 +1,8 @@
 """How an SQLite file stays small, whoever writes to it and however busy the machine is.
 
-Here lives what is dropped from a store, and how the write-ahead log is brought into the
-file. Nothing grows with time alone, nor with publishes: each process counts what it has
-written, and has to do its part before it writes much more. When that is, and what is
-done when others hold the file, is the broker's.
+Here lives what is dropped from a store, how the write-ahead log is brought into the
+file, and when. Nothing grows with time alone, nor with publishes: each process counts
+what it has written, and has to do its part before it writes much more.
 """
 
 from __future__ import annotations
@@ -11,11 +10,15 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
+from ...errors import BrokerUnavailable
+from ...event import Event
 from ...system.gevent import wait_natively
+from .connection import Connection, transaction
+from .doorbell import Bells
 from .statements import PRUNED_AT_ONCE, Statements
 
 #: Channels of which a process knows how many events it has added. It forgets the one
@@ -29,9 +32,33 @@ CHECKPOINT_INTERVAL = 15.0
 CHECKPOINT_CHARACTERS = 4_000_000
 
 
+#: After so many publishes to a channel, a process drops what the file need not keep: of
+#: the channel what is too much, and of all channels what is too old.
+PUBLISHES_PER_PRUNE = 32
+
+#: Seconds that a publisher tries to do so while others are writing. A publisher that
+#: does not get its turn tries again at its next publish to the channel.
+TIDYING = 0.25
+
+#: Seconds that events are kept however many there are, so that a process which is busy
+#: for a moment misses none.
+SLACK = 2.0
+
+#: After so many publishes, a process makes a checkpoint: it brings what stands in the
+#: write-ahead log into the file, and waits for the disk. (SQLite itself would do so at
+#: every publish, as long as others write too fast for the log to begin anew.)
+PUBLISHES_PER_CHECKPOINT = 256
+
+#: Pages in the write-ahead log (8 MB) from which on others have to wait for a moment,
+#: so that the log can begin anew; and milliseconds that a process waits for such a
+#: moment. (Where many write as fast as they can, one of them always writes.)
+LARGE_WAL = 4_000
+WAL_PATIENCE = 100
+
+
 class Kept(NamedTuple):
-    """What need be kept: of each channel so many events, for so many seconds, and
-    whatever is younger than ``slack``; ``now`` is the store's clock."""
+    """What must be kept: of each channel ``history`` events, for ``age`` seconds, and
+    whatever is younger than ``slack`` seconds; ``now`` is the store's clock."""
 
     history: int
     age: float
@@ -42,9 +69,9 @@ class Kept(NamedTuple):
 class Diary:
     """What a process has written since it last dropped something, or made a checkpoint.
 
-    Several threads can use it: one that comes between loses the count of a publish at
-    most. The counts begin anywhere, so that many processes that each publish once do
-    their part together.
+    Several threads can use it: where two count at once, the count of one publish is
+    lost at most. The counts begin at a random number, so that many processes that each
+    publish once do their part together.
 
     :param drop: events that are put into a channel before some of it is dropped.
     :param checkpoint: events that are published before a checkpoint.
@@ -86,8 +113,8 @@ class Diary:
         return time.monotonic() >= self._checkpoint_at
 
     def has_checkpointed(self, *, is_done: bool) -> None:
-        """:param is_done: otherwise it is to be tried again, but not at once: a reader
-        that is stuck is not to cost every publish its patience."""
+        """:param is_done: False has a checkpoint tried again, but not at once: a reader
+        that is stuck must not cost every publish its patience."""
         self._published = 0 if is_done else self._checkpoint * 7 // 8
         self._characters = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL
@@ -98,7 +125,7 @@ class Broom:
 
     def __init__(self, tables: Statements) -> None:
         self._tables = tables
-        #: Up to where what is too old was looked for.
+        #: The position up to which what is too old was looked for.
         self._swept = 0
 
     def drop(
@@ -140,7 +167,7 @@ class Broom:
     ) -> list[tuple[int, str]]:
         rows = connection.execute(self._tables.oldest, (self._swept,))
         old = self._before(connection, kept.now - kept.age, rows, kept)
-        # What is of a run stays, and is not to hide what lies behind it.
+        # The events of a run stay, and must not hide what lies behind them.
         self._swept = old[-1][0] if len(old) == PRUNED_AT_ONCE else 0
         return [(sequence, name) for sequence, name, _, is_held in old if not is_held]
 
@@ -176,6 +203,61 @@ class Broom:
         else:
             connection.execute(tables.forget, (sequence,))
             connection.execute(tables.delete_mark, (name,))
+
+
+class Upkeep:
+    """What a process does for its file, behind what it has written."""
+
+    def __init__(
+        self, connection: Connection, tables: Statements, bells: Bells
+    ) -> None:
+        self._connection = connection
+        self._bells = bells
+        self._broom = Broom(tables)
+        self._diary = Diary(
+            drop=PUBLISHES_PER_PRUNE, checkpoint=PUBLISHES_PER_CHECKPOINT
+        )
+
+    def note_put(self, channel: str, dropped: int, event: Event | None = None) -> None:
+        """Tell the others, and do what this process has to do before it writes more.
+
+        :param dropped: up to there, nothing of the channel need be kept.
+        """
+        self._bells.ring()
+        diary = self._diary
+        diary.note(channel, len(event.data) if event else 0)
+        if diary.is_drop_due(channel) and self._tidy(
+            lambda connection: self._drop(connection, channel, dropped)
+        ):
+            diary.has_dropped(channel)
+        if diary.is_checkpoint_due():
+            self.bring_home()
+
+    def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> bool:
+        """Do something for the file, for which nobody waits long.
+
+        :returns: whether it was done.
+        """
+        try:
+            self._connection.do(step, patience=TIDYING)
+        except BrokerUnavailable:
+            return False
+        return True
+
+    def _drop(self, connection: sqlite3.Connection, channel: str, until: int) -> None:
+        with transaction(connection, "IMMEDIATE"):
+            self._connection.read_state(connection)
+            kept = Kept(*self._connection.kept, SLACK, self._connection.now())
+            self._broom.drop(connection, channel, until, kept)
+
+    def bring_home(self) -> None:
+        """Bring what stands in the write-ahead log into the file."""
+        is_done = self._tidy(lambda c: checkpoint(c, LARGE_WAL, WAL_PATIENCE))
+        self._diary.has_checkpointed(is_done=is_done)
+
+    def is_late(self) -> bool:
+        """Whether the write-ahead log has waited for long, whoever has written it."""
+        return self._diary.is_checkpoint_late()
 
 
 def _is_ahead(at: object, now: float) -> bool:

@@ -20,8 +20,8 @@ the same with ``synchronous=full``, which loses nothing     a jump
 is of another device alone: mounted anew                    a jump
 =========================================================== ===============
 
-Two things cannot be told. A machine that is put back together with its memory has all
-of this put back too. And where a file system does not say how often it has used an
+Two things cannot be told. A machine that is put back together with its memory has the
+witness put back too. And where a file system does not say how often it has used an
 inode number, a database and its witness that are put back together fit, if they happen
 to get the numbers that they had.
 

@@ -13,7 +13,7 @@ import time
 #: What lies beside a database while it is open.
 ENDINGS = ("-wal", "-shm")
 
-#: Nanoseconds before which a folder's time may not tell its next change from the last.
+#: Nanoseconds within which a folder can change twice and keep one time.
 CLOCK_TICK = 50_000_000
 
 

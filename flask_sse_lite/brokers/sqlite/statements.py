@@ -1,7 +1,7 @@
 """What the SQLite broker says to its file.
 
 Here lives how events stand in it: the tables, and each statement by the name of what it
-is for. When something is said, and what is done about the answer, is the broker's.
+is for. When something is said, and what is done about the answer, the store knows.
 
 Processes of several releases use one file at a time. A later release can add tables,
 and columns that have a default. It takes nothing away, and it adds no column to

@@ -101,7 +101,7 @@ class Witness:
             try:
                 os.pwrite(self._descriptor, b"%020d" % sequence, _OFFSET)
             except OSError:
-                pass  # The event stands in the database: its publish is not to fail.
+                pass  # The event stands in the database: its publish must not fail.
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

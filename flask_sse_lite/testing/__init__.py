@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .application import current_channels
-from .decoder import Decoder
-from .event import Event
-from .own_events import BOOKKEEPING
+from ..application import current_channels
+from ..decoder import Decoder
+from ..event import Event
+from ..own_events import BOOKKEEPING
 
 if TYPE_CHECKING:
     from flask import Flask

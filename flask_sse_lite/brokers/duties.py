@@ -1,0 +1,106 @@
+"""Duties: what a process does for its store every second or so.
+
+Here lives what has to be done while somebody's streams or runs are open: this process's
+runs are kept alive, runs that lost theirs are ended, and how many streams this process
+serves is told. The follower's thread does it; how long it waits in between lives there.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from ..errors import BrokerUnavailable
+from .contract import Claim
+from .store import Store
+
+
+class Duties:
+    """The duties of one process at a store.
+
+    :param listeners: how many streams of each channel this process serves.
+    """
+
+    def __init__(
+        self, store: Store, listeners: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._store = store
+        self._listeners = listeners
+        #: This process's runs that are not over.
+        self.claims: set[Claim] = set()
+        #: Channels whose readers wait for the end of a run that the store does not
+        #: know, and since when. The follower's.
+        self._doubted: dict[str, float] = {}
+        self._is_counted = False
+        #: When they are done next.
+        self.due_at = 0.0
+        #: Until then no process is taken for dead: it can have been the store's absence
+        #: that kept it silent.
+        self._patient_until = 0.0
+
+    def have_begun(self, claim: Claim) -> bool:
+        """Begin a run in the store, or begin it anew where the store has lost it. Any
+        thread may call this.
+
+        :returns: whether the claim's run goes on.
+        """
+        if began := self._store.begin(claim):
+            claim.began = began
+            self._store.view.note_published(began)
+            self.claims.add(claim)
+            if claim.is_over:  # Since a moment ago, and it must not begin again.
+                self.claims.discard(claim)
+        return began is not None
+
+    def give_up(self, claim: Claim) -> None:
+        """A run is over. Any thread may call this."""
+        claim.is_over = True
+        self.claims.discard(claim)
+
+    def be_patient(self) -> None:
+        """The store was away, and is back."""
+        self._patient_until = time.monotonic() + self._store.lease
+
+    def do(self) -> None:
+        """Do what is due. The follower calls this as often as possible: a process that
+        does not is taken for dead."""
+        now = time.monotonic()
+        if now < self.due_at:
+            return
+        self.due_at = now + self._store.duty_interval * random.uniform(0.8, 1)
+        # A store that can only be read is good enough for following.
+        with suppress(BrokerUnavailable):
+            if self.claims:
+                self.keep_claims()
+            if now >= self._patient_until:
+                self._store.end_lost()
+            self._end_forgotten(now)
+        with suppress(BrokerUnavailable):
+            counts = self._listeners()
+            if counts or self._is_counted:
+                self._store.count(counts)
+                self._is_counted = bool(counts)
+
+    def keep_claims(self) -> None:
+        """Have this process's runs go on."""
+        claims = list(self.claims)
+        epoch, known = self._store.extend(claims)
+        for claim in claims:
+            if claim.token in known:
+                claim.began = (epoch, claim.began[1])
+            elif claim in self.claims:
+                self.have_begun(claim)  # The store has lost it.
+
+    def _end_forgotten(self, now: float) -> None:
+        """End the runs whose readers wait here and which the store has lost. A run's
+        own process, if it lives, has given it to the store anew before."""
+        log = self._store.view.log
+        own = {claim.channel for claim in list(self.claims)}
+        waiting = [name for name in log.awaiting_end() if name not in own]
+        unknown = self._store.unknown(waiting) if waiting else ()
+        self._doubted = {name: self._doubted.get(name, now) for name in unknown}
+        for name, since in self._doubted.items():
+            if now - since >= self._store.lease:
+                self._store.end_unknown(name, log.epoch, log.sequence)

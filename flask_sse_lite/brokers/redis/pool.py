@@ -1,0 +1,144 @@
+"""The pool: the connections of one process to its Redis.
+
+Here lives how many connections there are, who has one for how long, and what a failure
+of one says about Redis. What is asked through them is unknown here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ...errors import BrokerUnavailable
+from ...position import without_run_names
+from ...system.locks import Room
+from ..deadline import Deadline, OutOfTime
+from ..store import Store
+from .links import Link
+from .lives import Lives
+
+#: Connections of a process for its commands. More threads than that wait for one.
+MAX_LINKS = 4
+
+
+class Pool:
+    """The connections of one process. Any thread may call any method.
+
+    :param store: whose connections they are.
+    :param connection_class: redis-py's, and ``options`` for each connection.
+    :param lives: what tells the server's lives apart.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        connection_class: type,
+        options: dict[str, Any],
+        lives: Lives,
+    ) -> None:
+        self._store = store
+        self._connection_class = connection_class
+        self._options = options
+        self._lives = lives
+        self._links: set[Link] = set()
+        self._idle: list[Link] = []
+        self._room = Room(MAX_LINKS)
+
+    @contextmanager
+    def link(self) -> Iterator[Link]:
+        """A connection for some commands, which nobody else uses meanwhile."""
+        with self._store.within() as deadline:
+            if not self._room.acquire(timeout=deadline.left):
+                raise OutOfTime(f"{self._store.name} is too slow")
+            try:
+                with self.translated(deadline), self._borrowed(deadline) as link:
+                    yield link
+            finally:
+                self._room.release()
+
+    @contextmanager
+    def _borrowed(self, deadline: Deadline) -> Iterator[Link]:
+        link = self._idle_link(deadline) or self._new_link(deadline)
+        try:
+            yield link
+        except ResponseError as error:
+            if "READONLY" in str(error):
+                self.drop(link)  # Another server is the master now.
+            else:
+                self._give_back(link)
+            raise
+        except BaseException:
+            # Its answer can still come, and must reach nobody else.
+            self.drop(link)
+            raise
+        self._give_back(link)
+
+    def _idle_link(self, deadline: Deadline) -> Link | None:
+        while self._idle:
+            with suppress(IndexError):
+                link = self._idle.pop()
+                if link.is_good():
+                    link.deadline = deadline
+                    return link
+                self.drop(link)
+        return None
+
+    def _new_link(self, deadline: Deadline) -> Link:
+        link = self.open(deadline)
+        try:
+            self._lives.recognize(link)
+        except BaseException:
+            self.drop(link)
+            raise
+        return link
+
+    def _give_back(self, link: Link) -> None:
+        if len(self._idle) >= MAX_LINKS:
+            self.drop(link)  # Code that interrupts a command needs no place: see Room.
+            return
+        self._idle.append(link)
+        if self._store.closing.is_set():
+            self.drop(link)
+
+    def open(self, deadline: Deadline) -> Link:
+        """A new connection, which no command borrows."""
+        link = Link(self._connection_class, self._options, deadline)
+        self._links.add(link)
+        try:
+            link.open()
+        except BaseException:
+            self.drop(link)
+            raise
+        return link
+
+    def drop(self, link: Link) -> None:
+        """Close a connection. Whoever still uses it gets an error."""
+        self._links.discard(link)
+        link.close()
+
+    @contextmanager
+    def translated(self, deadline: Deadline) -> Iterator[None]:
+        """Whatever fails in the block says that the store is away."""
+        was_fair = deadline.is_fair
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            is_late = isinstance(error, (TimeoutError, RedisTimeoutError))
+            kind = OutOfTime if is_late and not was_fair else BrokerUnavailable
+            # Redis can name the key that it refuses.
+            raise kind(
+                without_run_names(f"{self._store.name} fails: {error}")
+            ) from error
+
+    def interrupt(self) -> None:
+        """End what all connections wait for, and all use of them."""
+        for link in list(self._links):
+            link.interrupt()
+
+    def close(self) -> None:
+        for link in list(self._links):
+            self.drop(link)

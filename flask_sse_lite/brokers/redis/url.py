@@ -1,0 +1,61 @@
+"""The URL: what it says of how a Redis is reached.
+
+Here lives what redis-py is told of a URL, and what it is not. What the URL says of the
+store, options.py reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from redis.connection import Connection, parse_url
+from redis.exceptions import RedisError
+
+from ...errors import InvalidValue
+from ...settings import Settings
+
+#: Options of redis-py that a URL cannot set here: the broker sets them itself.
+NOT_OURS = (
+    *("protocol", "decode_responses", "encoding", "encoding_errors", "timeout"),
+    *("health_check_interval", "max_connections", "retry_on_timeout"),
+    *("socket_timeout", "socket_connect_timeout"),
+)
+
+
+def read_url(
+    settings: Settings, others: Mapping[str, str]
+) -> tuple[str, type, dict[str, Any]]:
+    """How the Redis of a configuration is reached.
+
+    :param others: those of the URL's options that are not the store's.
+    :returns: what logs call it, redis-py's class of connections, and the options of
+        each.
+    :raises InvalidValue: for what is no such URL.
+    """
+    server = settings.url.partition("?")[0]
+    try:
+        url = f"{server}?{urlencode(others)}"
+        found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        for name in NOT_OURS:
+            found.pop(name, None)
+        connection_class = found.pop("connection_class", Connection)
+        timeout = settings.broker_timeout
+        found |= {
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+        }
+        connection_class(**found)
+    except (ValueError, TypeError, RedisError):
+        # The URL is not shown: there can be a password in it.
+        raise InvalidValue(
+            f"{settings.url_key} is to be like redis://[[user]:password@]host[:port]"
+            "[/database], rediss://… (TLS) or unix:///path, and takes the options "
+            "history, age and prefix, and those of redis-py's connections"
+        ) from None
+    place = found.get("path") or (
+        f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
+    )
+    return f"Redis at {place}", connection_class, found

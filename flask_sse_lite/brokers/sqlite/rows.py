@@ -1,0 +1,63 @@
+"""Rows: how an entry stands in an SQLite file, both ways.
+
+Here lives what one row says, and what is made of a row that another program, or a later
+release, has written. Nothing here speaks to a file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...event import Event, stored_event
+from ...history.records import Record
+from ...position import position_id
+from ...settings import MOST
+from ..view import View
+
+#: What stands as an entry's type where a run begins; its budget stands as ``retry``.
+BEGINS = "begin"
+
+
+def columns(event: Event | None) -> tuple[str | None, ...]:
+    if event is None:
+        return (None, None, None, None)
+    retry = None if event.retry is None else str(event.retry)
+    return (event.data, event.type, event.id, retry)
+
+
+def age_at(at: object, now: float) -> float:
+    """For how many seconds something has stood there; 0 where its time is no number."""
+    return now - at if isinstance(at, (int, float)) else 0.0
+
+
+def record(view: View, epoch: str, row: Any, now: float) -> Record:
+    """The record of a row, or what stands for a row that cannot be read."""
+    sequence, at, channel, *columns = row
+    age = age_at(at, now)
+    try:
+        return _read(epoch, sequence, age, channel, *columns)
+    except (ValueError, TypeError) as error:
+        return view.cannot_read(epoch, sequence, age, channel, error)
+
+
+def _read(
+    epoch: str,
+    sequence: int,
+    age: float,
+    channel: str,
+    data: object,
+    type: object,
+    id: object,
+    retry: Any,
+) -> Record:
+    """:raises ValueError: (or what else comes of it) for what this release does not
+    write."""
+    retry = None if retry is None else int(retry)
+    if data is None:
+        budget = retry if type == BEGINS else 0
+        if type not in (None, BEGINS) or not (type is None or 0 < budget <= MOST):
+            raise ValueError("It is neither an end nor a beginning")
+        return Record(sequence, age, channel, None, budget)
+    position = position_id(epoch, sequence, channel)
+    event = stored_event(data, type, id, retry, channel, position)
+    return Record(sequence, age, channel, event)
