@@ -1,4 +1,7 @@
-"""The names of Flask-SSE, for the applications that were written for it."""
+"""The names of Flask-SSE, for applications that were written for it.
+
+Here live those names, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ ServerSentEventsBlueprint = SSE
 
 
 class Message(Event):
-    """An event as Flask-SSE makes it, of any data."""
+    """An event with the arguments of Flask-SSE's ``Message``: data of any type."""
 
     __slots__ = ()
 
@@ -31,7 +34,7 @@ class Message(Event):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, but for those that it does without."""
+        """The event's fields, without those that are None."""
         fields = {"type": self.type, "id": self.id, "retry": self.retry}
         return {"data": self.data} | {
             name: value for name, value in fields.items() if value is not None
