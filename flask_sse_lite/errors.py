@@ -1,7 +1,7 @@
-"""What can go wrong, under one base class.
+"""The exceptions that this package raises to an application, under one base class.
 
-Here live the exceptions that this package raises to an application, and nothing
-else. An error says what was wrong, with which value, and what to do about it.
+Here live the classes, and nothing else. The text of an error says what was wrong, with
+which value, and what to do about it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class InvalidValue(SSEError, ValueError):
 
 
 class InvalidType(InvalidValue, TypeError):
-    """The same, for a value whose type alone is wrong already."""
+    """A value whose type is wrong, so that it cannot stand where it was given."""
 
 
 class BrokerUnavailable(SSEError):
-    """The broker's store cannot be reached, or does not take what is published: it is
-    down, full, locked, broken or not there. What was to be done was not done, as far
-    as can be known. Open streams stay open meanwhile, and the broker is used again as
-    soon as it is back::
+    """The broker's store cannot be reached, or refuses what is published: it is down,
+    full, locked, broken or missing. As far as can be known, the call did nothing. Open
+    streams stay open meanwhile. The broker uses the store again as soon as it is
+    back::
 
         try:
             sse.publish("hello")
@@ -47,10 +47,10 @@ class BrokerUnavailable(SSEError):
 
 
 class Reentered(BrokerUnavailable):
-    """A signal handler, a ``__del__`` or a callback of the garbage collector has called
-    the extension in the midst of such a call. The thread that was interrupted goes on
-    only when the handler returns, so that the handler must not wait for it. What the
-    handler wanted was not done."""
+    """A signal handler, a ``__del__`` or a callback of the garbage collector
+    interrupted a call of this extension, and made a call that must wait for the
+    interrupted one. The interrupted call goes on only when the handler has returned, so
+    waiting would never end. The handler's call did nothing."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -61,8 +61,8 @@ class Reentered(BrokerUnavailable):
 
 
 class NoApplication(SSEError, RuntimeError):
-    """Nobody can tell which application is meant, or it never met an ``SSE``. Outside a
-    request, say which one::
+    """It is unclear which application is meant, or no ``SSE`` was set up on it. Outside
+    a request, say which one::
 
         with app.app_context():
             sse.publish("hello")
@@ -70,9 +70,9 @@ class NoApplication(SSEError, RuntimeError):
 
 
 class SetupError(SSEError, AssertionError):
-    """Something was set on an ``SSE`` too late, or for an application that has another:
-    it would hold for no application, or for the wrong one. Each application can have an
-    instance of its own::
+    """A hook or an authorizer was set on an ``SSE`` too late, or for an application
+    that has another already. It would hold for no application, or for the wrong one.
+    Each application can have an instance of its own::
 
         def create_app():
             app, sse = Flask(__name__), SSE()
@@ -83,4 +83,4 @@ class SetupError(SSEError, AssertionError):
 
 
 class UnsupportedServer(SSEError, RuntimeError):
-    """The process is run by something that event streams cannot be served under."""
+    """Event streams cannot be served under what runs this process (eventlet)."""

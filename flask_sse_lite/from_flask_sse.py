@@ -1,4 +1,7 @@
-"""The names of Flask-SSE, for the applications that were written for it."""
+"""The names of Flask-SSE, for applications that were written for it.
+
+Here live those names, and nothing else.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Publishing what a transaction of SQLAlchemy's has done: after its commit, so that
-whoever is told can read it, and not after a rollback.
+"""Publishing what a transaction of SQLAlchemy's has done: after its commit, so that a
+client can read it from the database by then, and never after a rollback.
 
-Here lives that alone. It works with SQLAlchemy's own sessions, whoever makes them. No
-other module imports this one, so that SQLAlchemy need not be there.
+Here lives ``publish_after_commit`` alone. It works with SQLAlchemy's own sessions,
+whatever makes them. No other module imports this one, so the package works without
+SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ def publish_after_commit(
     type: Name | None = None,
     channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
 ) -> None:
-    """Publish an event if and when what a session does now is committed::
+    """Publish an event when the session's transaction is committed, and only then::
 
         db.session.add(order)
         publish_after_commit(db.session, {"order": "new"}, channel="orders")
         db.session.commit()  # Now it is published.
 
-    What was done in a savepoint that is rolled back is never published, and what was
-    done in one that is released waits for the transaction around it. What cannot be
-    published after the commit is logged: the transaction stands.
+    Inside a savepoint: if the savepoint is rolled back, the event is never published;
+    if it is released, the event waits for the commit of the transaction around it. If
+    publishing fails after the commit, the failure is logged, and the transaction
+    stands.
 
-    The data is taken as it is now: after the commit, nobody could ask for it.
+    The data is encoded now, so later changes of it are not published.
 
     :param session: a ``Session``, or a ``scoped_session`` such as Flask-SQLAlchemy's
         ``db.session``. Of an ``AsyncSession`` give its ``sync_session``.
     :param data: see ``SSE.publish``; so are ``type`` and ``channel``.
-    :raises InvalidValue: when it cannot be sent, or where the session has not begun a
+    :raises InvalidValue: when the event cannot be sent, or when the session has no
         transaction and does not begin one by itself.
     :raises NoApplication: outside an application context, when it is unclear which
         application is meant.
@@ -68,8 +70,8 @@ def publish_after_commit(
 
 
 def _transaction(session: Session) -> SessionTransaction:
-    """The innermost transaction or savepoint; the session begins one where it would do
-    so at its next statement."""
+    """The session's innermost transaction or savepoint. A session with autobegin begins
+    one here, as its next statement would do."""
     transaction = session.get_nested_transaction() or session.get_transaction()
     if transaction is None and not session.autobegin:
         raise InvalidValue(
@@ -98,12 +100,13 @@ class _Waiting:
         try:
             self._channels.publish(self._event, None, None, None, self._names)
         except Exception:
-            # The transaction stands, whatever comes of this.
+            # The transaction is committed: no error must reach the code that did so.
             logger.exception("Not published after a commit: %r", self._event)
 
 
 class _Outbox:
-    """What one session is to publish. It belongs to whom the session belongs to."""
+    """The events that one session will publish. Only the thread that uses the session
+    calls this."""
 
     def __init__(self, session: Session) -> None:
         self._session = weakref.ref(session)
@@ -115,7 +118,7 @@ class _Outbox:
     def of(cls, session: Session) -> _Outbox:
         outbox: _Outbox | None = session.info.get(_KEY)
         if outbox is None or outbox._session() is not session:
-            # A session can be made with a copy of another's info.
+            # A session can be made with a copy of another session's info.
             outbox = session.info[_KEY] = cls(session)
         return outbox
 
@@ -123,7 +126,7 @@ class _Outbox:
         self._waiting.append(waiting)
 
     def _go_on(self, session: Session) -> None:
-        """A transaction is committed, or a savepoint released."""
+        """Called when a transaction was committed or a savepoint was released."""
         if savepoint := session.get_nested_transaction():
             around = savepoint.parent
             for each in self._waiting:
@@ -135,7 +138,7 @@ class _Outbox:
             each.publish()
 
     def _forget(self, session: Session, transaction: SessionTransaction) -> None:
-        """A transaction or a savepoint is over. What still waits for it was rolled
-        back: by ``rollback()``, or because the session was closed, which no listener to
-        rollbacks is told of."""
+        """Called when a transaction or a savepoint is over. The events that still wait
+        for it were rolled back: by ``rollback()``, or because the session was closed,
+        of which SQLAlchemy tells no listener to rollbacks."""
         self._waiting = [w for w in self._waiting if w.transaction is not transaction]

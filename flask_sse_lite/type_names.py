@@ -1,14 +1,14 @@
-"""The types of events that a browser has its own use for.
+"""The types of events that a browser uses for events of its own.
 
-Here lives the warning of them, and nothing else. Such an event is sent as it is: other
-clients, and the formats of AI providers, use these types.
+Here lives the warning about them, and nothing else. An event of such a type is never
+refused or changed: other clients, and the formats of AI providers, use these types.
 """
 
 from __future__ import annotations
 
 import logging
 
-#: By type: what else a browser's ``EventSource`` calls for it.
+#: By type: the handler of ``EventSource`` that a browser calls for such an event too.
 HANDLERS = {"error": "onerror", "open": "onopen"}
 
 logger = logging.getLogger("flask_sse_lite")

@@ -1,9 +1,9 @@
-"""The wording of values: what a number or a UUID is called where a name is meant.
+"""The text of a value, such as a number or a UUID, that stands where a name is meant.
 
-Here lives how ``publish`` and its like read what applications give them for a channel,
-a type, an id or a retry. Flask-SSE wrote whatever it was given, and applications count
-on that. What has no wording is returned as it is, and whoever checks it refuses it by
-name.
+Here lives how ``publish``, ``stream`` and ``Message`` read what an application gives
+them as a channel, a type, an id or a retry. Flask-SSE wrote any value as text, and
+applications count on that. A value without a text is returned as it is: this module
+never refuses one. The code that checks the value refuses it, and names it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from .errors import InvalidValue
 
-#: What type checkers let through as a name. More is taken when the program runs.
+#: What type checkers accept as a name. At runtime ``worded`` takes more types.
 Name = str | int | UUID
 
 #: The text of a number of milliseconds, short enough for any clock.
@@ -24,15 +24,16 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,20}")
 
 
 def worded(value: Any) -> Any:
-    """The text of a number, a UUID, a date, a member of an enumeration: of whatever has
-    a text of its own.
+    """The text of any value that has a text of its own: a number, a UUID, a date, a
+    member of an enumeration.
 
-    A truth value, bytes, a collection, a function and a plain object have none: where
-    they stand for a name, the caller has mistaken one thing for another.
+    A bool, bytes, a collection, a function and a plain object have no such text, and
+    are returned as they are: where one stands for a name, the caller has made a
+    mistake.
 
     :raises InvalidValue: for a number that is too long to be written.
     """
-    # Nearly all values are the first two, and a publish asks for four.
+    # A publish calls this for several values, and nearly all are None or a str.
     if value is None or isinstance(value, str) or not _has_text(value):
         return value
     try:
@@ -42,12 +43,13 @@ def worded(value: Any) -> Any:
 
 
 def worded_id(value: Any) -> Any:
-    """The same for an id, which may be a number already."""
+    """``worded`` for an id. An int stays an int, which an id can be."""
     return value if isinstance(value, int) else worded(value)
 
 
 def counted(value: Any) -> Any:
-    """The number that a text is the text of: a ``retry`` of a configuration, say."""
+    """The number that a text stands for, as in a ``retry`` read from a configuration.
+    Any other value is returned as it is."""
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()):
         return int(value)
     return value

@@ -28,6 +28,7 @@ from flask_sse_lite import SSE, BrokerUnavailable, Event, InvalidValue
 from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.brokers.sqlite import connection, housekeeping
+from flask_sse_lite.brokers.sqlite.doorbell import Bells
 from flask_sse_lite.settings import Settings
 
 from .servers import PATIENCE, ROOT, until
@@ -507,6 +508,32 @@ def test_a_full_disk_is_an_error_and_afterwards_it_works_again(
     publish(broker, "a", "2")
     assert reader.take(1) == ["2"]
     assert Reader(store.open(), "a", last=9).take(2) == ["1", "2"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_rings_leaves_the_child_free(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, parent = store.open(), os.getpid()
+    Reader(broker, "a")
+    rings, go_on = threading.Event(), threading.Event()
+    address = Bells._address
+
+    def slow(bells: Bells, name: str) -> str:
+        if os.getpid() == parent:
+            rings.set()
+            assert go_on.wait(PATIENCE)
+        return address(bells, name)
+
+    monkeypatch.setattr(Bells, "_address", slow)
+    thread = threading.Thread(target=publish, args=[broker, "a", "1"])
+    thread.start()
+    try:
+        assert rings.wait(PATIENCE)
+        assert len(in_a_child(lambda: publish(broker, "a", "2"))) == 1
+    finally:
+        go_on.set()
+        thread.join(PATIENCE)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

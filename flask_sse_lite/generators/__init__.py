@@ -1,6 +1,6 @@
-"""Iterables of an application, whose items become events.
+"""An application's iterables, whose items become events.
 
-Items are read one at a time, each when the one before is sent. A run reads them in a
-thread of its own, so that they outlive the request that began them. How an event
-reaches a client is unknown here.
+Items are read one at a time, each when the one before is sent. A run reads its items in
+a thread of its own, so that the run outlives the request that began it. How an event
+reaches a client is never known here.
 """

@@ -1,7 +1,8 @@
 """From an application's iterable to the frames of a response.
 
-Here lives what an item may be, and what follows the last one: the end, or an error.
-How a response begins, and what happens while the iterable is silent, live elsewhere.
+Here lives what an item can be, and what follows the last item: the end, or an error.
+How a response begins, and what is sent while the iterable is silent, never stands here:
+``response.py`` knows that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ logger = logging.getLogger("flask_sse_lite")
 
 
 def check_type(type: str | None) -> None:
-    """See whether items can have a type.
+    """Make sure that items can have a type.
 
     :raises InvalidValue: when they cannot.
     """
@@ -42,7 +43,8 @@ def check_type(type: str | None) -> None:
 
 
 class Items:
-    """An iterable's items, and how they are sent; see ``EventStream``."""
+    """An iterable's items as events or frames. See ``EventStream`` for the
+    parameters."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Items:
                 f"{iterable.__class__.__name__!r}"
             )
         if type is not None:
-            type = Event("", type).type  # Or it would be refused when it is too late.
+            type = Event("", type).type  # Refuse a wrong type before the head.
             if type and own_events:
                 warn_of_type(type)
         self._iterable = iterable
@@ -75,21 +77,23 @@ class Items:
         self._own_events = own_events
         self._on_error = on_error
         self._dumps: Callable[[Any], str] = json.dumps
-        #: An error before the first item is the caller's.
+        #: Whether an error is raised to the caller instead of told to the client. The
+        #: caller sets it; the first item clears it.
         self.may_raise = False
-        #: The iterable has had its last step. What is left to do is not to be
+        #: Whether the iterable has had its last step. Its closing must not be
         #: interrupted.
         self.is_over = False
 
     def frames(self) -> Iterator[bytes]:
-        """The items as the frames of a response, and its end. To be iterated in an
-        application context."""
+        """The items as frames, and then the end. Must be iterated in an application
+        context."""
         yield from self._walk(self._frame)
         if self._own_events:
             yield _END.encode()
 
     def events(self) -> Generator[Event, None, None]:
-        """The items, and what is told of an error. In an application context too."""
+        """The items as events, and after an error the event that tells of it. Must be
+        iterated in an application context."""
         return self._walk(self._event)
 
     def _walk(
@@ -111,7 +115,7 @@ class Items:
             self.close()
 
     def close(self) -> None:
-        """Close the iterable, once. It does not fail."""
+        """Close the iterable, once. An error of its ``close`` is logged, not raised."""
         if self.is_over:
             return
         self.is_over = True
@@ -122,25 +126,29 @@ class Items:
             logger.exception("An event stream's iterable failed at its close")
 
     def failure(self, error: Exception) -> Iterator[bytes]:
-        """How a response ends of which an error is all there is."""
+        """The frames of a response that consists of an error only."""
         events = [*self._told(error), *([_END] if self._own_events else [])]
         return iter([event.encode() for event in events])
 
     @property
     def can_tell(self) -> bool:
-        """Whether there is a way to tell the client that it has not got everything."""
+        """Whether the client can be told that it has not received everything."""
         return self._own_events or self._on_error is not None
 
     def interruption(self) -> bytes:
-        """How a response ends whose server stops in the middle of it. Not as one that
-        is complete: its client may come back."""
+        """The last frame of a response whose server stops in the middle of it. It is
+        not ``stream-end``: the response is not complete, and the client can come
+        back."""
         if self._own_events or not self._on_error:
             return SHUTDOWN.encode()
         message = self._on_error(SSEError("The server stops"))
         return b"" if message is None else self._frame(message, self._dumps)
 
     def _told(self, error: Exception) -> list[Event]:
-        """Log an error. What is the client told of it?"""
+        """Log an error.
+
+        :returns: the events that tell the client of it.
+        """
         logger = current_app.logger
         logger.error("An event stream's iterable failed", exc_info=error)
         dumps = current_app.json.dumps
@@ -168,5 +176,5 @@ class Items:
     def _frame(self, item: Any, dumps: Callable[[Any], str]) -> bytes:
         if isinstance(item, Event):
             return self._event(item, dumps).encode()
-        # Of thousands of tokens, each would be an event for a moment.
+        # No Event is made for each item: an answer has thousands of tokens.
         return encode_text(to_text(item, dumps), self._type)

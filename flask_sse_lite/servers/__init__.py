@@ -1,7 +1,7 @@
-"""The WSGI servers whose connections can be taken over, a module each.
+"""The WSGI servers that are known, a module each.
 
-To add one: a module with a class of ``Server``, and the class in ``SERVERS``. What is
-done with a connection lives in handoff.py.
+To add a server, write a module with a subclass of ``Server``, and add that class to
+``SERVERS``. How a connection is taken over never stands here: see ``hub/handoff.py``.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ SERVERS: tuple[type[Server], ...] = (
     *(Waitress, Wsgiref),
 )
 
-#: Where servers put a connection's socket.
+#: The keys under which servers put a connection's socket into the environ.
 SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
 
 logger = logging.getLogger("flask_sse_lite")
 
-# The processes whose operator was warned. A forked child is one of its own.
+# The ids of the processes that have logged the warnings. A forked child logs its own.
 _warned: set[int] = set()
 
 
 def find_server(environ: WSGIEnvironment, write: Callable[..., Any]) -> Server:
-    """The server that a response was started on, whether its connection can be taken
-    over or not.
+    """The server that a response was started on. Its connection cannot always be taken
+    over.
 
-    :raises Refusal: when it is none that is known here.
+    :raises Refusal: when the server is not one of ``SERVERS``.
     """
     _warn_of_hazards()
     for server in SERVERS:
@@ -58,9 +58,9 @@ def find_server(environ: WSGIEnvironment, write: Callable[..., Any]) -> Server:
 
 
 def check_request(environ: WSGIEnvironment) -> None:
-    """Make sure that the connection of a request could be taken over.
+    """Make sure that nothing in a request rules out taking its connection over.
 
-    :raises Refusal: when it is one of HTTP/2, or the system cannot do it.
+    :raises Refusal: when the request is not HTTP/1.x, or the system has no epoll.
     """
     if not IS_SUPPORTED:
         raise Refusal("this system has no epoll", "unsupported-system")
@@ -69,11 +69,11 @@ def check_request(environ: WSGIEnvironment) -> None:
 
 
 def known_socket(environ: WSGIEnvironment, server: Server | None) -> Any:
-    """The socket of a request's connection, or its descriptor, to be looked at and
-    tuned; None where the server does not show it. Whether the connection can be taken
-    over is another question: TLS and HTTP/2 have such a socket too.
+    """The socket of a request's connection, or its descriptor. None where the server
+    does not show it. Callers can look at the socket and set its options, but must not
+    conclude that the connection can be taken over: TLS and HTTP/2 have a socket too.
 
-    :param server: what ``find_server`` found, if it did.
+    :param server: the server that ``find_server`` found, if any.
     """
     if server is not None and server.lends_sockets:
         return server.socket()
@@ -82,15 +82,15 @@ def known_socket(environ: WSGIEnvironment, server: Server | None) -> Any:
             return environ[key]
     if "uwsgi" in sys.modules:
         return uwsgi.connection()
-    # gevent.pywsgi and cheroot read requests from a file of the connection's.
+    # gevent.pywsgi and cheroot read requests from a file object over the socket.
     file = getattr(environ.get("wsgi.input"), "rfile", None)
     file = getattr(file, "rfile", file)
     return getattr(getattr(file, "raw", None), "_sock", None)
 
 
 def _warn_of_hazards() -> None:
-    """Tell the operator, at the first stream of a process, by which options the server
-    will end workers that are full of streams."""
+    """Log, at the first stream of a process, each option by which the server will end
+    workers that are full of streams."""
     pid = os.getpid()
     if pid not in _warned:
         _warned.add(pid)

@@ -1,7 +1,8 @@
-"""What stands below a call in its thread: the server that answers the request, where a
-middleware keeps its ``write`` to itself, and who asks for the items of a response.
+"""What the frames below a call tell: which server answers the request, where a
+middleware hides the server's ``write``, and which code iterates a response.
 
-Here lives how frames are read. What is concluded of a server lives in its module.
+Here lives how frames are read. What a server's frame means lives in that server's
+module.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 _OURS = __name__.partition(".")[0]
 
-#: Modules whose frames only pass on what is asked for.
+#: Modules whose frames only pass the iteration on: ``reader`` skips them.
 PASSING = (_OURS, "flask", "werkzeug.wsgi", "werkzeug.wrappers")
 
 
 def find_below(
     environ: WSGIEnvironment, servers: tuple[type[Server], ...], hidden_by: str
 ) -> Server | None:
-    """The server in whose code this thread is, if it is one of some.
+    """The server whose code is below this call, if it is one of ``servers``.
 
-    :param hidden_by: what stands before it.
+    :param hidden_by: the name of what hides the server's ``write``.
     """
     for frame in _frames():
         module = frame.f_globals.get("__name__", "")
@@ -43,8 +44,9 @@ def find_below(
 
 
 def _is_of(frame: FrameType, environ: WSGIEnvironment) -> bool:
-    """Whether a server's frame is that of a request: a view that asks another one, as
-    tests do, has its own request's frames below. (A middleware may copy an environ.)"""
+    """Whether a server's frame belongs to this request. A view that calls another view,
+    as tests do, has the frames of its own request below. (The environs are compared by
+    ``wsgi.input`` too, since a middleware can copy an environ.)"""
     known = frame.f_locals
     handler = known.get("self")
     for theirs in (
@@ -60,8 +62,8 @@ def _is_of(frame: FrameType, environ: WSGIEnvironment) -> bool:
 
 
 def reader() -> str:
-    """Who asks for the next item, as a module and a function; nothing where nobody
-    below is of Python."""
+    """The code that asks for the next item, as module and function. Empty where no
+    Python code is below."""
     for frame in _frames():
         module = frame.f_globals.get("__name__", "")
         if not is_in(module, PASSING):
@@ -78,5 +80,5 @@ def _frames() -> Iterator[FrameType]:
 
 @lru_cache(maxsize=1024)
 def is_in(module: str, packages: tuple[str, ...]) -> bool:
-    """Whether a module is one of some, or within one."""
+    """Whether a module is one of these packages, or inside one."""
     return any(module == name or module.startswith(f"{name}.") for name in packages)

@@ -21,11 +21,12 @@ class Cheroot(Server):
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         super().__init__(environ, write)
-        # By earlier responses on the same connection.
+        # Earlier responses on the same connection have sent these bytes.
         self._written = self._count()
 
     def _count(self) -> int:
-        """Bytes sent on this connection so far. Its class of TLS has no count."""
+        """Bytes sent on this connection so far; 0 under TLS, where cheroot counts
+        none."""
         count: int = getattr(self.behind.req.conn.wfile, "bytes_written", 0)
         return count
 

@@ -18,7 +18,7 @@ from .server import (
     too_few_requests,
 )
 
-#: What gunicorn's setting is where nobody sets it, in seconds.
+#: Seconds of gunicorn's ``graceful_timeout`` by default.
 DEFAULT_GRACE = 30.0
 
 #: The signals for which a worker has handlers that stop it.
@@ -60,15 +60,16 @@ class Gunicorn(Server):
 
 
 def current_worker() -> object:
-    """The worker whose process this is: it owns the handler of its signals. Where there
-    is none, something else."""
+    """The gunicorn worker of this process, found as the owner of SIGTERM's handler.
+    Under other servers this is None or another object, so callers must read its
+    attributes with a default."""
     return getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
 
 
 def is_stopping(worker: object) -> bool:
-    """Whether a worker has begun to stop: for a signal or ``max_requests``, which turn
-    its ``alive`` to False, or as its arbiter is gone, which it finds out in its own
-    time."""
+    """Whether a worker has begun to stop, or will. A signal or ``max_requests`` sets
+    its ``alive`` to False. A worker whose arbiter is gone stops too, but notices that
+    late."""
     if not getattr(worker, "alive", True):
         return True
     arbiter = getattr(worker, "ppid", None)
@@ -78,10 +79,11 @@ def is_stopping(worker: object) -> bool:
 
 
 def _was_told_to_stop(worker: object) -> bool:
-    """Whether a signal waits that will stop the worker. Its handler is run by the main
-    thread alone, and that can be held for long: by a connection that sends nothing
+    """Whether a signal waits that will stop the worker. Only the main thread runs its
+    handler, and that thread can be held for long: by a connection that sends nothing
     (gunicorn has SIGTERM restart the system call), by a lock, or by a library that
-    computes. Python writes each signal into the worker's pipe at once."""
+    computes. Python writes each signal into the worker's pipe at once, so we look
+    there."""
     pipe: Any = getattr(worker, "PIPE", None)
     if not pipe or not isinstance(pipe[0], int):
         return False
@@ -89,14 +91,14 @@ def _was_told_to_stop(worker: object) -> bool:
 
 
 def graceful_timeout() -> float:
-    """Seconds that a worker which stops leaves to its requests, before it cuts them."""
+    """Seconds that a stopping worker gives its requests before it cuts them."""
     settings = getattr(current_worker(), "cfg", None)
     timeout: float = getattr(settings, "graceful_timeout", DEFAULT_GRACE)
     return timeout
 
 
 def connections() -> int:
-    """How many connections the worker itself may hold; 0 under other servers."""
+    """How many connections the worker itself can hold; 0 under other servers."""
     settings = getattr(current_worker(), "cfg", None)
     if getattr(settings, "worker_class_str", "") == "sync":
         return 1
@@ -111,10 +113,10 @@ def worker_processes() -> int:
 
 
 def hazards() -> Iterator[str]:
-    """What its options do to streams, for its operator."""
+    """Warnings for the operator: gunicorn's options that harm streams."""
     worker = current_worker()
     limit = getattr(getattr(worker, "cfg", None), "max_requests", 0)
-    # Its worker gevent_pywsgi, which has a server within, counts no requests.
+    # gunicorn's worker gevent_pywsgi has a server_class, and counts no requests.
     if 0 < limit < ENOUGH_REQUESTS and not getattr(worker, "server_class", None):
         yield too_few_requests("gunicorn's --max-requests", limit)
     if lacking := descriptors_lacking(connections()):

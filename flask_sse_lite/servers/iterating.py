@@ -1,7 +1,8 @@
 """Servers that keep their sockets: waitress, and the standard library's wsgiref.
 
-Here lives what is known of those that iterate every stream themselves: whether the head
-of a response is sent, and whether the server was stopped.
+These servers iterate every stream themselves. Here lives what is known of them: whether
+a response's head is sent, and whether the server was stopped. No connection is ever
+taken over from them.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ class Wsgiref(Server):
 
 
 def has_shut_down(program: Any) -> bool:
-    """Whether a ``socketserver.BaseServer`` was stopped. ``shutdown()`` is seen while
-    it still waits: a server without threads waits there for its stream's end."""
+    """Whether a ``socketserver.BaseServer`` was stopped. This is True as soon as
+    ``shutdown()`` is called, before it returns: in a server without threads it returns
+    only when the stream has ended."""
     is_asked = getattr(program, "_BaseServer__shutdown_request", False)
     is_done = getattr(program, "_BaseServer__is_shut_down", None)
     return bool(

@@ -1,8 +1,10 @@
 """Servers inside a process that can be stopped while the process goes on:
-``gevent.pywsgi``, cheroot, werkzeug's ``make_server``, waitress, wsgiref.
+``gevent.pywsgi``, cheroot, werkzeug's ``make_server``, waitress, wsgiref. Each is
+called a program here.
 
-Here lives which of them serve streams, and whether one was stopped. That is asked once
-per server, however many streams it has. What is then done is the hub's affair.
+Here lives which programs serve streams, and whether a program was stopped. That is
+looked up once per program, however many streams it has. This module never ends a
+stream: the hub does.
 """
 
 from __future__ import annotations
@@ -14,19 +16,19 @@ from .server import Server
 
 
 class Program:
-    """One such server, from its start to its stop. It is not kept alive: one that is
-    gone was stopped."""
+    """One program, from its start to its stop. This holds a weak reference: a program
+    that was garbage collected counts as stopped."""
 
     def __init__(self, program: object, kind: type[Server]) -> None:
         self._server = weakref.ref(program)
-        # Started again, it listens with another one.
+        # A program that is started again has another socket.
         self._socket = getattr(program, "socket", None)
         self._kind = kind
         self.grace = kind.grace(program)
         self.is_stopped = False
 
     def look(self) -> bool:
-        """Whether it was stopped since it was first seen."""
+        """Whether the program was stopped since it was first seen."""
         if not self.is_stopped:
             self.is_stopped = self._has_stopped()
         return self.is_stopped
@@ -38,12 +40,12 @@ class Program:
         try:
             return self._kind.has_stopped(program)
         except AttributeError:
-            return False  # It is of a release that does not tell.
+            return False  # This release of the server lacks the attribute.
 
 
 class Programs:
-    """The servers that a process has seen. Any thread may ask: of a race there comes a
-    second ``Program`` of the same server, which is as good."""
+    """The programs that this process has seen. Any thread can call this. A race between
+    two threads makes two ``Program`` objects for one program, and either works."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakKeyDictionary[Any, Program] = (
@@ -52,7 +54,8 @@ class Programs:
         self._running: set[Program] = set()
 
     def get(self, program: object, kind: type[Server]) -> Program:
-        """What is known of a server. Started again, it is another one."""
+        """The ``Program`` of a server. A server that was stopped and started again gets
+        a new one."""
         known = self._known.get(program)
         if known is None or known.look():
             known = self._known[program] = Program(program, kind)
@@ -60,22 +63,24 @@ class Programs:
         return known
 
     def take_stopped(self) -> set[Program]:
-        """Those that were stopped since this was last called."""
+        """The programs that were stopped since the last call."""
         stopped = {program for program in list(self._running) if program.look()}
         self._running -= stopped
         return stopped
 
 
-#: This process's. What a forked child inherits says nothing of its own streams.
+#: The programs of this process. A forked child inherits its parent's, which tell it
+#: nothing of its own streams.
 programs = Programs()
 
 
 def program_of(server: Server) -> Program | None:
-    """What serves a response, if it can be stopped while its process goes on."""
+    """The program that serves a response. None where the server cannot be stopped while
+    its process goes on."""
     program = server.program()
     if program is None:
         return None
     try:
         return programs.get(program, type(server))
     except (AttributeError, TypeError):
-        return None  # It is of a release that has other attributes.
+        return None  # This release of the server has other attributes.

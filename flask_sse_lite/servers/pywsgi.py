@@ -32,9 +32,9 @@ class GeventPywsgi(Server):
 
     def close_after(self) -> None:
         if self.hidden_by:
-            return  # It may not have been given the head yet.
+            return  # Where a middleware hides the server, the head can be still unset.
         self.behind.close_connection = True
-        # What it wanted to say of that it has settled already, but not yet sent.
+        # gevent has settled its own Connection field already, and not sent it yet.
         self.behind.response_headers = [
             field for field in self.headers() if field[0].lower() != b"connection"
         ]
@@ -43,7 +43,7 @@ class GeventPywsgi(Server):
     def check_sent(self, sent: int) -> None:
         if not self.behind.headers_sent:
             raise NothingSent
-        # It counts the head and the framing too.
+        # gevent's response_length counts the head and the framing too.
         status_line = len(b"HTTP/1.1 \r\n") + len(self.behind.status)
         fields = sum(len(name) + len(value) + 4 for name, value in self.headers())
         framing = len(b"%x\r\n\r\n" % sent) if self.is_chunked() else 0
@@ -54,7 +54,7 @@ class GeventPywsgi(Server):
         self.behind.response_length += framed
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        # None, until whoever hides its start_response calls that.
+        # None until a middleware that hides start_response has called it.
         return list(self.behind.response_headers or ())
 
     def socket(self) -> Any:

@@ -1,7 +1,7 @@
-"""What is to be known of a WSGI server, so that its connections can be taken over.
+"""What must be known of a WSGI server before its connections can be taken over.
 
-Here lives what all servers have in common, and how one says no. Each server is a module
-of its own beside this one.
+Here lives what all servers have in common, and how a server refuses. What is true of
+one server only never stands here: each server has a module beside this one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: Why a server's count of what it sent may differ from ours.
+#: The refusal where a server has sent other bytes than we gave it.
 CHANGED = "a middleware reads ahead, or changes the body"
 
-#: Requests that a worker should serve before it is replaced. A stream is one of them,
-#: and behind each replacement all streams come back and are counted again: with a
-#: thousand of them, that is then a tenth of a worker's life.
+#: Requests that a worker should serve before it is replaced. Each stream is a request,
+#: and after a replacement all streams come back and are counted again. A thousand
+#: streams then use up a tenth of the next worker's life.
 ENOUGH_REQUESTS = 10_000
 
-#: Seconds that a server inside a process leaves to its requests when it is stopped,
-#: where it does not say: as many as cheroot does.
+#: Seconds that a stopped server inside a process gives its requests, where the server
+#: does not say how many. This is cheroot's default.
 DEFAULT_GRACE = 5.0
 
 
@@ -53,7 +53,7 @@ class Refusal(Exception):
     :param reason: a few words for the operator. They can change from one version to
         the next.
     :param code: one word for programs. It never changes.
-    :param is_remediable: whether an operator could do something about it.
+    :param is_remediable: whether an operator could change that.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Refusal(Exception):
 
 
 class NothingSent(Refusal):
-    """The next item is asked for, and the server has not even sent the head. Whoever
-    asks collects the body, or holds it back: bytes that are sent past the server now
-    would be no HTTP.
+    """The next item is asked for before the server has sent the head. So a middleware
+    or the server collects the body, or holds it back. Bytes that we sent past the
+    server now would come before the head, which is no HTTP.
 
-    :param reader: who asks, as far as that is known.
+    :param reader: the code that asks for the item, where that is known.
     """
 
     def __init__(self, reader: str = "") -> None:
@@ -84,32 +84,33 @@ class NothingSent(Refusal):
 
 
 class Server:
-    """One WSGI server, as an application's response meets it.
+    """The WSGI server of one response.
 
-    :param environ: the request's.
+    :param environ: the request's environ.
     :param write: what ``start_response`` returned.
     """
 
     name: ClassVar[str]
-    #: Where the class of the object behind ``write`` is defined, and its name.
+    #: The module and the name of the class whose method ``write`` is.
     owner: ClassVar[tuple[str, str]]
-    #: Where its own code lies that iterates a response, and what it calls that there.
+    #: The modules in which the server iterates a response.
     home: ClassVar[tuple[str, ...]]
+    #: The local variable that holds the response there; empty where it has none.
     iterated: ClassVar[str] = ""
-    #: Whether it has sockets that can be taken over.
+    #: Whether this server's sockets can be taken over.
     lends_sockets: ClassVar[bool] = True
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         self.environ = environ
         self.write = write
         self.behind: Any = getattr(write, "__self__", None)
-        #: What keeps the server's ``write`` to itself, if anything does: then it was
-        #: found by its frame.
+        #: The name of what hides the server's ``write``. Empty where nothing does;
+        #: otherwise the server was found by its frame.
         self.hidden_by = ""
 
     @classmethod
     def write_in(cls, frame: FrameType) -> Callable[..., Any] | None:
-        """The ``write`` of such a server, if a frame is of its code that answers a
+        """The server's ``write``, if the frame is one in which this server answers a
         request."""
         known = frame.f_locals
         for holder in ("resp", "self"):
@@ -120,38 +121,39 @@ class Server:
 
     @classmethod
     def is_behind(cls, write: Callable[..., Any]) -> bool:
-        """Whether this ``write`` is of such a server."""
+        """Whether a ``write`` belongs to this server."""
         behind = type(getattr(write, "__self__", None))
         return any((c.__module__, c.__name__) == cls.owner for c in behind.__mro__)
 
     def body(self, frame: FrameType) -> object:
-        """What the server iterates, as far as that is known.
+        """The object that the server iterates; None where that is not known.
 
-        :param frame: its own, which does.
+        :param frame: the server's frame that iterates it.
         """
         return frame.f_locals.get(self.iterated)
 
     def close_after(self) -> None:
-        """Have the head say that the connection closes after this response, where
-        the server can be told so."""
+        """Have the head say that the connection closes after this response. Nothing
+        happens under a server that cannot be told so."""
 
     @property
     def is_sure(self) -> bool:
-        """Whether ``check_sent`` knows what was sent. Where it does not, who asks for
-        the items is looked at, whatever an operator vouches for."""
+        """Whether ``check_sent`` knows what was sent. Where it does not, the code that
+        iterates the response is checked too, even under ``SSE_HANDOFF = True``."""
         return True
 
     def check(self, sent: int) -> None:
-        """Make sure that the head is sent, and of the body just what we gave.
+        """Make sure that the server has sent the head and, of the body, exactly the
+        bytes that we gave.
 
-        :param sent: bytes of the body that we gave.
-        :raises Refusal: when it is otherwise, or cannot be known.
+        :param sent: how many bytes of the body we gave.
+        :raises Refusal: when it has not, or when that cannot be known.
         """
         self.check_headers()
         self.check_sent(sent)
 
     def check_headers(self) -> None:
-        """Of ``check``, what can be known before anything is sent."""
+        """The part of ``check`` that can be known before anything is sent."""
         for name, _ in self.headers():
             if name.lower() in ("content-encoding", b"content-encoding"):
                 raise Refusal(
@@ -161,35 +163,39 @@ class Server:
                 )
 
     def check_sent(self, sent: int) -> None:
-        """Of ``check``, what differs between servers."""
+        """The part of ``check`` that differs between servers."""
         raise NotImplementedError
 
     def send(self, data: bytes) -> None:
-        """Send some of the body from another thread than the request's, which waits
-        for the application."""
+        """Send a part of the body. Another thread than the request's calls this, while
+        the request's own thread waits for the application."""
         self.write(data)
 
     def note_sent(self, size: int, framed: int) -> None:
-        """So many bytes of the body went past the server, and so many with their
-        framing: where it counts them for its access log, have it count these."""
+        """Add bytes that were sent past the server to its own count, which its access
+        log shows.
+
+        :param size: bytes of the body.
+        :param framed: the same bytes with their framing.
+        """
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        """The head's fields as they are sent."""
+        """The head's fields, as the server sends them."""
         return ()
 
     def program(self) -> object | None:
-        """The object in this process that listens and can be stopped while the process
-        goes on; None where there is none."""
+        """The object in this process that listens, and that can be stopped while the
+        process goes on. None where there is none."""
         return None
 
     @classmethod
     def has_stopped(cls, program: Any) -> bool:
-        """Whether such an object was stopped."""
+        """Whether a program was stopped."""
         return False
 
     @classmethod
     def grace(cls, program: Any) -> float:
-        """Seconds that it leaves to its requests when it is stopped."""
+        """Seconds that a program gives its requests when it is stopped."""
         return DEFAULT_GRACE
 
     def socket(self) -> Any:
@@ -202,7 +208,7 @@ class Server:
 
 
 def too_few_requests(option: str, limit: int) -> str:
-    """What to say of an option by which a server replaces its workers."""
+    """The warning about an option by which a server replaces its workers."""
     return (
         f"{option} is {limit}. Every event stream counts as a request, and when a "
         "worker is replaced, all of its streams end, come back and count again. Set it "
@@ -211,6 +217,6 @@ def too_few_requests(option: str, limit: int) -> str:
 
 
 def name_of(function: object) -> str:
-    """What a function or a callable object is called, and where it is defined."""
+    """The module and the name of a function, or of a callable object's class."""
     thing = function if hasattr(function, "__qualname__") else type(function)
     return f"{thing.__module__}.{thing.__qualname__}"

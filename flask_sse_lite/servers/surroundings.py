@@ -1,9 +1,9 @@
-"""What stands around an application, as far as a request and its thread tell.
+"""What a request and its thread tell of the servers around an application.
 
-Here lives what is concluded from a flag or a name, and how sure that is: how many
-worker processes there are, which web server keeps a header to itself, who never lets a
-stream's events through, and who never tells that a client has left. Servers whose
-connections can be taken over have modules of their own.
+Here lives what is concluded from a flag or a name: how many worker processes there are,
+which web server takes a header for itself, which server never passes events on, and
+which adapter never tells that a client has left. What is known of a server whose
+connections can be taken over never stands here: it has a module of its own.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ ASGI_ADAPTERS = (
     *("fastapi", "wsgi2asgi"),
 )
 
-#: What collects a whole response before it sends any of it.
+#: Servers that collect a whole response before they send any of it.
 COLLECTORS = ("apig_wsgi", "awsgi", "awsgi2", "serverless_wsgi", "tornado", "zappa")
 
 logger = logging.getLogger("flask_sse_lite")
 
-# What was said, with the process that said it. A forked child is one of its own.
+# The logged warnings, each with the process's id. A forked child logs its own.
 _said: set[tuple[int, str]] = set()
 
 
 def worker_processes(environ: WSGIEnvironment) -> int | None:
-    """How many processes serve the application: as many as its server was told to
-    start. None where the server alone knows, and says that there may be several.
+    """How many processes the server was told to start. None where the server says
+    that there can be several, and nothing says how many.
 
-    ``wsgi.multiprocess`` is no count: adapters of ASGI and bjoern always set it.
+    ``wsgi.multiprocess`` proves nothing: adapters of ASGI and bjoern always set it.
     """
     if count := gunicorn.worker_processes() or _uwsgi_processes():
         return count
@@ -46,25 +46,25 @@ def worker_processes(environ: WSGIEnvironment) -> int | None:
 
 
 def _uwsgi_processes() -> int:
-    """0 where this is no uWSGI."""
+    """How many workers uWSGI runs; 0 under other servers."""
     count: Any = getattr(sys.modules.get("uwsgi"), "numproc", 0)
     return count if isinstance(count, int) else 0
 
 
 def keeps_location(environ: WSGIEnvironment) -> bool:
-    """Whether the web server takes the ``Location`` of a 200 for an order to itself.
+    """Whether the web server obeys the ``Location`` of a 200 instead of passing it on.
 
-    Apache does, as CGI has it (RFC 3875, section 6.2.2): under mod_wsgi's daemon mode,
-    CGI, FastCGI and SCGI it serves a path as a request of its own, and makes a redirect
-    of an absolute address.
+    Apache does so under mod_wsgi's daemon mode, CGI, FastCGI and SCGI, as CGI demands
+    (RFC 3875, section 6.2.2). It answers a path by serving that path, and an absolute
+    address by a redirect.
     """
     is_gateway = "GATEWAY_INTERFACE" in environ and "uwsgi.version" not in environ
     return is_gateway and environ.get("SERVER_SOFTWARE", "").startswith("Apache")
 
 
 def warn_of_reader() -> None:
-    """Tell the operator, once, what whoever asks for a response's items makes of event
-    streams. To be called from within the iterable's ``__next__``."""
+    """Log, once, if the code that iterates a response is an adapter or a server under
+    which event streams fail. Must be called within the iterable's ``__next__``."""
     name = reader()
     if is_in(name, ASGI_ADAPTERS):
         warn_once(
@@ -84,7 +84,7 @@ def warn_of_reader() -> None:
 
 
 def warn_once(message: str) -> None:
-    """Say something once in the life of the process."""
+    """Log a warning once in the life of the process."""
     said = (os.getpid(), message)
     if said not in _said:
         _said.add(said)

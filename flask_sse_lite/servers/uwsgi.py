@@ -1,4 +1,4 @@
-"""uWSGI, over HTTP by itself, behind its router, or behind nginx."""
+"""uWSGI, which speaks HTTP itself, or stands behind its router or nginx."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
-#: Options for sockets at which uWSGI's workers do TLS themselves.
+#: Options that open a socket at which uWSGI's workers do TLS themselves.
 _TLS_SOCKETS = ("https-socket", "ssl-socket", "suwsgi-socket")
 
 
 class UWSGI(Server):
-    """uWSGI, whose workers have Python inside: it writes through functions of its own,
-    and what goes to the socket is the plain body."""
+    """A response of uWSGI's. uWSGI embeds Python and writes through its own C
+    functions. It sends the body to the socket as it is, without framing."""
 
     name = "uWSGI"
     home = ("__main__",)
@@ -32,13 +32,13 @@ class UWSGI(Server):
 
     def __init__(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
         super().__init__(environ, write)
-        # It answers none but the thread that serves the request.
+        # uWSGI answers only the thread that serves the request, so ask now.
         self._descriptor = connection()
         self._acknowledged = bytes_acknowledged(self._descriptor)
 
     @property
     def is_sure(self) -> bool:
-        """Whether it can be known that the head is out: uWSGI itself does not tell."""
+        """Whether the system tells that the head is sent. uWSGI itself does not."""
         return self._acknowledged is not None
 
     def check_sent(self, sent: int) -> None:
@@ -46,7 +46,7 @@ class UWSGI(Server):
             raise NothingSent
         uwsgi = sys.modules["uwsgi"]
         if not getattr(uwsgi, "has_threads", False):
-            # Without them the interpreter stands still between two requests.
+            # Without threads, the interpreter stands still between two requests.
             raise Refusal(
                 "uWSGI runs without --enable-threads", "no-threads", is_remediable=True
             )
@@ -54,8 +54,9 @@ class UWSGI(Server):
             raise Refusal("the server itself ends TLS", "tls")
 
     def _has_sent(self) -> bool:
-        """Whether anything was sent since the response was started. (What waits is
-        asked for first: in between it may be acknowledged, but not the other way.)"""
+        """Whether anything was sent since the response was started. (The waiting bytes
+        are asked for first: between the two questions, waiting bytes can become
+        acknowledged ones, but not the reverse.)"""
         if bytes_waiting(self._descriptor):
             return True
         return bytes_acknowledged(self._descriptor) != self._acknowledged
@@ -77,7 +78,7 @@ def connection() -> int:
 
 
 def hazards() -> Iterator[str]:
-    """What its options do to streams, for its operator."""
+    """Warnings for the operator: uWSGI's options that harm streams."""
     for option in ("cheaper", "idle"):
         if value := _option(option):
             yield (
@@ -91,8 +92,8 @@ def hazards() -> Iterator[str]:
 
 
 def _option(name: str) -> str:
-    """An option's value; nothing where it is not given, or this is no uWSGI."""
+    """An option's value; empty where it is not given, or the server is not uWSGI."""
     value: Any = getattr(sys.modules.get("uwsgi"), "opt", {}).get(name, b"")
     if isinstance(value, list):
-        value = value[-1]  # It was given more than once.
+        value = value[-1]  # The option was given more than once.
     return value.decode() if isinstance(value, bytes) else str(value)

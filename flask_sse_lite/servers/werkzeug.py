@@ -11,8 +11,7 @@ from .server import NothingSent, Refusal, Server
 
 
 class Werkzeug(Server):
-    """A response of werkzeug's, which keeps what it knows in the closure of its
-    ``write``."""
+    """A response of werkzeug's. Its state is in the closure of its ``write``."""
 
     name = "werkzeug"
     home = ("werkzeug.serving",)
@@ -44,7 +43,7 @@ class Werkzeug(Server):
             raise Refusal("werkzeug forks a process for each request", "forking-server")
 
     def headers(self) -> Iterable[tuple[Any, Any]]:
-        # None, until whoever hides its start_response calls that.
+        # None until a middleware that hides start_response has called it.
         return list(self._known("headers_set") or ())
 
     def socket(self) -> Any:

@@ -1,35 +1,36 @@
-"""How long a loop waits that has failed, before it starts again.
+"""How long a loop that has failed pauses before it starts again.
 
-Here lives that pause alone: it grows while the loop keeps failing, so that no loop is
-busy with its failures. What starts again, and with what, its owner knows.
+Here lives the length of that pause. It grows while the loop keeps failing, so that a
+broken loop uses little CPU. This module never pauses and never restarts a loop: the
+loop's owner does.
 """
 
 from __future__ import annotations
 
 import time
 
-#: Seconds without a failure after which the next one counts as the first.
+#: Seconds without a failure after which the next failure counts as the first.
 CALM = 10.0
 
 
 class Backoff:
-    """The pauses of one loop. For the loop's own thread.
+    """The pauses of one loop. Only the loop's own thread may call this.
 
-    :param first: seconds of the first pause; each is twice the one before.
-    :param longest: seconds of the longest.
+    :param first: seconds of the first pause; each later pause is twice as long.
+    :param longest: seconds that no pause exceeds.
     """
 
     def __init__(self, first: float, longest: float) -> None:
         self._first = first
         self._longest = longest
         self._failed_at = 0.0
-        #: How often the loop has failed without a calm in between.
+        #: How often the loop has failed, without ``CALM`` seconds between two failures.
         self.failures = 0
 
     def next(self) -> float:
-        """The loop has failed.
+        """Note that the loop has failed.
 
-        :returns: seconds to pause.
+        :returns: seconds to pause before the loop starts again.
         """
         now = time.monotonic()
         if now - self._failed_at > CALM:

@@ -1,10 +1,11 @@
-"""Threads, where gevent has put greenlets in their place.
+"""What differs where gevent has replaced threads by greenlets.
 
-Here lives how something that blocks is done beside a gevent worker's greenlets, and how
-the end of a greenlet is told from an error.
+Here lives how a blocking call is made while a gevent worker's other greenlets run, and
+how a killed greenlet is told from one that failed. How the hub waits lives in
+``poller``.
 """
 
-# An application that checks its types need not have those of gevent.
+# An application can check its types without having gevent's types installed.
 # mypy: disable-error-code="import-untyped,import-not-found"
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ T = TypeVar("T")
 
 
 def wait_natively(function: Callable[[], T]) -> T:
-    """Call a function that blocks. Under a monkey-patched gevent a native thread does,
-    while other greenlets run."""
+    """Call a function that blocks. Under a monkey-patched gevent, a native thread calls
+    it, and other greenlets run meanwhile."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return function()
@@ -27,13 +28,14 @@ def wait_natively(function: Callable[[], T]) -> T:
     try:
         result: T = gevent.get_hub().threadpool.apply(function)
     except RuntimeError:
-        return function()  # The interpreter ends, and begins no thread any more.
+        # The interpreter is ending and starts no thread: this one calls it.
+        return function()
     return result
 
 
 def can_wait() -> bool:
-    """Whether who calls this can wait for anything. gevent's own greenlet cannot, in
-    which a handler of ``signal.signal`` runs while all others wait."""
+    """Whether the caller can wait. gevent's hub greenlet cannot. A handler of
+    ``signal.signal`` runs in that greenlet when all others wait."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return True
@@ -43,6 +45,6 @@ def can_wait() -> bool:
 
 
 def is_kill(error: BaseException) -> bool:
-    """Whether somebody has killed the greenlet that this was raised in."""
+    """Whether an exception means that its greenlet was killed, and did not fail."""
     gevent = sys.modules.get("gevent")
     return gevent is not None and isinstance(error, gevent.GreenletExit)

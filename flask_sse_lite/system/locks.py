@@ -1,18 +1,20 @@
 """Locks that never wait for their own thread.
 
-Here lives what is done where code of others interrupts ours in the middle: a signal
-handler, a ``__del__``, a callback of the garbage collector or of a weak reference. It
-runs in the thread that it interrupts, and may call any public verb. A plain lock that
-this thread holds would have it wait for ever, as its holder goes on only behind it.
-What the locks guard is unknown here.
+Foreign code can interrupt ours at any point: a signal handler, a ``__del__``, a
+callback of the garbage collector or of a weak reference. Such code runs in the thread
+that it interrupts, and can call any public method. If that thread holds a plain lock,
+the interrupting code would wait for it for ever: the holder goes on only when that code
+has returned. The locks here raise ``Reentered`` instead, or let the code through.
+
+What the locks guard is never known here.
 """
 
 from __future__ import annotations
 
 import threading
 
-# Of gevent's making it would be Python code, which can itself be interrupted between
-# taking the lock and noting its owner.
+# Not from threading: there, gevent puts Python code in its place, which can be
+# interrupted between taking the lock and noting its owner.
 from _thread import RLock as RLock
 from collections.abc import Callable
 
@@ -20,21 +22,22 @@ from ..errors import Reentered
 
 
 class Section:
-    """A lock for short steps that never wait, so that no greenlet gives way in it.
+    """A lock for short steps that never wait, so that no greenlet gives way inside one.
 
-    Whoever interrupts its holder gets ``Reentered`` at once. It can leave something to
-    be done by the holder instead, and set ``has_left``.
+    Code that interrupts the holder gets ``Reentered`` at once. It can instead leave
+    work for the holder, and set ``has_left``.
 
-    :param settle: called by a holder behind its step, without the lock, as long as
-        ``has_left`` is set; it clears that first.
+    :param settle: does the work that was left. A holder calls it after its step,
+        without the lock, as long as ``has_left`` is set. It must first clear
+        ``has_left``.
     """
 
     __slots__ = ("_is_busy", "_lock", "_settle", "has_left")
 
     def __init__(self, settle: Callable[[], None]) -> None:
         self._lock = RLock()
-        #: Whether a step goes on. Before it is set, and once it is cleared, the lock's
-        #: holder has nothing half done, and who interrupts it there just comes first.
+        #: Whether a step is under way. While it is False, the holder has nothing half
+        #: done, so code that interrupts the holder then can do its own step first.
         self._is_busy = False
         self._settle = settle
         self.has_left = False
@@ -53,13 +56,14 @@ class Section:
             try:
                 self._settle()
             except Reentered:
-                self.has_left = True  # Whoever is at work does it.
+                self.has_left = True  # The interrupted holder settles it.
                 return
 
     def enter_at_once(self) -> bool:
-        """As ``with``, unless that would wait or raise; to be followed by ``leave``.
+        """Enter, if that needs no waiting. After True, the caller must call ``leave``.
 
-        :returns: whether it could be done.
+        :returns: whether the section was entered; False where ``with`` would wait or
+            raise ``Reentered``.
         """
         if not self._lock.acquire(blocking=False):
             return False
@@ -74,27 +78,31 @@ class Section:
 
 
 class _Inside:
-    """Which threads or greenlets are inside of something. One is marked from before it
-    waits until it has left, so that there is no moment at which it is inside and not
-    marked."""
+    """Which threads or greenlets are inside something. Each is marked before it waits
+    to enter, and until after it has left: at no moment is it inside and not marked."""
 
     def __init__(self) -> None:
         self._depths: dict[int, int] = {}
 
     def enter(self) -> bool:
-        """:returns: whether this one is there already, and was interrupted there."""
+        """Mark this thread or greenlet.
+
+        :returns: whether it was marked already: this call interrupts it inside.
+        """
         me = threading.get_ident()
         depth = self._depths.get(me, 0)
-        # Whoever interrupts this has left again before it goes on.
+        # Code that interrupts between these two lines restores the depth before it
+        # returns, so ``depth`` is still right.
         self._depths[me] = depth + 1
         return depth > 0
 
     def is_marked(self) -> bool:
-        """Whether this one is there, or the one that it has interrupted."""
+        """Whether this thread or greenlet is inside, itself or as interrupted code."""
         return threading.get_ident() in self._depths
 
     def is_nested(self) -> bool:
-        """Whether the one whom this one has interrupted is there, too."""
+        """Whether this call runs inside twice: it has interrupted code that is inside.
+        The caller must be marked."""
         return self._depths[threading.get_ident()] > 1
 
     def leave(self) -> None:
@@ -106,10 +114,10 @@ class _Inside:
 
 
 class Guard:
-    """A lock that may be held while its holder waits for something.
+    """A lock whose holder can wait for something while it holds the lock.
 
-    Whoever interrupts a thread that holds it, or waits for it, gets it if that can be
-    at once, and ``Reentered`` otherwise.
+    Code that interrupts a thread which holds the lock, or waits for it, gets the lock
+    if it is free. Otherwise that code gets ``Reentered``.
     """
 
     def __init__(self) -> None:
@@ -117,9 +125,11 @@ class Guard:
         self._inside = _Inside()
 
     def acquire(self, timeout: float = -1) -> bool:
-        """:param timeout: seconds to wait at most; 0 for not at all, and without
-            ``Reentered``; -1 for as long as it takes.
-        :returns: whether it was to be had.
+        """Take the lock.
+
+        :param timeout: seconds to wait at most. 0 never waits and never raises
+            ``Reentered``; -1 waits without a limit.
+        :returns: whether the lock was taken.
         """
         is_nested = self._inside.enter()
         is_held = False
@@ -141,8 +151,8 @@ class Guard:
 
     @property
     def is_entered(self) -> bool:
-        """Whether this thread or greenlet, or the one that it has interrupted, holds it
-        or waits for it."""
+        """Whether this thread or greenlet holds the lock or waits for it, itself or in
+        the code that was interrupted."""
         return self._inside.is_marked()
 
     def __enter__(self) -> None:
@@ -153,15 +163,15 @@ class Guard:
 
 
 class Room:
-    """Places for so many threads or greenlets at once. Whoever interrupts one that has
-    a place, or waits for one, needs none of its own."""
+    """A bounded number of threads or greenlets at once. Code that interrupts one which
+    has a place, or waits for a place, is let in without a place of its own."""
 
     def __init__(self, places: int) -> None:
         self._places = threading.Semaphore(places)
         self._inside = _Inside()
 
     def acquire(self, timeout: float) -> bool:
-        """:returns: whether there was a place in time."""
+        """:returns: whether there was a place within ``timeout`` seconds."""
         if self._inside.enter():
             return True
         is_there = False
@@ -179,28 +189,29 @@ class Room:
 
 
 class Alarm:
-    """Wakes one sleeper. Any thread may set it off, also one that is interrupted while
-    it does so or while it goes to sleep: ``threading.Event`` has a lock of its own."""
+    """Wakes one sleeper. Any thread can call ``set``, also from code that has
+    interrupted ``set`` or ``wait``. ``threading.Event`` has an inner lock, for which
+    such code would wait for ever."""
 
     __slots__ = ("_asleep",)
 
     def __init__(self) -> None:
-        # A lock that is held is a sleep; to release it is to wake the sleeper.
+        # While the lock is held, the sleeper sleeps. Releasing it wakes the sleeper.
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
     def set(self) -> None:
-        """End the sleep, or the one that comes next."""
+        """End the sleep that goes on, or else the next one."""
         if self._asleep.locked():
             try:
                 self._asleep.release()
             except RuntimeError:
-                pass  # Another thread was faster. That is as good.
+                pass  # Another thread has released it first: the sleeper wakes anyway.
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Sleep until it is set off.
+        """Sleep until ``set`` is called.
 
-        :param timeout: seconds to sleep at most; None for no bound.
-        :returns: whether it was.
+        :param timeout: seconds to sleep at most; None for no limit.
+        :returns: whether ``set`` was called.
         """
         return self._asleep.acquire(timeout=-1 if timeout is None else timeout)

@@ -1,8 +1,10 @@
-"""File descriptors: which of them streams get, and how many there can be.
+"""File descriptors: which numbers streams get, and how many streams there can be.
 
-Streams take high numbers and leave the low ones to the application and its server:
-``select.select`` in an application's own code holds none from 1024 on, and a server
-that finds none left for ``accept`` may die of it.
+Streams take high numbers and leave the low ones to the application and its server, for
+two reasons. ``select.select``, which an application can use, fails with a descriptor of
+1024 or more. A server that has no descriptor left for ``accept`` can die.
+
+This module only counts: it never opens, moves or closes a descriptor.
 """
 
 from __future__ import annotations
@@ -12,29 +14,30 @@ import sys
 if sys.platform != "win32":
     import resource
 
-#: Where streams begin, unless a process has fewer than twice as many in all.
+#: The lowest descriptor of a stream. A process whose limit is below twice this number
+#: gives streams the upper half instead.
 FIRST = 1024
 
-#: Descriptors in the upper range that are not streams: some that the server inherited,
-#: or that other libraries moved up too.
+#: Descriptors in the upper range that are not streams: the server inherited some of
+#: them, and other libraries moved some of theirs up too.
 STRAY = 16
 
-#: Descriptors that a server has beside its connections: listeners, pipes, log files.
+#: Descriptors that a server needs beside its connections: listeners, pipes, log files.
 SERVER_OWN = 64
 
-#: The number of streams where nothing bounds it.
+#: The number of streams where the system sets no limit.
 UNLIMITED = sys.maxsize
 
 
 def first_descriptor() -> int:
-    """The lowest that a stream may have."""
+    """The lowest descriptor that a stream can get."""
     return min(FIRST, _limit() // 2)
 
 
 def room_for_streams(server_connections: int = 0) -> int:
-    """How many streams there can be.
+    """How many streams this process can hold.
 
-    :param server_connections: how many connections the server itself may hold.
+    :param server_connections: how many connections the server itself can hold.
     """
     limit = _limit()
     if limit == UNLIMITED:
@@ -44,8 +47,12 @@ def room_for_streams(server_connections: int = 0) -> int:
 
 
 def descriptors_lacking(server_connections: int) -> int:
-    """By how much the limit is too low for what the server itself may hold: streams
-    leave it half of the descriptors at least, and all that it needs where they can."""
+    """By how much the limit must be raised, so that the server has enough descriptors
+    beside the streams; 0 where it has. Streams can take half of all descriptors, so the
+    limit must be twice what the server needs.
+
+    :param server_connections: how many connections the server itself can hold.
+    """
     limit = _limit()
     return max(0, 2 * (server_connections + SERVER_OWN) - limit)
 

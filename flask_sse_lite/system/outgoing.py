@@ -1,6 +1,7 @@
-"""What the system knows of a connection's outgoing bytes.
+"""What the system knows of a connection's outgoing bytes: how many the other side has
+acknowledged, and how many wait.
 
-Here lives only that. Who asks, and what follows, is known elsewhere.
+Here live the two system calls. This module never judges a client by their answers.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ _ACKNOWLEDGED_AT = 120
 
 
 def bytes_acknowledged(sock: Any) -> int | None:
-    """Bytes that the other side has acknowledged so far; None where that is not known,
-    as for a Unix socket.
+    """Bytes that the other side has acknowledged so far. None where the system does not
+    say, as for a Unix socket.
 
     :param sock: a socket or its descriptor. It stays open.
     """
     try:
         ours = plain_socket(sock) if isinstance(sock, int) else sock
     except OSError:
-        return None  # It is no socket.
+        return None  # The descriptor is no socket.
     try:
         info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
         (count,) = _ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)
@@ -44,8 +45,8 @@ def bytes_acknowledged(sock: Any) -> int | None:
 
 
 def bytes_waiting(descriptor: int) -> int:
-    """Bytes that were given to the system, and that the other side has not
-    acknowledged; of a Unix socket, some measure of what the client has not read."""
+    """Bytes that were sent and that the other side has not acknowledged. For a Unix
+    socket it is no count, but a rough measure of what the client has not read."""
     asked = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
     (count,) = struct.unpack("i", asked)
     return int(count)

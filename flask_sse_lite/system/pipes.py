@@ -1,7 +1,7 @@
-"""A look into a pipe that somebody else reads.
+"""A look into a pipe that other code reads.
 
-Here lives how its bytes are seen without being taken out. What they mean is known
-elsewhere.
+Here lives how the bytes in a pipe are seen without being taken out. This module never
+interprets them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-#: Bytes that are looked at. A signal is one byte, and few wait at a time.
+#: Bytes that are looked at. Each signal is one byte, and few signals wait at a time.
 PEEK_BYTES = 512
 
-#: Of splice(2): never wait.
+#: SPLICE_F_NONBLOCK of splice(2), which tee(2) takes too: never wait.
 _NONBLOCK = 2
 
 
 def peek(descriptor: int) -> bytes:
-    """What waits in a pipe, and stays there; nothing where that cannot be seen.
+    """The bytes that wait in a pipe. They stay there. Empty where the system cannot
+    show them.
 
     :param descriptor: the pipe's end for reading.
     """
@@ -34,11 +35,11 @@ def peek(descriptor: int) -> bytes:
         (waiting,) = struct.unpack("i", asked)
         return _copy(descriptor) if waiting else b""
     except (OSError, AttributeError):
-        return b""  # It is closed, or the system has no tee().
+        return b""  # The pipe is closed, or the system has no tee().
 
 
 def _copy(descriptor: int) -> bytes:
-    """A copy by tee(2), which leaves the bytes to their reader."""
+    """Copy the bytes by tee(2), which leaves them in the pipe for its reader."""
     read_end, write_end = os.pipe()
     try:
         library = ctypes.CDLL(None, use_errno=True)

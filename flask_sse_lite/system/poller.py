@@ -1,11 +1,10 @@
 """How the hub waits and sends, on threads and on gevent.
 
-Here lives what differs between the two, and nothing of streams: a real epoll that is
-woken through a descriptor, and a send that costs as little as the system has it. Only
-the hub uses this.
+Here live a real epoll, which is woken through a descriptor, the cheapest send that the
+system has, and the native functions that gevent replaces. No stream is known here.
 """
 
-# An application that checks its types need not have those of gevent.
+# An application can check its types without having gevent's types installed.
 # mypy: disable-error-code="import-untyped,import-not-found"
 
 from __future__ import annotations
@@ -26,19 +25,18 @@ from typing import Any
 from ..errors import UnsupportedServer
 from .locks import Alarm
 
-#: Where this is False, no connection can be taken over. (Not by select.epoll: gevent
-#: hides that.)
+#: Whether connections can be taken over. (gevent hides select.epoll: ask the platform.)
 IS_SUPPORTED = sys.platform == "linux"
 
-#: Seconds of work after which the others of a gevent process get their turn.
+#: Seconds that the hub works under gevent before the other greenlets get their turn.
 TURN = 0.002
 
-#: What is read at once of what a client says behind its stream's end, and how often: a
-#: client that says more is reset.
+#: Bytes of one read, and reads at most, of what a client has sent when its stream ends.
+#: A client that has sent more is reset.
 READ_SIZE = 64 * 1024
 MOST_READS = 16
 
-#: Seconds for which sends keep the GIL when another thread was seen to compute.
+#: Seconds for which sends keep the GIL after another thread was seen to compute.
 KEEPS_GIL = 1.0
 
 #: The other side has closed the connection, or its sending half.
@@ -49,9 +47,9 @@ WRITABLE = getattr(select, "EPOLLOUT", 0x004)
 
 
 class Poller:
-    """One epoll for native threads.
+    """One epoll, on native threads.
 
-    ``wake`` may be called from any thread; all else is the hub's loop's own.
+    Any thread can call ``wake``. Only the hub's loop must call the rest.
     """
 
     def __init__(self) -> None:
@@ -62,13 +60,13 @@ class Poller:
         self._library = _library()
         self._send_keeping_gil = _send_keeping_gil(self._library)
         self._breathed_at = self._keeps_until = 0.0
-        #: Sends what fits, and says how much that was. After a wait or a breath it may
-        #: be another one.
+        #: Sends what the socket takes at once, and returns how many bytes that was.
+        #: ``wait`` and ``breathe`` can replace it: look it up again after either.
         self.send = self._send = self._cheapest_send()
 
     def _cheapest_send(self) -> Callable[[int, bytes], int]:
-        """``os.write``, unless the process would be told by SIGPIPE of each client that
-        has gone: uWSGI has a handler for that, and by default a process dies of it."""
+        """``os.write``, unless the process hears SIGPIPE when a client has gone: by
+        default a process dies of that signal, and uWSGI has a handler for it."""
         hears = signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL
         return self._send_keeping_gil if hears or "uwsgi" in sys.modules else os.write
 
@@ -82,24 +80,21 @@ class Poller:
         self._epoll.unregister(descriptor)
 
     def finish(self, descriptor: int, last: bytes = b"") -> None:
-        """Say that nothing more comes, and close a connection.
-
-        :param last: to be sent before, if that can be done at once.
-        """
+        """Close a connection, after some last bytes if it takes them at once."""
         if last:
-            # Together with the end of file: a proxy that sees the last chunk first may
-            # send its next request into a connection that is about to close.
+            # MSG_MORE sends them together with the end of file: a proxy that sees the
+            # last chunk first can send a next request into the closing connection.
             flags = socket.MSG_MORE | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
             self._library.send(descriptor, last, len(last), flags)
-        # Not close alone: a forked child may hold the connection too.
+        # close alone ends nothing while a forked child holds the connection too.
         self._library.shutdown(descriptor, socket.SHUT_WR)
         _discard_input(descriptor)
         close_descriptor(descriptor)
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
-        """Wait for news, at most so many seconds.
+        """Wait for ready descriptors or a ``wake``, ``timeout`` seconds at most.
 
-        :returns: descriptors with what they are ready for. A wake is not among them.
+        :returns: descriptors with what they are ready for. ``wake`` adds none.
         """
         events = self._epoll.poll(timeout)
         self._breathed_at = time.monotonic()
@@ -115,10 +110,10 @@ class Poller:
         loop: Callable[[], None],
         after_failure: Callable[[BaseException], float | None],
     ) -> None:
-        """Run the hub's loop beside all else.
+        """Run the hub's loop in a thread of its own; under gevent, in a greenlet.
 
-        :param after_failure: called with what the loop has raised, whatever it is. It
-            returns the seconds after which the loop runs again; None for never.
+        :param after_failure: called with any exception of the loop. It returns the
+            seconds after which the loop runs again; None for never.
         """
 
         def run() -> None:
@@ -134,13 +129,13 @@ class Poller:
         threading.Thread(target=run, name="flask_sse_lite.hub", daemon=True).start()
 
     def give_way(self) -> None:
-        """Let those run who were woken. Native threads just do."""
+        """Let the greenlets run that were woken. Native threads run without this."""
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
-        """Let all others run, now and then, in the middle of long work. Native threads
-        just do; where one of them computes, it is not to be asked for each send.
+        """Called between pieces of long work. Under gevent, other greenlets run. Native
+        threads run anyway: if one computes, sends keep the GIL from then on.
 
-        :param keeps_gil: whether sends are to keep the GIL in any case.
+        :param keeps_gil: whether sends must keep the GIL in any case.
         """
         now = time.monotonic()
         if keeps_gil or now - self._breathed_at > sys.getswitchinterval() / 2:
@@ -149,7 +144,7 @@ class Poller:
         self._breathed_at = now
 
     def close(self) -> None:
-        """Free the descriptors. In a forked child, that leaves the parent's alone."""
+        """Close the descriptors. A forked child can do so: its parent's stay open."""
         self._is_closed = True
         self._epoll.close()
         close_descriptor(self._waker)
@@ -162,8 +157,8 @@ class Poller:
 
 
 class GeventPoller(Poller):
-    """The same epoll, in a greenlet: one watcher on its descriptor stands for all that
-    are registered in it."""
+    """The same epoll, in a greenlet. gevent watches the epoll's own descriptor: one
+    watcher serves for every connection in it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,12 +187,12 @@ class GeventPoller(Poller):
             try:
                 loop()
             except BaseException as error:
-                # Another greenlet goes on: who killed this one waits for its end.
+                # A new greenlet goes on: code that kills this one waits for its end.
                 pause = None if self._is_closed else after_failure(error)
                 if pause is not None:
                     self._gevent.spawn_later(pause, run)
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    raise  # A signal's handler meant the process, which gevent ends.
+                    raise  # A signal's handler wants the process to end.
 
         self._gevent.spawn(run)
 
@@ -207,16 +202,15 @@ class GeventPoller(Poller):
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
         if time.monotonic() > self._turn_ends:
-            # One round of gevent's loop: greenlets that are ready run, and descriptors
-            # are looked at. (A sleep of 0 would not look at them, and any longer one
-            # takes a millisecond: libev rounds it up.)
+            # One round of gevent's loop runs ready greenlets and polls descriptors. (A
+            # sleep of 0 does not poll; libev rounds a longer one up to a millisecond.)
             with self._hub.loop.timer(0) as timer:
                 self._hub.wait(timer)
             self._awake_again()
 
     def _awake_again(self) -> None:
         if self._is_closed:
-            # This is a forked child's copy of the greenlet, with its parent's streams.
+            # A forked child has a copy of this greenlet. The streams are its parent's.
             raise self._gevent.GreenletExit
         self._turn_ends = time.monotonic() + TURN
 
@@ -227,8 +221,7 @@ class GeventPoller(Poller):
 
 
 class Sleeper(Poller):
-    """For systems where no connection can be taken over: all there is to do is to wait
-    and to wake."""
+    """For systems where no connection can be taken over. It only waits and wakes."""
 
     def __init__(self) -> None:
         self._news = Alarm()
@@ -244,17 +237,16 @@ class Sleeper(Poller):
         time.sleep(0)
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
-        """There is no long work."""
+        """Nothing: without connections, the hub has no long work."""
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Nothing: there is no descriptor."""
 
 
 def new_poller() -> Poller:
-    """The one that fits: under a monkey-patched gevent, threads are greenlets.
+    """The poller that fits this process.
 
-    :raises UnsupportedServer: under a monkey-patched eventlet, which takes the system's
-        epoll away.
+    :raises UnsupportedServer: under a monkey-patched eventlet, which hides epoll.
     """
     if _is_patched_by_eventlet():
         raise UnsupportedServer(
@@ -278,10 +270,10 @@ def _is_patched_by_eventlet() -> bool:
 
 
 def forget_in_gevent(descriptor: int) -> None:
-    """Take a descriptor out of gevent's own epoll set, before it comes to mean another
-    file. libev keeps a registration once it had to wait for it; as our duplicate keeps
-    the file open, the kernel keeps it too, and each of its events would then make
-    libev build its whole set anew."""
+    """Take a descriptor out of gevent's own epoll set, before it becomes another file.
+    libev keeps what it has waited for registered. Our duplicate keeps the connection
+    open, so the kernel would keep the registration too, and each of the connection's
+    events would make libev build its whole set anew."""
     if not is_patched_by_gevent():
         return
     import gevent
@@ -291,21 +283,21 @@ def forget_in_gevent(descriptor: int) -> None:
     try:
         loop_epoll.unregister(descriptor)
     except OSError:
-        pass  # It never waited.
+        pass  # gevent has never waited for it.
     finally:
         loop_epoll.close()
 
 
 def close_descriptor(descriptor: int) -> None:
-    """Close it now. gevent's ``os.close`` does so at its loop's next turn, and an idle
-    loop may have none."""
+    """Close a descriptor now. gevent's ``os.close`` closes it at the next turn of its
+    loop, which an idle process can wait for without end."""
     _original("os", "close")(descriptor)
 
 
 def _discard_input(descriptor: int) -> None:
-    """Read what the client has said and nobody has read. Linux answers the close of a
-    connection with unread input by a reset, and whoever gets that, a proxy say, can
-    throw away what was sent last."""
+    """Read what the client has sent and nobody has read. When a connection with unread
+    input is closed, Linux sends a reset, and a client or proxy that gets a reset can
+    throw away the last bytes that we sent."""
     with suppress(OSError):
         for _ in range(MOST_READS):
             if not os.read(descriptor, READ_SIZE):
@@ -330,8 +322,8 @@ def _look_at(connection: int | socket.socket) -> int:
 
 
 class Interrupt:
-    """Where it can be done, ends what the thread that made it waits for: a greenlet can
-    be thrown something, a native thread cannot."""
+    """Ends the wait of the greenlet that made it. A native thread's wait cannot be
+    ended: there, a call does nothing."""
 
     def __init__(self) -> None:
         self._greenlet: Any = None
@@ -342,8 +334,7 @@ class Interrupt:
             self._loop = gevent.get_hub().loop
 
     def __call__(self, is_waiting: Callable[[], bool]) -> None:
-        """Have ``GeneratorExit`` raised there, if it still waits when it comes to
-        that."""
+        """Raise ``GeneratorExit`` there at gevent's next turn, if it then waits."""
 
         def interrupt() -> None:
             if is_waiting():
@@ -354,7 +345,7 @@ class Interrupt:
 
 
 def is_plain(sock: object) -> bool:
-    """Whether a socket has nothing between it and the wire."""
+    """Whether a socket sends its bytes as they are, without TLS or other layers."""
     kind = type(sock)
     if kind is socket.socket or kind is _original("socket", "socket"):
         return True
@@ -362,13 +353,13 @@ def is_plain(sock: object) -> bool:
 
 
 def plain_socket(descriptor: int) -> socket.socket:
-    """A native socket of a descriptor, which it closes unless it is detached."""
+    """A native socket of a descriptor. It closes that, unless ``detach`` is called."""
     made: socket.socket = _original("socket", "socket")(fileno=descriptor)
     return made
 
 
 def _original(module: str, name: str) -> Any:
-    """What gevent put something of its own in the place of."""
+    """A function or class as it was before gevent replaced it."""
     if is_patched_by_gevent():
         return _patched(module, name)
     return getattr(sys.modules[module], name)
@@ -380,7 +371,7 @@ def _patched(module: str, name: str) -> Any:
 
 
 def _library() -> ctypes.PyDLL:
-    """The system's own functions, called with the GIL kept."""
+    """The C library. A call to it keeps the GIL."""
     library = ctypes.PyDLL(None, use_errno=True)
     number = ctypes.c_int
     library.send.argtypes = (number, ctypes.c_char_p, ctypes.c_size_t, number)
@@ -390,9 +381,9 @@ def _library() -> ctypes.PyDLL:
 
 
 def _send_keeping_gil(library: ctypes.PyDLL) -> Callable[[int, bytes], int]:
-    """A send that keeps the GIL. ``os.write`` gives it away for every call, and beside
-    a thread that computes gets it back 5 ms later: to 500 clients that takes 2.4 s,
-    and this some 10 ms. (Where nobody computes, ``os.write`` is a quarter faster.)"""
+    """A send that keeps the GIL. ``os.write`` gives the GIL away in every call, and a
+    thread that computes gives it back 5 ms later: sending to 500 clients then takes
+    2.4 s, and some 10 ms with this. (Otherwise ``os.write`` is a quarter faster.)"""
     c_send = library.send
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
     get_errno = ctypes.get_errno

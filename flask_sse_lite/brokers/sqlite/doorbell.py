@@ -56,6 +56,7 @@ class Bells:
         self.folder = f"{file}-bells"
         self._is_short = len(os.fsencode(self.folder)) + NAME_BYTES < PATH_BYTES
         self._file = file
+        self._pid = os.getpid()
         # Code that interrupts its holder gets it too: see _send and _address.
         self._lock = RLock()
         self._sender: socket.socket | None = None
@@ -208,6 +209,9 @@ class Bells:
 
     def close(self) -> None:
         """Let go of everything; in a forked child, not of the parent's bell."""
+        if os.getpid() != self._pid:
+            # A thread that the parent alone has can hold the lock, for ever.
+            self._lock = RLock()
         self._stop_listening()
         sender, self._sender = self._sender, None
         if sender:

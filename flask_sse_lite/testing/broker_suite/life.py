@@ -121,14 +121,18 @@ def in_a_child(act: Callable[[], object]) -> Any:
     pid = os.fork()
     if not pid:
         try:
-            signal.alarm(int(PATIENCE))
             os.write(writable, json.dumps(act()).encode())
         finally:
             os._exit(0)
     os.close(writable)
+    # A child that hangs can do so in the middle of ``fork``.
+    killing = threading.Timer(PATIENCE, os.kill, (pid, signal.SIGKILL))
+    killing.start()
     with open(readable) as pipe:
         answer = pipe.read()
     os.waitpid(pid, 0)
+    killing.cancel()
+    killing.join()
     assert answer, "It failed."
     return json.loads(answer)
 
