@@ -37,9 +37,10 @@ ERRORS: list[BaseException] = [
 
 #: What the hub does in a turn, at one time or another.
 STEPS = [
-    *("_turn", "_welcome", "_catch_up", "_join_group", "_deliver"),
-    *("_write", "_fall_behind", "_serve", "_send_own", "_guard"),
-    *("_look_around", "_look_at", "_look_for_stalls", "_leave_group", "_let_go"),
+    *("_turn", "_write", "_look_around", "_audiences.let_go"),
+    *("_fanout.welcome", "_fanout.catch_up", "_fanout.join_group", "_fanout.deliver"),
+    *("_fanout.fall_behind", "_fanout.serve", "_fanout.send_own", "_fanout.guard"),
+    *("_fanout.leave_group", "_looks._look_at", "_looks._look_for_stalls"),
     *("_poller.wait", "_poller.breathe", "_poller.add", "_poller.watch_writable"),
 ]
 
@@ -138,7 +139,7 @@ def test_streams_that_are_iterated_go_on(caplog: pytest.LogCaptureFixture) -> No
     for error in ERRORS:
         stream = Subscription(log, log.cursor(["a"]), SETTINGS)
         assert b"stream-open" in next(stream)
-        fault = Fault(hub, "_call", error)
+        fault = Fault(hub, "_audiences.call", error)
         taken: list[bytes] = []
         reader = threading.Thread(target=lambda: taken.append(next(stream)))  # noqa: B023
         try:

@@ -162,7 +162,10 @@ def test_each_gets_a_channel_in_the_framing_of_its_own_response(
         assert chunked.socket.recv(len(expected), socket.MSG_WAITALL) == expected
         # Who publishes waits for those who read: it is to wait for both.
         until(
-            lambda: [len(group.connections()) for group in hub._groups.values()] == [2]
+            lambda: (
+                [len(group.connections()) for group in hub._fanout.groups.values()]
+                == [2]
+            )
         )
         log.end("a")
         assert plain.read_to_end()[-1] == "stream-end"

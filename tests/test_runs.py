@@ -111,7 +111,7 @@ def assert_all_gone(app: Flask) -> None:
     """No run, nor any trace of one in the hub and the log."""
     until(lambda: runs(app) == 0)
     hub, log = current_hub(), app.extensions["sse"].log
-    until(lambda: not (hub._timed or hub._listeners))
+    until(lambda: not (hub._audiences.timed or hub._listeners))
     log.unwatch((), str)  # Who left while the log was busy leaves with the next.
     assert not any(channel.watchers for channel in log._channels.values())
 

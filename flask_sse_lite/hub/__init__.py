@@ -7,6 +7,7 @@ and who is allowed to listen, is unknown here.
 
 from __future__ import annotations
 
-from .loop import LONGEST_LOOK, Hub, current_hub
+from .looks import LONGEST_LOOK
+from .loop import Hub, current_hub
 
 __all__ = ["LONGEST_LOOK", "Hub", "current_hub"]

@@ -1,15 +1,18 @@
-"""Which way streams went: handed off or iterated, and why.
+"""What the hub counts: who listens to which channel, and which way streams went.
 
 Here lives what an operator is told of it: a debug line for each stream, a warning where
-something can be done, and the counts of ``sse.stats()``.
+an operator can do something, and the counts of ``sse.stats()``. Nothing is decided by
+these counts; what counts against ``SSE_MAX_CONNECTIONS`` lives in the hub.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from typing import TypedDict
 
+from ..history.log import Log
 from ..servers.server import Reason
 from ..system.locks import RLock
 
@@ -32,11 +35,45 @@ Stats = TypedDict(
 )
 
 
+class Listeners:
+    """How many streams listen to each channel of each log. Any thread may read."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[Log, str]] = Counter()
+
+    def __len__(self) -> int:
+        """How many channels have listeners."""
+        return len(self._counts)
+
+    def note(self, log: Log, channels: Iterable[str], change: int) -> None:
+        """A stream of these channels came (1) or left (-1). The caller holds the hub's
+        lock."""
+        for channel in channels:
+            self._counts[log, channel] += change
+            if not self._counts[log, channel]:
+                del self._counts[log, channel]
+
+    def of(self, log: Log, channel: str) -> int:
+        """How many streams a channel has."""
+        return self._counts[log, channel]
+
+    def by_channel(self, log: Log) -> dict[str, int]:
+        """How many streams each channel of a log has, of those that have any."""
+        # Without the lock: the caller may have interrupted its holder. To copy a
+        # dictionary is one step.
+        return {
+            channel: count
+            for (its_log, channel), count in dict(self._counts).items()
+            if its_log is log and count
+        }
+
+
 class Paths:
     """The ways of a process's streams, since it began. Thread-safe."""
 
     def __init__(self) -> None:
-        # Whoever interrupts its holder may see a count that is about to rise.
+        # A caller that interrupts the lock's holder can see a count that is about to
+        # rise.
         self._lock = RLock()
         self._handed_off: Counter[str] = Counter()
         self._iterated: Counter[str] = Counter()

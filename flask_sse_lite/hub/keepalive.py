@@ -22,7 +22,8 @@ from ..servers.server import NothingSent, Refusal, Server
 from ..servers.surroundings import warn_of_reader, warn_once
 from ..settings import Settings
 from ..system.poller import Interrupt, is_gone, is_writable
-from .loop import DUE_SHARE, current_hub
+from .looks import DUE_SHARE
+from .loop import current_hub
 from .shortcut import shortcut
 from .stall import Progress, bound, release
 

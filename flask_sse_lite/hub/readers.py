@@ -1,8 +1,8 @@
 """Who reads a log through the hub: streams that have the same channels, together.
 
-Here lives what the hub asks of a stream, and how a log tells those of the same channels
-of news. What is then done about the news lives in loop.py; the groups of connections
-that were taken over live in connection.py.
+Here lives what the hub asks of a stream, and how a log tells the readers of the same
+channels of news. What is done about the news lives in audiences.py for the streams that
+a server iterates, and in fanout.py for the connections that were taken over.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
 
+#: The channels of a log that readers have in common.
+Key = tuple[Log, tuple[str, ...]]
+
 
 class Timed(Protocol):
     """What the hub tells of the time."""
@@ -23,23 +26,24 @@ class Timed(Protocol):
         """Seconds of silence before a sign of life is sent."""
 
     def tick(self, now: float) -> None:
-        """Look at the clock (``time.monotonic()``). May not wait, nor raise."""
+        """Look at the clock (``time.monotonic()``). It must neither wait nor raise."""
 
     def stop(self, patience: float | None = None) -> None:
-        """The server stops. May not wait, nor raise; called again and again.
+        """The server stops. It must neither wait nor raise; the hub calls it again and
+        again.
 
-        :param patience: seconds that a request may still take; None for what the
-            server leaves it.
+        :param patience: seconds that a request can still take; None for what the server
+            leaves it.
         """
 
     @property
     def program(self) -> Program | None:
-        """The server that can be stopped while its process goes on, if it is served by
-        such a one."""
+        """The server of the stream, if that can be stopped while its process goes
+        on."""
 
     @property
     def settings(self) -> Settings | None:
-        """The application's, of which it is a stream; None for what is no stream."""
+        """The settings of the stream's application; None for what is no stream."""
 
     @property
     def last_words(self) -> tuple[Log, str] | None:
@@ -53,15 +57,15 @@ class Iterated(Timed, Protocol):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """What it listens to."""
+        """What the stream listens to."""
 
     def wake(self) -> None:
-        """There is something to read. May not wait, nor raise."""
+        """There is something to read. It must neither wait nor raise."""
 
 
 class Readers:
-    """Those who read the same channels of a log. The hub's loop's own, but for
-    ``tell``."""
+    """Those who read the same channels of a log. Only the hub's loop touches this,
+    apart from ``tell``."""
 
     def __init__(
         self, log: Log, channels: tuple[str, ...], tell_hub: Callable[[Readers], None]
@@ -72,16 +76,16 @@ class Readers:
         self._tell_hub = tell_hub
 
     def tell(self) -> None:
-        """The log's call, in the publisher's thread."""
+        """There are news. The log calls this, in the publisher's thread."""
         if not self.has_news:
             self.has_news = True
             self._tell_hub(self)
 
 
 class Audience(Readers):
-    """Streams of the same channels that their servers iterate. They are woken by the
-    hub, some at a time: when a publisher woke them, it would pay for each of them, and
-    what a wake allocates would pile up for Python's garbage collector."""
+    """Streams of the same channels that their servers iterate. The hub wakes them, some
+    at a time: if a publisher woke them, it would pay for each of them, and what a wake
+    allocates would pile up for Python's garbage collector."""
 
     def __init__(self, first: Iterated, tell_hub: Callable[[Readers], None]) -> None:
         super().__init__(first.log, first.channels, tell_hub)

@@ -34,7 +34,8 @@ from .frames import (
     spread_retry,
 )
 from .handoff import take_connection
-from .loop import DUE_SHARE, Hub, current_hub
+from .looks import DUE_SHARE
+from .loop import Hub, current_hub
 from .stall import Progress, bound
 
 if TYPE_CHECKING:

@@ -313,7 +313,7 @@ def left() -> ResponseReturnValue:
     kept = channels.log._channels.values()
     contexts = (AppContext, RequestContext)
     return {
-        "timed": len(hub._timed),
+        "timed": len(hub._audiences.timed),
         "listeners": len(hub._listeners),
         "watchers": sum(len(channel.watchers) for channel in kept),
         "runs": len(channels.runs),

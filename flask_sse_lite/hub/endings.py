@@ -1,0 +1,146 @@
+"""How streams end: all of a process's, a stopped server's, an application's.
+
+Here lives that a stream gets what was published before its end, and who is waited for.
+That one stream ends because its client left, its channel was closed or it is old lives
+with the connections (fanout.py) and the looks (looks.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..history.log import Log
+from ..servers.programs import Program, programs
+from ..system.locks import Guard
+from .audiences import Audiences
+from .connection import Connection
+from .fanout import Fanout, Loop
+from .readers import Timed
+
+#: Seconds that the readers of a run wait, when the server stops, for what it says last:
+#: its broker can be away.
+LAST_WORDS = 1.0
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Ending:
+    """Streams that are to end while the hub goes on.
+
+    :param is_of: whether a stream is one of them.
+    :param patience: seconds that the requests among them can still take.
+    """
+
+    def __init__(
+        self, is_of: Callable[[Timed | Connection], bool], patience: float = 0
+    ) -> None:
+        self.is_of = is_of
+        self.patience = patience
+        self.is_done = threading.Event()
+
+
+def of_program(program: Program) -> Ending:
+    """The streams of a server that was stopped."""
+    return Ending(lambda whom: whom.program is program, program.grace)
+
+
+class Endings:
+    """What a hub is to end. The loop's own, where nothing else is said.
+
+    :param loop: whose ``_welcome_all`` brings in those that are to end at once.
+    :param lock: the hub's.
+    """
+
+    def __init__(
+        self, loop: Loop, lock: Guard, audiences: Audiences, fanout: Fanout
+    ) -> None:
+        self._loop = loop
+        self._lock = lock
+        self._audiences = audiences
+        self._fanout = fanout
+        #: All streams have ended, after ``stop``. Any thread may wait for it.
+        self.has_stopped = threading.Event()
+        self._asked: deque[Ending] = deque()
+        # When the readers of runs are waited for no longer, and whose channels these
+        # are.
+        self._stops_at = 0.0
+        self._awaited: set[tuple[Log, str]] = set()
+
+    def __len__(self) -> int:
+        """How many there are still to come."""
+        return len(self._asked)
+
+    def ask(self, ending: Ending) -> None:
+        """Have streams ended at the loop's next turn. Any thread may ask, and then
+        wakes the hub."""
+        self._asked.append(ending)
+
+    def stop(self) -> None:
+        """End all streams, so that their clients come back elsewhere. Those who read a
+        run are kept until it has said its last."""
+        with self._lock:
+            timed = self._audiences.everybody()
+        for whom in timed:
+            self._have_stop(whom)
+        awaited = self._still_awaited()
+        self._loop._welcome_all()
+        fanout = self._fanout
+        for group in list(fanout.groups.values()):
+            fanout.guard(fanout.deliver_all, group)
+            fanout.take_in(group)
+        for connection in list(fanout.connections.values()):
+            channels = connection.cursor.channels
+            if not any((connection.log, channel) in awaited for channel in channels):
+                fanout.end(connection)
+        with self._lock:
+            if not len(fanout):
+                self.has_stopped.set()
+
+    def end_the_dismissed(self) -> None:
+        """End the streams of servers that were stopped while this process goes on, and
+        of applications that have asked for it."""
+        for program in programs.take_stopped():
+            self.ask(of_program(program))
+        while self._asked:
+            # It is taken out when it is done: a loop that fails comes back to it.
+            ending = self._asked[0]
+            self._end_all(ending)
+            self._asked.popleft()
+            ending.is_done.set()
+
+    def _end_all(self, ending: Ending) -> None:
+        """End some streams properly, with all that was published before."""
+        with self._lock:
+            timed = self._audiences.everybody()
+        for whom in timed:
+            if ending.is_of(whom):
+                self._have_stop(whom, ending.patience)
+        self._loop._welcome_all()
+        fanout = self._fanout
+        for group in list(fanout.groups.values()):
+            if any(map(ending.is_of, group.connections())):
+                fanout.guard(fanout.deliver_all, group)
+                fanout.take_in(group)
+        for connection in list(fanout.connections.values()):
+            if ending.is_of(connection):
+                fanout.end(connection)
+
+    def _have_stop(self, whom: Timed, patience: float | None = None) -> None:
+        try:
+            if patience is None and (last_words := whom.last_words):
+                self._awaited.add(last_words)
+            whom.stop(patience)
+        except Exception:
+            logger.exception("The hub could not stop %r", whom)
+
+    def _still_awaited(self) -> set[tuple[Log, str]]:
+        """The channels of runs that have not had their last words."""
+        now = time.monotonic()
+        self._stops_at = self._stops_at or now + LAST_WORDS
+        if now >= self._stops_at:
+            return set()
+        return {(log, name) for log, name in self._awaited if log.is_running(name)}

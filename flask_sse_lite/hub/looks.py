@@ -1,0 +1,156 @@
+"""The hub's looks at the clock: heartbeats, the end of old streams, and clients that
+take nothing.
+
+Here lives what is done at each look, and how often there is one. All here is the loop's
+own and needs no lock. What a server iterates looks at the clock by itself, in ``tick``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from ..event import HEARTBEAT
+from ..system.outgoing import bytes_waiting
+from ..system.poller import Poller
+from .connection import Connection, Group
+from .fanout import Fanout, Loop
+from .frames import POSITION_INTERVAL, position_event
+from .readers import Timed
+from .stall import Progress, cut
+
+#: Looks at the streams per heartbeat, and the longest time between two, in seconds.
+LOOKS_PER_HEARTBEAT = 16
+LONGEST_LOOK = 1.0
+
+#: Looks in which the hub has asked the system once of each connection whether something
+#: waits for its client: half a heartbeat. To ask at each look would cost as much as all
+#: else that an idle connection costs.
+LOOKS_PER_ROUND = LOOKS_PER_HEARTBEAT // 2
+
+#: The share of a heartbeat's time after which it is due: what was sent is seen at the
+#: hub's next look, and the one after the heartbeat's time would be too late.
+DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
+
+#: The share of a heartbeat's time after which the first of a group get theirs.
+LEAST_SPREAD = 0.5
+
+#: Spreads consecutive numbers evenly.
+GOLDEN_RATIO = 0.618034
+
+logger = logging.getLogger("flask_sse_lite")
+
+
+class Looks:
+    """What a hub does at its looks.
+
+    :param loop: whose ``_write`` sends to many.
+    """
+
+    def __init__(self, loop: Loop, fanout: Fanout, poller: Poller) -> None:
+        self._loop = loop
+        self._fanout = fanout
+        self._poller = poller
+        # Connections that this round has not looked at, and how many of them each look
+        # takes.
+        self._unseen: list[Connection] = []
+        self._share = 1
+        # The connections for whose clients something waits. One that was removed stays
+        # here until the next look.
+        self._suspects: dict[int, Connection] = {}
+
+    def look_around(self, now: float, timed: Iterable[Timed]) -> None:
+        """Give signs of life to the silent, and end the old.
+
+        :param timed: who is told of the time.
+        """
+        for whom in timed:
+            try:
+                whom.tick(now)
+            except Exception:
+                logger.exception("The hub could not tell %r the time", whom)
+        fanout = self._fanout
+        for group in list(fanout.groups.values()):
+            fanout.guard(self._look_at, group)
+            self._poller.breathe()
+        for connection in list(fanout.connections.values()):
+            if connection.expires and now >= connection.expires:
+                fanout.end(connection)
+        self._look_for_stalls()
+
+    def forget(self) -> None:
+        """Nobody is left to look at."""
+        self._unseen.clear()
+        self._suspects.clear()
+
+    def _look_at(self, group: Group) -> None:
+        """Send a sign of life to the silent ones of a group."""
+        now = time.monotonic()
+        heartbeat = group.settings.heartbeat
+        if now - group.sent_at < heartbeat * LEAST_SPREAD:
+            return  # Ten thousand groups that had events cost nothing here.
+        silent = [
+            connection
+            for connection in group.connections()
+            if now - max(group.sent_at, connection.beat_at)
+            # Those that got the last event together are not to beat together.
+            >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
+        ]
+        if silent and group.cursor.position != group.log.sequence:
+            # Events of other channels moved the log on: see how far.
+            self._fanout.deliver(group)
+        position = group.cursor.id
+        for connection in silent:
+            if connection.group is not group:
+                continue  # It has left meanwhile.
+            connection.beat_at = now
+            data = HEARTBEAT
+            named_for = now - max(group.sent_at, connection.named_at)
+            is_known = position in (group.named, connection.named)
+            if not is_known and named_for >= POSITION_INTERVAL:
+                connection.named, connection.named_at = position, now
+                data = position_event(group.cursor)
+            self._loop._write(group, connection.chunked, [connection.descriptor], data)
+
+    def _look_for_stalls(self) -> None:
+        """Cut clients that take nothing. Those that live come back, and are told what
+        they have missed."""
+        if not self._unseen:
+            self._unseen = list(self._fanout.connections.values())
+            self._share = -(-len(self._unseen) // LOOKS_PER_ROUND)
+        seen = self._unseen[-self._share :]
+        del self._unseen[-self._share :]
+        for connection in seen:
+            self._fanout.guard(self._suspect, connection)
+        for connection in list(self._suspects.values()):
+            self._fanout.guard(self._look_at_suspect, connection)
+
+    def _is_served(self, connection: Connection) -> bool:
+        """Whether a connection is still there. Its descriptor can be another's."""
+        return self._fanout.connections.get(connection.descriptor) is connection
+
+    def _suspect(self, connection: Connection) -> None:
+        """See whether something waits for a client."""
+        descriptor = connection.descriptor
+        if (
+            self._is_served(connection)
+            and not connection.progress
+            and bytes_waiting(descriptor)
+        ):
+            stall = connection.settings.stall
+            connection.progress = Progress(descriptor, stall, time.monotonic())
+            self._suspects[descriptor] = connection
+
+    def _look_at_suspect(self, connection: Connection) -> None:
+        """Cut a client that takes nothing. Forget one that has taken all."""
+        descriptor, progress = connection.descriptor, connection.progress
+        if not self._is_served(connection):
+            del self._suspects[descriptor]
+        elif progress and progress.is_stuck(time.monotonic()):
+            logger.debug("A client that takes nothing is cut")
+            cut(descriptor)
+            self._fanout.remove(connection, properly=False)
+        elif not progress or progress.is_done:
+            connection.progress = None
+            del self._suspects[descriptor]
