@@ -1,7 +1,7 @@
-"""The exceptions that this package raises to an application, under one base class.
+"""What can go wrong, under one base class.
 
-Here live the classes, and nothing else. The text of an error says what was wrong, with
-which value, and what to do about it.
+Here live the exceptions that this package raises to an application, and nothing
+else. An error says what was wrong, with which value, and what to do about it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,20 @@ class InvalidValue(SSEError, ValueError):
 
 
 class InvalidType(InvalidValue, TypeError):
-    """A value whose type is wrong, so that it cannot stand where it was given."""
+    """The same, for a value whose type alone is wrong already."""
 
 
 class BrokerUnavailable(SSEError):
-    """The broker's store cannot be reached, or refuses what is published: it is down,
-    full, locked, broken or missing. As far as can be known, the call did nothing. Open
-    streams stay open meanwhile. The broker uses the store again as soon as it is
-    back."""
+    """The broker's store cannot be reached, or does not take what is published: it is
+    down, full, locked, broken or not there. What was to be done was not done, as far
+    as can be known. Open streams stay open meanwhile, and it is used again as soon as
+    it is back."""
 
 
 class Reentered(BrokerUnavailable):
-    """A signal handler, a ``__del__`` or a callback of the garbage collector
-    interrupted a call of this extension, and made a call that must wait for the
-    interrupted one. The interrupted call goes on only when the handler has returned, so
-    waiting would never end. The handler's call did nothing."""
+    """A signal handler, a ``__del__`` or a callback of the garbage collector asked for
+    something in the midst of the same: the thread that it interrupted goes on only
+    behind it, so to wait would be to wait for ever. It was not done."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -42,14 +41,13 @@ class Reentered(BrokerUnavailable):
 
 
 class NoApplication(SSEError, RuntimeError):
-    """It is unclear which application is meant, or no ``SSE`` was set up on it."""
+    """There is no telling which application is meant, or it never met an ``SSE``."""
 
 
 class SetupError(SSEError, AssertionError):
-    """A hook or an authorizer was set on an ``SSE`` too late, or for an application
-    that has another already. It would hold for no application, or for the wrong
-    one."""
+    """Something was set on an ``SSE`` too late, or for an application that has another:
+    it would hold for none, or for the wrong one."""
 
 
 class UnsupportedServer(SSEError, RuntimeError):
-    """Event streams cannot be served under what runs this process (eventlet)."""
+    """The process is run by something that event streams cannot be served under."""

@@ -1,7 +1,4 @@
-"""The names of Flask-SSE, for applications that were written for it.
-
-Here live those names, and nothing else.
-"""
+"""The names of Flask-SSE, for the applications that were written for it."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ ServerSentEventsBlueprint = SSE
 
 
 class Message(Event):
-    """An event with the arguments of Flask-SSE's ``Message``: data of any type."""
+    """An event as Flask-SSE makes it, of any data."""
 
     __slots__ = ()
 
@@ -34,7 +31,7 @@ class Message(Event):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The event's fields, without those that are None."""
+        """Its fields, but for those that it does without."""
         fields = {"type": self.type, "id": self.id, "retry": self.retry}
         return {"data": self.data} | {
             name: value for name, value in fields.items() if value is not None

@@ -35,7 +35,7 @@ def publish_after_commit(
     type: Name | None = None,
     channel: Name | Iterable[Name] = DEFAULT_CHANNEL,
 ) -> None:
-    """Publish an event when the session's transaction is committed, and only then.
+    """Publish an event if and when what a session does now is committed.
 
     Inside a savepoint: if the savepoint is rolled back, the event is never published;
     if it is released, the event waits for the commit of the transaction around it. If

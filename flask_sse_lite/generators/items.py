@@ -25,8 +25,7 @@ from ..errors import InvalidType, SSEError
 from ..event import Event, encode_text, own_event, to_text
 from ..type_names import warn_of_type
 
-#: The id of the event that ends a response. A client that reconnects with this id has
-#: seen everything.
+#: The id of the end of an application's iterable. Who brings it has seen everything.
 END_ID = "stream-end"
 
 _END = own_event("end", id=END_ID)

@@ -29,7 +29,7 @@ DEFAULT_GRACE = 5.0
 class Refusal(Exception):
     """Why a stream stays with the server, in a few words.
 
-    :param is_remediable: whether an operator could change that.
+    ``is_remediable`` tells whether an operator could do something about it.
     """
 
     def __init__(self, reason: str, *, is_remediable: bool = False) -> None:

@@ -46,7 +46,7 @@ class UWSGI(Server):
             raise NothingSent
         uwsgi = sys.modules["uwsgi"]
         if not getattr(uwsgi, "has_threads", False):
-            # Without threads, the interpreter stands still between two requests.
+            # Without them the interpreter stands still between two requests.
             raise Refusal("uWSGI runs without --enable-threads", is_remediable=True)
         if not uwsgi.opt.keys().isdisjoint(_TLS_SOCKETS):
             raise Refusal("the server itself ends TLS")
