@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from ...event import Event, stored_event
 from ...history.pacing import BREATH
 from ...history.records import Past, Record, unreadable
 from ...own_events import LOST
-from ...position import position_id, without_run_names
+from ...position import new_epoch, position_id, without_run_names
 from ...settings import MOST, Settings
 from ...system.locks import Room
 from .. import Claim
@@ -275,7 +274,7 @@ class RedisBroker(SharedBroker):
 
         def words() -> tuple[Any, ...]:
             common = (
-                secrets.token_hex(8),
+                new_epoch(),
                 link.life,
                 *(wanted or DEFAULT_RETENTION),
                 int(is_to_hold),

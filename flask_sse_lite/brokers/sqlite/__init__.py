@@ -28,7 +28,7 @@ from ...errors import BrokerUnavailable, InvalidValue
 from ...event import Event, stored_event
 from ...history.records import Past, Record
 from ...own_events import LOST
-from ...position import BEGINNING, position_id
+from ...position import BEGINNING, new_epoch, position_id
 from ...settings import MOST, Settings
 from ...system.locks import Guard
 from .. import Claim
@@ -359,7 +359,7 @@ class SqliteBroker(SharedBroker):
 
     def _renew_there(self, connection: sqlite3.Connection, epoch: str) -> None:
         """A transaction that writes is open."""
-        row = (secrets.token_hex(8), epoch)
+        row = (new_epoch(), epoch)
         is_renewed = connection.execute(self._tables.renew, row).rowcount
         # Another process can have been the first: then the epoch is its.
         state = self._read_state(connection)
@@ -739,7 +739,7 @@ class SqliteBroker(SharedBroker):
             with _transaction(connection, "IMMEDIATE"):
                 for statement in self._tables.schema:
                     connection.execute(statement)
-                connection.execute(self._tables.begin, (secrets.token_hex(8), *first))
+                connection.execute(self._tables.begin, (new_epoch(), *first))
             self._read_state(connection)
         if wanted and wanted != self._kept:
             connection.execute(self._tables.keep, wanted)
