@@ -34,7 +34,7 @@ from ..system.open_files import room_for_streams
 from ..system.outgoing import bytes_waiting
 from ..system.poller import WRITABLE, close_descriptor, new_poller
 from .connection import Connection, Group, framed
-from .counts import Paths
+from .counts import OpenStreams, Paths, Stats
 from .frames import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 from .readers import Audience, Iterated, Readers, Timed
 from .stall import Progress, cut
@@ -302,17 +302,17 @@ class Hub:
         self._news.append(readers)
         self._wake()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """How many streams are open, and how streams were delivered since the process
         began."""
         try:
             with self._lock:
-                is_open = self._open_streams()
+                are_open = self._open_streams()
         except Reentered:
-            is_open = self._open_streams()  # One may be counted twice now, or not yet.
-        return {"open": is_open, **self.paths.counts()}
+            are_open = self._open_streams()  # One may be counted twice now, or not yet.
+        return self.paths.stats(are_open)
 
-    def _open_streams(self) -> dict[str, int]:
+    def _open_streams(self) -> OpenStreams:
         handed_off = len(self._connections) + len(self._newcomers)
         return {"handed off": handed_off, "iterated": len(self._iterated)}
 
