@@ -25,7 +25,7 @@ from flask import Flask
 from flask_sse_lite import SSE, BrokerUnavailable, Event, Reentered
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.channels import Channels
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
 from .redis_servers import redis_server

@@ -28,7 +28,7 @@ from werkzeug.test import TestResponse
 from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.generators.runs import MAX_RUNS_ON_THREADS, MAX_RUNS_UNDER_GEVENT
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
 from .crowd import Crowd
