@@ -1,25 +1,24 @@
-# make demo         the showcase at http://127.0.0.1:8000 (PORT= changes that)
-# make quick        the tests that need no browser and no other server, in a minute: for
-#                   working (make test runs all of them)
-# make test         the tests
-# make soak         those of what goes on for long, in full size: half an hour, with
-#                   figures (PYTEST_ARGS="-k million" takes some of them)
+# make demo         the showcase at http://127.0.0.1:8000 (PORT= changes the port)
+# make quick        the tests that need no browser and no other server, in a minute
+# make test         all tests
+# make soak         the long tests in full size: half an hour, with figures
+#                   (PYTEST_ARGS="-k million" runs some of them)
 # make dist         the archives of a release, in dist/
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
-# make bench        speed and memory, side by side with the usual recipe, what scale costs
-#                   and what brokers do (BENCH_ARGS="--only crowd resume" takes parts)
+# make bench        speed and memory beside the usual recipe, what scale costs, and what
+#                   brokers do (BENCH_ARGS="--only crowd resume" runs parts of it)
 # make bench-peers  the same beside other projects, for docs/benchmarks.rst
 #
-# Each makes the virtual environment .venv, and installs what it needs there.
+# Each target makes the virtual environment .venv, and installs there what it needs.
 
 PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Python keeps what it has compiled, whoever asked it not to: the tests start it a thousand
-# times.
+# Have Python keep compiled files, even if the environment forbids that: the tests start
+# Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo quick test system-packages soak dist lint claim bench bench-peers clean
@@ -29,7 +28,7 @@ demo: $(VENV)/demo.stamp
 	@cd examples && exec ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
 		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
 
-# Side by side, file by file, in the order of tests/conftest.py.
+# Test files run in parallel, each in one process, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/test.stamp
@@ -39,8 +38,8 @@ quick: $(VENV)/test.stamp
 test: system-packages $(VENV)/test.stamp
 	$(PYTEST) --numprocesses 4 $(PYTEST_ARGS)
 
-# What the tests talk to beside Python, which only root can install. Without a program,
-# the tests that need it are skipped.
+# The programs that the tests talk to. Only root can install them. Without a program, the
+# tests that need it are skipped.
 system-packages:
 	@tests/system-packages apache2 caddy chromium haproxy libapache2-mod-wsgi-py3 nginx \
 		nodejs=node npm redis-server
@@ -71,7 +70,7 @@ bench-peers: $(VENV)/demo.stamp
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build
 
-# One stamp per extra of pyproject.toml, and what some of them have in them.
+# One stamp per extra of pyproject.toml. WITHIN_ names the extras that an extra includes.
 WITHIN_test := demo redis
 WITHIN_dev := test $(WITHIN_test)
 

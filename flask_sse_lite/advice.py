@@ -1,7 +1,7 @@
 """What an application's operator is told, once in the life of a process.
 
-Here lives the wording of each warning about a configuration or a broker, and the memory
-of what was said. Whether there is a reason for a warning, its caller knows.
+Here lives the wording of each warning about a configuration, a broker or a refusal, and
+the memory of what was said. Whether there is a reason for a warning, its caller knows.
 """
 
 from __future__ import annotations
@@ -79,7 +79,20 @@ class Advice:
             "broker that processes share, such as sqlite:///events.db."
         )
 
-    def _give(self, message: str) -> None:
-        if message not in self._given:
-            self._given.add(message)
+    def on_refusal(self, names: tuple[str, ...]) -> None:
+        """Strangers get 403. It is said once for all names, as clients can invent as
+        many as they like."""
+        self._give(
+            f"A client asked for {', '.join(map(repr, names))}, and got 403: there is "
+            "no authorizer, and SSE_PUBLIC_CHANNELS does not allow that. (Others are "
+            "told of at the level DEBUG.)",
+            once_for="a refusal",
+        )
+
+    def _give(self, message: str, once_for: str = "") -> None:
+        """:param once_for: what the warning is given once for; without it, for its
+        message."""
+        key = once_for or message
+        if key not in self._given:
+            self._given.add(key)
             logger.warning(message)

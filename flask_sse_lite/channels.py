@@ -57,7 +57,8 @@ class Channels:
         # By process id: a forked child must not use its parent's log and epoch.
         self._brokers: dict[int, Broker] = {}
         self._runs: dict[int, Runs] = {}
-        self._advice = Advice()
+        #: What the operator is told.
+        self.advice = Advice()
         #: Whether this process serves requests, so that it can have subscribers.
         self.has_served = False
         #: How many processes of this kind the server runs; None where the server alone
@@ -74,8 +75,8 @@ class Channels:
         :raises InvalidValue: for what cannot be configured.
         """
         if self._settings is None:
-            self._advice.on_unread_keys(self._config)
-            self._advice.on_unread_urls(self._config)
+            self.advice.on_unread_keys(self._config)
+            self.advice.on_unread_urls(self._config)
             self._settings = Settings.read(self._config)
         return self._settings
 
@@ -85,7 +86,7 @@ class Channels:
 
         :raises InvalidValue: for what cannot be configured.
         """
-        self._advice.on_unread_keys(self._config)
+        self.advice.on_unread_keys(self._config)
         connect(Settings.read(self._config), self._folder)
 
     @property
@@ -124,7 +125,7 @@ class Channels:
         if self.processes != 1:
             self.warn_of_siblings()
         elif not (self.has_served or self.recorders or broker.is_shared):
-            self._advice.on_silence()
+            self.advice.on_silence()
         with broker.within_timeout():
             for name in names:
                 published = broker.publish(name, event)
@@ -278,7 +279,7 @@ class Channels:
         """Tell the operator, once, what several processes mean for a broker that they
         do not share."""
         if self.processes != 1 and not self.broker.is_shared:
-            self._advice.on_siblings(self.processes)
+            self.advice.on_siblings(self.processes)
 
 
 def _messages(log: Log, cursor: Cursor, timeout: float | None) -> Iterator[Event]:

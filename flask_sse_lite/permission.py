@@ -28,9 +28,6 @@ AuthorizerAnswer = bool | Response | None
 #: What ``@sse.authorizer`` takes: a function of a channel's name.
 Authorizer = Callable[[str], AuthorizerAnswer]
 
-#: The key of ``app.extensions`` of an application whose developer was told of a 403.
-_TOLD = "sse.refusal_told"
-
 logger = logging.getLogger("flask_sse_lite")
 
 
@@ -101,7 +98,7 @@ def _for_strangers(names: tuple[str, ...]) -> Permit:
     :raises Forbidden: for anything else.
     """
     if refusal := _refusal_of_strangers(names):
-        _warn_once(names)
+        current_channels().advice.on_refusal(names)
         _forbid(refusal)
     return Permit(names)
 
@@ -134,17 +131,3 @@ def _forbid(reason: str) -> NoReturn:
     channels there are."""
     logger.debug("A client got 403: %s", reason)
     abort(403, f"Not served: {reason}." if current_app.debug else None)
-
-
-def _warn_once(names: tuple[str, ...]) -> None:
-    """Tell the developer, once for all names, that strangers get 403: clients can
-    invent as many names as they like."""
-    if _TOLD in current_app.extensions:
-        return
-    current_app.extensions[_TOLD] = True
-    logger.warning(
-        "A client asked for %s, and got 403: there is no authorizer, and "
-        "SSE_PUBLIC_CHANNELS does not allow that. (Others are told of at the level "
-        "DEBUG.)",
-        ", ".join(map(repr, names)),
-    )

@@ -77,6 +77,11 @@ def is_position(id: str | None) -> bool:
     return id is not None and _POSITION.fullmatch(id) is not None
 
 
+def new_run_channel() -> str:
+    """A channel for one run alone. Its name cannot be guessed: 128 random bits."""
+    return RUN_PREFIX + secrets.token_urlsafe(16)
+
+
 def run_channel(id: str) -> str | None:
     """The channel of the run that an id names; None where the id names no run."""
     position = parse_position(id)

@@ -18,12 +18,12 @@ from .channels import DEFAULT_CHANNEL, Channels
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .generators.items import Items
-from .generators.runs import TooManyRuns, new_channel
+from .generators.runs import TooManyRuns
 from .history.cursor import Cursor
 from .hub import current_hub
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
 from .permission import Permit, for_run
-from .position import run_channel
+from .position import new_run_channel, run_channel
 from .response import HEADERS, MIMETYPE, NOSNIFF, EventStream, last_event_id
 from .servers.surroundings import keeps_location
 
@@ -66,7 +66,7 @@ def run(
         if known := run_channel(since):
             items.close()
             return resume(for_run(known))
-        permit = for_run(new_channel())
+        permit = for_run(new_run_channel())
     (name,) = permit.channels
 
     is_taken = False

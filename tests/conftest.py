@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from flask_sse_lite import SSE
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 
 from .patience import patient
 

@@ -14,8 +14,8 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.history.log import Log
+from flask_sse_lite.hub import Hub, current_hub
 from flask_sse_lite.hub import loop as hubs
-from flask_sse_lite.hub.loop import Hub, current_hub
 from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.system.backoff import Backoff
 
@@ -222,7 +222,7 @@ import gevent
 from gevent import socket as sockets
 from flask_sse_lite import Event
 from flask_sse_lite.hub.connection import Connection
-from flask_sse_lite.hub.loop import Hub
+from flask_sse_lite.hub import Hub
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.settings import Settings
 logging.disable(logging.CRITICAL)

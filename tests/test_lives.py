@@ -242,7 +242,7 @@ def test_a_full_redis_that_deletes_nothing_refuses_what_is_published(
     assert reader.take(2) == ["1", "3"]
 
 
-# What is kept under which persistence: the README's table
+# What is kept under which persistence: the table of docs/several-processes.rst
 
 
 #: How a Redis keeps events, and how many of six are there when it was killed. Three of

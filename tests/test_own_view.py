@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.wrappers import Response
 
 from flask_sse_lite import SSE, InvalidType, Reason, Stats
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
 from .servers import until

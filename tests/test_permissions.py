@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from werkzeug.wrappers import Response
 
 from flask_sse_lite import SSE, AuthorizerAnswer, InvalidValue, permission
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.permission import Permit
 from flask_sse_lite.testing import read_events
 

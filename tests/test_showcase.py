@@ -101,6 +101,12 @@ class Tab:
         self.page.press("#chat-input", "Enter")
         expect(self.page.locator("#chat-input")).to_have_value("", timeout=WAIT)
 
+    def say_at_once(self, text: str, name: str) -> None:
+        """The same without the form. A cut is over in seconds, and a browser that has
+        little of the processor types for as long."""
+        form: dict[str, str | float | bool] = {"name": name, "text": text}
+        assert self.page.request.post(f"{self.page.url}chat", form=form).status == 204
+
     def message(self, text: str) -> Message:
         """A message of the chat, once it is there."""
         bubble = self.page.locator("#chat-log li").filter(has_text=text)
@@ -291,9 +297,9 @@ def test_what_was_missed_in_a_cut_comes_back_in_order_and_marked(
     last = tab.rows("own", "history", "live")[-1]
     assert tab.page.locator("#countdown").is_visible()
     said = ["I went on", "and so did I", "nobody heard it here"]
-    other.say(said[0], "Ada")
+    other.say_at_once(said[0], "Ada")
     tab.say(said[1], "Bob")
-    other.say(said[2], "Ada")
+    other.say_at_once(said[2], "Ada")
     tab.wait_for_state("open", seconds=CUT + PATIENCE)
     assert not tab.page.locator("#countdown").is_visible()
 
@@ -305,14 +311,10 @@ def test_what_was_missed_in_a_cut_comes_back_in_order_and_marked(
     assert f"{len(missed)} missed events came back" in result.inner_text()
     assert tab.page.locator("#count-replayed").inner_text() == str(len(missed))
     types = [row.type for row in missed]
+    assert types.count("chat") == len(said)
     assert types.count("figures") > 1
-    # A browser that is slow to type says the last of them when the cut is over.
-    count = types.count("chat")
-    assert count > 0
     marked = tab.page.locator("#chat-log li.missed .text").all_inner_texts()
-    assert marked == said[:count]
-    for text in said:
-        tab.message(text)
+    assert marked == said
 
     assert f"last_event_id={last.id}" in tab.requests[-1]
 

@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from flask_sse_lite import SSE, Event, EventStream
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import published, read_events
 
 

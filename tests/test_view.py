@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sse_lite import SSE
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
 #: Seconds that anything may take which does not fail.

@@ -6,12 +6,10 @@ run feeds. What a run does from then on lives in run.py.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ..brokers import Broker
-from ..position import RUN_PREFIX
 from ..system.locks import Guard
 from ..system.poller import is_patched_by_gevent
 from .items import Items
@@ -87,8 +85,3 @@ class Runs:
             run.begin()
         except RuntimeError as error:
             raise TooManyRuns from error
-
-
-def new_channel() -> str:
-    """A channel for one run alone. Its name cannot be guessed: 128 random bits."""
-    return RUN_PREFIX + secrets.token_urlsafe(16)

@@ -77,7 +77,7 @@ class Paths:
         self._lock = RLock()
         self._handed_off: Counter[str] = Counter()
         self._iterated: Counter[str] = Counter()
-        self._codes: Counter[str] = Counter()
+        self._codes: Counter[Reason] = Counter()
 
     def note_handed_off(self, server: str) -> None:
         """A stream was taken over from such a server."""
@@ -103,10 +103,11 @@ class Paths:
                 reason,
             )
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """How many streams went which way: see ``Stats``."""
+    def stats(self, are_open: OpenStreams) -> Stats:
+        """How many streams went which way, beside those that are open."""
         with self._lock:
             return {
+                "open": are_open,
                 "handed off": dict(self._handed_off),
                 "iterated": dict(self._iterated),
                 "reasons": dict(self._codes),

@@ -22,7 +22,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from ..errors import Reentered
 from ..history.log import Log
@@ -34,7 +33,7 @@ from ..system.open_files import room_for_streams
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
 from .connection import Connection, Group, framed
-from .counts import Listeners, Paths
+from .counts import Listeners, OpenStreams, Paths, Stats
 from .endings import Ending, Endings
 from .fanout import Fanout
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
@@ -115,19 +114,19 @@ class Hub:
         """How many streams there are of each of a log's channels that has any."""
         return self._listeners.by_channel(log)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """How many streams are open, and how streams were delivered since the process
         began."""
         try:
             with self._lock:
-                is_open = self._open_streams()
+                are_open = self._open_streams()
         except Reentered:
             # The caller has interrupted a holder of the lock: one stream can be counted
             # twice now, or not yet.
-            is_open = self._open_streams()
-        return {"open": is_open, **self.paths.counts()}
+            are_open = self._open_streams()
+        return self.paths.stats(are_open)
 
-    def _open_streams(self) -> dict[str, int]:
+    def _open_streams(self) -> OpenStreams:
         iterated = len(self._audiences.iterated)
         return {"handed off": len(self._fanout), "iterated": iterated}
 

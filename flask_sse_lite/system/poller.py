@@ -133,7 +133,8 @@ class Poller:
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
         """Called between pieces of long work. Under gevent, other greenlets run. Native
-        threads run anyway: if one computes, sends keep the GIL from then on.
+        threads run anyway: if one computes, sends keep the GIL for ``KEEPS_GIL``
+        seconds.
 
         :param keeps_gil: whether sends must keep the GIL in any case.
         """

@@ -14,7 +14,7 @@ from flask import Flask, Response, request
 from flask.typing import ResponseReturnValue
 
 from flask_sse_lite import sse
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 
 logging.basicConfig(format="[%(process)d] %(levelname)s %(name)s: %(message)s")
 logging.getLogger("flask_sse_lite.access").setLevel(logging.INFO)

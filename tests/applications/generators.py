@@ -26,7 +26,7 @@ from flask.typing import ResponseReturnValue
 from flask_compress import Compress
 
 from flask_sse_lite import Event, EventStream, sse
-from flask_sse_lite.hub.loop import current_hub
+from flask_sse_lite.hub import current_hub
 
 from .channels import app
 

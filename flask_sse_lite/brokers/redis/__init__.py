@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
@@ -22,6 +21,7 @@ from ...errors import InvalidValue
 from ...event import Event
 from ...history.records import Past, Record
 from ...own_events import LOST
+from ...position import new_epoch
 from ...settings import Settings
 from ..contract import Claim, Summary
 from ..options import read_options
@@ -244,7 +244,7 @@ class RedisStore(Store):
 
         def words() -> tuple[Any, ...]:
             common = (
-                secrets.token_hex(8),
+                new_epoch(),
                 link.life,
                 *(wanted or DEFAULT_RETENTION),
                 int(is_to_hold),

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from ...errors import BrokerUnavailable
-from ...position import BEGINNING
+from ...position import BEGINNING, new_epoch
 from ...system.locks import Guard
 from ..deadline import Deadline, OutOfTime
 from ..store import Retention, State, Store
@@ -189,7 +189,7 @@ class Connection:
     def renew(self, connection: sqlite3.Connection, epoch: str) -> None:
         """Begin another life, unless the epoch is another than this one. A transaction
         that writes is open."""
-        row = (secrets.token_hex(8), epoch)
+        row = (new_epoch(), epoch)
         is_renewed = connection.execute(self._tables.renew, row).rowcount
         # Another process can have been the first: then the epoch is its.
         state = self.read_state(connection)
@@ -284,7 +284,7 @@ class Connection:
             with transaction(connection, "IMMEDIATE"):
                 for statement in self._tables.schema:
                     connection.execute(statement)
-                connection.execute(self._tables.begin, (secrets.token_hex(8), *first))
+                connection.execute(self._tables.begin, (new_epoch(), *first))
             self.read_state(connection)
         if wanted and wanted != self.kept:
             connection.execute(self._tables.keep, wanted)

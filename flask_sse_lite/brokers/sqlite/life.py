@@ -32,13 +32,13 @@ opened in a boot, and nobody sets it after that.
 from __future__ import annotations
 
 import re
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
+from ...position import new_epoch
 from .statements import FORMAT, Statements
 from .witness import Life, Witness, boot_id
 
@@ -159,7 +159,7 @@ class StoreLife:
 
     def _renew(self) -> None:
         epoch, _ = self._state()
-        self._connection.execute(self._tables.renew, (secrets.token_hex(8), epoch))
+        self._connection.execute(self._tables.renew, (new_epoch(), epoch))
         self._set("holes", "")
 
     def _jump(self, holes: str) -> None:
