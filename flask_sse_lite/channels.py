@@ -127,8 +127,11 @@ class Channels:
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
         with broker.within_timeout():
-            for name in names:
-                published = broker.publish(name, event)
+            for published in (
+                (broker.publish(names[0], event),)
+                if len(names) == 1
+                else broker.publish_to_all(names, event)
+            ):
                 for record in self.recorders:
                     record(published)
         return published

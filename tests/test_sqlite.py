@@ -348,6 +348,38 @@ def test_a_name_that_others_left_in_the_folder_harms_nothing(
         assert reader.take(2) == ["1", "2"]
 
 
+# What a publish costs
+
+
+def test_a_publish_to_several_channels_is_one_transaction(store: SqliteStore) -> None:
+    """All of its events come into the file, or none: whoever looks at the file never
+    finds some of them."""
+    broker = store.open()
+    publish(broker, "a", "0")
+    connection, statements = store_of(broker)._connection._connection, []
+    connection.set_trace_callback(statements.append)
+    list(broker.publish_to_all([f"room.{n}" for n in range(16)], Event("x")))
+    connection.set_trace_callback(None)
+    wrote = [text.partition(" ")[0] for text in statements if "SELECT" not in text]
+    assert wrote[:18] == ["BEGIN", *["INSERT"] * 16, "COMMIT"]
+    assert len(rows(store, "SELECT 1 FROM sse_events WHERE data = 'x'")) == 16
+
+
+def test_a_publish_to_several_channels_that_fails_leaves_none(
+    store: SqliteStore,
+) -> None:
+    broker = store.open()
+    publish(broker, "a", "0")
+    connection = store_of(broker)._connection._connection
+    connection.execute(
+        "CREATE TEMP TRIGGER refuse BEFORE INSERT ON sse_events WHEN NEW.channel = 'c' "
+        "BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    with pytest.raises(BrokerUnavailable, match="no"):
+        list(broker.publish_to_all(["a", "b", "c"], Event("x")))
+    assert rows(store, "SELECT data FROM sse_events") == [("0",)]
+
+
 # What is kept
 
 

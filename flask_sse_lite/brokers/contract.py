@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -81,6 +81,17 @@ class Broker(ABC):
 
         :returns: the event as it stands in its channel, with its id.
         """
+
+    def publish_to_all(
+        self, channels: Collection[str], event: Event
+    ) -> Iterable[Event]:
+        """Put an event into several channels, one after the other, as the caller
+        iterates. A broker that has a step for all of them puts it into all or none. A
+        caller that wants one bound for all steps has it by ``within_timeout``.
+
+        :returns: the event as it stands in each of the channels.
+        """
+        return (self.publish(channel, event) for channel in channels)
 
     @abstractmethod
     def end(self, channel: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -78,18 +78,24 @@ class SharedBroker(Broker):
 
     @_bounded
     def publish(self, channel: str, event: Event) -> Event:
-        epoch, sequence = self._put(channel, event)
-        return event.published(channel, position_id(epoch, sequence, channel))
-
-    @_bounded
-    def end(self, channel: str) -> None:
-        self._put(channel, None)
-
-    def _put(self, channel: str, event: Event | None) -> tuple[str, int]:
         self.store.check_open()
         position = self.store.put(channel, event)
         self._note_published(position)
-        return position
+        return event.published(channel, position_id(*position, channel))
+
+    def publish_to_all(
+        self, channels: Collection[str], event: Event
+    ) -> Iterator[Event]:
+        self.store.check_open()
+        positions = self.store.put_in_all(channels, event)
+        for channel, position in zip(channels, positions, strict=True):
+            self._note_published(position)
+            yield event.published(channel, position_id(*position, channel))
+
+    @_bounded
+    def end(self, channel: str) -> None:
+        self.store.check_open()
+        self._note_published(self.store.put(channel, None))
 
     def _note_published(self, position: tuple[str, int]) -> None:
         self._view.note_published(position)

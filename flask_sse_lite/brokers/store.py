@@ -139,6 +139,16 @@ class Store(ABC):
         :returns: the position.
         """
 
+    def put_in_all(
+        self, channels: Collection[str], event: Event
+    ) -> Iterable[tuple[str, int]]:
+        """Put an event into several channels. A store that can puts it into all of them
+        in one step, or into none.
+
+        :returns: the positions, as soon as each is known.
+        """
+        return (self.put(channel, event) for channel in channels)
+
     @abstractmethod
     def state(self) -> State:
         """What the store says of itself. An empty store begins its first life."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from ...errors import BrokerUnavailable
@@ -30,7 +31,6 @@ CHECKPOINT_INTERVAL = 15.0
 
 #: Characters of events after which a process makes a checkpoint, however few they are.
 CHECKPOINT_CHARACTERS = 4_000_000
-
 
 #: After so many publishes to a channel, a process drops what the file need not keep: of
 #: the channel what is too much, and of all channels what is too old.
@@ -218,18 +218,22 @@ class Upkeep:
             drop=PUBLISHES_PER_PRUNE, checkpoint=PUBLISHES_PER_CHECKPOINT
         )
 
-    def note_put(self, channel: str, dropped: int, event: Event | None = None) -> None:
-        """Tell the others, and do what this process has to do before it writes more.
+    def note_put(
+        self, channels: Collection[str], dropped: int, event: Event | None = None
+    ) -> None:
+        """Tell the other processes what was put into some channels, and do what this
+        process has to do before it writes more.
 
-        :param dropped: up to there, nothing of the channel need be kept.
+        :param dropped: up to there, nothing of the channels need be kept.
         """
         self._bells.ring()
         diary = self._diary
-        diary.note(channel, len(event.data) if event else 0)
-        if diary.is_drop_due(channel) and self._tidy(
-            lambda connection: self._drop(connection, channel, dropped)
-        ):
-            diary.has_dropped(channel)
+        for channel in channels:
+            diary.note(channel, len(event.data) if event else 0)
+            if diary.is_drop_due(channel) and self._tidy(
+                partial(self._drop, channel=channel, until=dropped)
+            ):
+                diary.has_dropped(channel)
         if diary.is_checkpoint_due():
             self.bring_home()
 
@@ -244,7 +248,9 @@ class Upkeep:
             return False
         return True
 
-    def _drop(self, connection: sqlite3.Connection, channel: str, until: int) -> None:
+    def _drop(
+        self, connection: sqlite3.Connection, *, channel: str, until: int
+    ) -> None:
         with transaction(connection, "IMMEDIATE"):
             self._connection.read_state(connection)
             kept = Kept(*self._connection.kept, SLACK, self._connection.now())

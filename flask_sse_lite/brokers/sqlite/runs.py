@@ -123,7 +123,7 @@ class Runs:
 
         position = self._connection.do(say, checks_first=False)
         if position:
-            self._upkeep.note_put(claim.channel, dropped, event)
+            self._upkeep.note_put((claim.channel,), dropped, event)
         return position
 
     def extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:

@@ -77,8 +77,29 @@ class SqliteStore(Store):
             return self._connection.given_out(connection, cursor.lastrowid)
 
         position = self._connection.do(insert, checks_first=False)
-        self._upkeep.note_put(channel, BEGINNING, event)
+        self._upkeep.note_put((channel,), BEGINNING, event)
         return position
+
+    def put_in_all(
+        self, channels: Collection[str], event: Event
+    ) -> list[tuple[str, int]]:
+        values = columns(event)
+
+        def insert(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+            now, insert = self._connection.now(), self._tables.insert
+            with transaction(connection, "IMMEDIATE"):
+                sequences = [
+                    connection.execute(insert, (now, channel, *values)).lastrowid
+                    for channel in channels
+                ]
+            return [
+                self._connection.given_out(connection, sequence)
+                for sequence in sequences
+            ]
+
+        positions = self._connection.do(insert, checks_first=False)
+        self._upkeep.note_put(channels, BEGINNING, event)
+        return positions
 
     def state(self) -> State:
         return self._connection.do(self._connection.read_state)

@@ -29,6 +29,25 @@ def test_one_sequence_counts_the_events_of_all_channels(store: StoreUnderTest) -
     assert sequences(ids) == [first, first + 1, first + 2, first + 3]
 
 
+def test_an_event_is_put_into_several_channels_in_their_order(
+    store: StoreUnderTest,
+) -> None:
+    broker, channels = store.open(), ["c", "a", "b"]
+    reader = Reader(store.open(), *channels)
+    published = list(broker.publish_to_all(channels, Event("data")))
+    assert [(event.channel, event.data) for event in published] == [
+        *(("c", "data"), ("a", "data"), ("b", "data"))
+    ]
+    first = sequences([published[0].id])[0]
+    assert sequences(event.id for event in published) == [first, first + 1, first + 2]
+    reader.until(lambda: len(reader.events) == 3)
+    assert reader.events == published
+    late = Reader(store.open(), *channels, last=9)
+    late.until(lambda: late.events)
+    assert late.events == published
+    assert sequences(publish(broker, "a", "next")) == [first + 3]
+
+
 def test_one_sequence_counts_the_events_of_all_brokers(store: StoreUnderTest) -> None:
     one, other = store.open(), store.open()
     ids = [*publish(one, "a", "1"), *publish(other, "a", "2"), *publish(one, "a", "3")]
