@@ -356,7 +356,8 @@ def test_a_publish_to_several_channels_is_one_transaction(store: SqliteStore) ->
     finds some of them."""
     broker = store.open()
     publish(broker, "a", "0")
-    connection, statements = store_of(broker)._connection._connection, []
+    connection = store_of(broker)._connection._connection
+    statements: list[str] = []
     connection.set_trace_callback(statements.append)
     list(broker.publish_to_all([f"room.{n}" for n in range(16)], Event("x")))
     connection.set_trace_callback(None)
