@@ -520,19 +520,26 @@ FOREIGN = [
 ]
 
 
+#: All in one step, as every publish is: a process that looks in between would find a
+#: store that has gone back.
+PUT = """
+redis.call('XADD', KEYS[3], ARGV[1] .. '-0', unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], 'sequence', ARGV[1], 'last', ARGV[1])
+redis.call('ZADD', KEYS[2], ARGV[1], ARGV[2])
+redis.call('PUBLISH', 'sse:events:0', ARGV[3])
+"""
+
+
 def put(server: RedisServer, channel: str, body: bytes, **others: bytes) -> None:
     """Do what a publish does, with any body and fields."""
-    store = "sse:store"
-    epoch, found = server.ask("HMGET", store, "epoch", "sequence")
-    before = server.ask("ZSCORE", "sse:channels", channel) or found
+    keys = "sse:store", "sse:channels", f"sse:channel:{channel}"
+    epoch, found = server.ask("HMGET", keys[0], "epoch", "sequence")
+    before = server.ask("ZSCORE", keys[1], channel) or found
     sequence = int(found) + 1
     fields = {"p": str(int(before)).encode(), "t": b"0", "b": body, **others}
     words = [word for field in fields.items() for word in field]
-    server.ask("XADD", f"sse:channel:{channel}", f"{sequence}-0", *words)
-    server.ask("HSET", store, "sequence", sequence, "last", sequence)
-    server.ask("ZADD", "sse:channels", sequence, channel)
     text = b"%s %d\n%s\n%s" % (epoch, sequence, channel.encode(), body)
-    server.ask("PUBLISH", "sse:events:0", text)
+    server.ask("EVAL", PUT, 3, *keys, sequence, channel, text, *words)
 
 
 @pytest.mark.parametrize("body", FOREIGN, ids=range(len(FOREIGN)))
