@@ -123,7 +123,7 @@ class Store(ABC):
     def _begin_here(self) -> None:
         #: What this process knows of the store.
         self.view = View(self.name)
-        #: Set once no verb must be called any more.
+        #: Set when the store is being closed. No verb must be called then.
         self.closing = Closing()
         #: The deadlines of the public calls that go on here.
         self.deadlines = Deadlines()
@@ -173,9 +173,9 @@ class Store(ABC):
         in its channel. If that run's lease is over, its process is gone: it is ended
         first.
 
-        A claim that has begun before is begun anew only if the store has lost it. It is
-        not if its channel was ended since then, or if another run has begun there. In
-        the epoch where it began, the claim keeps its position, and nothing is put.
+        A claim that has begun before is begun anew only if the store has lost it, its
+        channel was not ended since then, and no other run has begun there. In the epoch
+        where it began, the claim keeps its position, and nothing is put.
 
         :returns: the position where the claim's run begins, if it goes on.
         """

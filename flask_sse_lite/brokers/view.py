@@ -14,7 +14,7 @@ from ..history.fed import FedLog
 from ..history.records import Record, unreadable
 from ..position import RUN_PREFIX
 
-#: How many lives of the store we know a newest position of. One is too few, because
+#: Lives of the store of which the newest position is kept. One is too few, because
 #: another thread can just have published in the life before.
 LIVES = 4
 

@@ -207,7 +207,7 @@ class Run:
         :returns: its size.
         """
         if event.id is not None and self.channel.startswith(RUN_PREFIX):
-            # A browser that comes back finds this run by the broker's id.
+            # A browser that comes back finds this run by the id that the broker gives.
             event = Event(event.data, event.type, None, event.retry)
         if self._is_over:
             return 0

@@ -1,10 +1,10 @@
 """The Redis broker: one Redis, or Valkey, for all processes of all machines.
 
-Here lives how Redis is asked, so what publishing and reading cost. A publish is one
-script, and so one command: it counts, keeps, trims, and tells all processes that
-listen, on one topic. The scripts are in scripts, and the form of an entry is in
-entries.py. A process has a few connections for its commands (pool.py), and one that
-listens (ears.py), however many subscribers it has.
+Here lives how Redis is asked, and what that costs. A publish is one script, and so one
+command: it counts, keeps, trims, and tells all processes that listen, on one topic. The
+scripts are in scripts, and the form of an entry is in entries.py. A process has a few
+connections for its commands (pool.py), and one that listens (ears.py), however many
+subscribers it has.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ except ImportError:
 #: Channels read by one command, so that Redis is soon free for other commands.
 CHANNELS_AT_ONCE = 32
 
-#: What a store keeps that was never told how much.
+#: What a store keeps if no process has ever told it how much.
 DEFAULT_RETENTION = Retention(256, 300)
 
 #: A position that no store reaches. Lua counts exactly up to here.

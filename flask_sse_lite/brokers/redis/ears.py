@@ -119,7 +119,7 @@ class Ears:
         epoch, sequence, channel, body = message
         view = self._store.view
         if not view.log.holds(channel):
-            return Record(sequence, 0.0, channel, None)  # The log takes its position.
+            return Record(sequence, 0.0, channel, None)  # Only its position counts.
         return record(view, epoch, sequence, 0.0, channel, body)
 
 

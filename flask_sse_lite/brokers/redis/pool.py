@@ -99,7 +99,8 @@ class Pool:
 
     def _give_back(self, link: Link) -> None:
         if len(self._idle) >= MAX_LINKS:
-            # Code that interrupts a command goes past the room, and made one more.
+            # Code that interrupts a command needs no place (see Room), and so can have
+            # opened one connection more.
             self.drop(link)
             return
         self._idle.append(link)

@@ -115,8 +115,8 @@ class Diary:
         return time.monotonic() >= self._checkpoint_at
 
     def has_checkpointed(self, *, is_done: bool) -> None:
-        """:param is_done: where False, the checkpoint is tried again, but not at once.
-        If a reader is stuck, not every publish must wait for it."""
+        """:param is_done: where False, the checkpoint is tried again, but not at once:
+        a reader that is stuck would make every publish wait."""
         self._published = 0 if is_done else self._checkpoint * 7 // 8
         self._characters = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL

@@ -172,7 +172,7 @@ class StoreLife:
     # The clock
 
     def _clock(self, values: Mapping[str, str]) -> float | None:
-        """What ``_offset`` is by the store; None where its clock was not set in this
+        """The ``_offset`` that the store has; None where its clock was not set in this
         boot."""
         boot, _, offset = values.get("clock", "").rpartition(" ")
         if boot != self._boot:

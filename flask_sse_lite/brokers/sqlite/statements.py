@@ -19,9 +19,9 @@ from __future__ import annotations
 #: The number of the format in which this release writes.
 FORMAT = 1
 
-#: Events dropped in one go at most because they are too many, and as many because they
-#: are too old: some 2 ms of work. More are dropped than are published meanwhile, so
-#: that the file catches up.
+#: Events dropped in one go at most, for each of the two reasons (too many, too old):
+#: some 2 ms of work. More are dropped than are published meanwhile, so that the file
+#: catches up.
 PRUNED_AT_ONCE = 256
 
 

@@ -233,7 +233,7 @@ class SqliteStore(Store):
 
     def wait(self, timeout: float) -> Heard:
         if self._upkeep.is_late():
-            # This process has published too little to make a checkpoint by that.
+            # This process has published nothing for long, so the follower does this.
             self._upkeep.bring_home()
         if self._is_burst:
             time.sleep(BURST)

@@ -177,7 +177,7 @@ def reader_of_run(broker: Broker, channel: str) -> Reader:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the intervals of a process from seconds."""
+    """Shorten the lease and the intervals of all stores."""
     monkeypatch.setattr(Store, "lease", 2.0)
     monkeypatch.setattr(Store, "duty_interval", 0.2)
     monkeypatch.setattr(Store, "count_life", 1.0)
