@@ -106,7 +106,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_quick(item: pytest.Item) -> bool:
-    """Whether a test needs no browser, and no server but what the test itself is."""
+    """Whether a test needs no browser, and no server in another process."""
     names = {item.path.name, *(node.name for node in item.listchain())}
     if "redis" in item.name.lower() or LONG & names:
         return False
@@ -135,8 +135,8 @@ def _open_descriptors() -> set[str]:
 
 
 def _have_the_hub_look_around() -> None:
-    """Have it look for clients that left at once. Otherwise each test that streams
-    would wait a quarter of a second at its end."""
+    """Have the hub look for clients that left. Otherwise each test that streams would
+    wait a quarter of a second at its end."""
     hub = current_hub()
     if hub.is_running:
         hub._looked_at = 0.0

@@ -89,7 +89,7 @@ class RedisServer:
             process.wait(PATIENCE)
 
     def freeze(self) -> None:
-        """Stop the process from doing anything. It goes on existing."""
+        """Suspend the process: it goes on existing, and does nothing."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 

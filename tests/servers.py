@@ -105,7 +105,7 @@ class Kind(NamedTuple):
     hears: bool = True
     #: The versions of HTTP in which the server sends a stream in chunks.
     chunks: tuple[str, ...] = ("1.1",)
-    #: When it is told to stop, it lets its streams come to their proper end.
+    #: When the server is told to stop, it lets its streams end properly.
     ends_properly: bool = True
     #: What the server logs of a request for a stream, with ``{target}`` for the
     #: requested path; empty where it logs no requests.

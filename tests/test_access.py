@@ -78,7 +78,7 @@ def test_what_names_no_run_is_not_hidden(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
 def test_no_log_names_a_run(tmp_path: Path, kind: str) -> None:
-    """Neither our log nor gunicorn's, configured as the documentation says."""
+    """Neither does our log, nor gunicorn's as the documentation configures it."""
     config = tmp_path / "gunicorn.conf.py"
     block = re.search(r"^    # gunicorn\.conf\.py\n(?:    .*\n|\n)+", PAGES, re.M)
     assert block

@@ -48,7 +48,7 @@ SUITE = [
     *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
 ]
 
-#: Packages that few modules may import. A package's name stands for all of it.
+#: Imports that only few modules may make. A package's name stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),

@@ -336,8 +336,8 @@ def without_opening(body: bytes) -> bytes:
 
 # Middleware that keeps the whole body
 
-#: Middleware that collects a body before its client gets any of it. (The name of
-#: werkzeug's profiler is known to leave bodies alone.)
+#: Middleware that collects a body before its client gets any of it. (The profiler is
+#: one of werkzeug's, which are known to leave bodies alone.)
 COLLECTING = ["collects", "collects_late", "collects_lazily", "profiler"]
 
 HELD_BACK = re.compile(r"WARNING flask_sse_lite: .*nothing was sent.*")

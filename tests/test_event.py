@@ -25,7 +25,7 @@ from flask_sse_lite.event import (
 
 
 class Kind(str, Enum):  # StrEnum came with Python 3.11.
-    """As applications name their types."""
+    """Types, as applications name theirs."""
 
     TICK = "tick"
 

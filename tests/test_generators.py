@@ -233,7 +233,7 @@ def test_whoever_saw_the_end_is_sent_off_before_the_first_step(
     ]
 
 
-# Signs of life
+# Heartbeats
 
 
 def test_silence_is_filled_with_signs_of_life(beating: Generators) -> None:
@@ -487,7 +487,7 @@ def test_hundreds_that_leave_leave_nothing(cooperative: Generators) -> None:
 def test_whoever_changes_items_on_the_way_gets_them_all(
     tmp_path: Path, kind: str
 ) -> None:
-    """Although the first items were passed on unchanged."""
+    """The first items were passed on unchanged, and the later ones must still come."""
     with generators(kind, tmp_path, SHOUT=True, SSE_HEARTBEAT=PATIENCE) as served:
         body = served.read(served.new(), "one,two,three,four")
         assert body.startswith(b"data: one\n\ndata: two\n\nDATA: THREE\n\nDATA: FOUR")

@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def boots(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have the machine be rebooted from here on."""
+    """Have the machine seem rebooted from here on."""
     monkeypatch.setattr(witness, "boot_id", lambda: name)
     monkeypatch.setattr(life, "boot_id", lambda: name)
 

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
     not IS_SUPPORTED, reason="connections are taken over on Linux only"
 )
 
-#: The hub ends sooner after the last stream. A client may seem not to read because the
-#: machine keeps its test waiting.
+#: With short heartbeats the hub ends sooner after the last stream. The long stall is
+#: for clients that do not read because the machine keeps their test waiting.
 SETTINGS = Settings.read({"SSE_HEARTBEAT": 0.8, "SSE_MAX_STALL": PATIENCE})
 
 #: More than a socket's buffers hold.

@@ -1,5 +1,5 @@
-"""What streams can cost a process: no threads, and no descriptors that others need or
-that are the last. When streams are gone, they cost nothing."""
+"""What streams can cost a process: no threads, no descriptors of others, and never all
+descriptors. When they are gone, they cost nothing."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def serve_within(
 
 
 def is_told_to_come_back(member: Member) -> bool:
-    """Whether a member, as one too many, was answered as browsers are: by an end, after
-    which they come back by themselves, though not soon."""
+    """Whether a refused client got the answer for browsers: an end, after which it
+    comes back by itself, but not soon."""
     assert member.opening is None
     assert (member.status, member.events) == (200, [])
     return member.retry is not None and 24_000 <= member.retry <= 36_000
@@ -70,7 +70,7 @@ def is_told_to_come_back(member: Member) -> bool:
 def test_500_streams_take_one_thread_or_greenlet_in_all(
     kind: str, options: str
 ) -> None:
-    """It is the hub's."""
+    """The one is the hub's."""
     with serve(kind, options=options, SSE_HEARTBEAT=NEVER) as server:
 
         def tasks() -> int:

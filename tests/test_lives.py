@@ -135,7 +135,7 @@ def test_a_key_that_goes_back_is_a_gap_and_no_position_is_used_twice(
 ) -> None:
     keys = ["store", "channels", "channel:a"] if key == "all" else [key]
     if key == "all":
-        keys.remove("channel:a")  # No trace is left where everything goes back.
+        keys.remove("channel:a")  # If all went back, nothing would show it.
     before = opened(server.url)
     ids = publish(before, "a", "1", "2")
     dumps = {name: server.ask("DUMP", f"sse:{name}") for name in keys}

@@ -1221,7 +1221,8 @@ def test_an_idle_stream_is_told_where_an_id_of_the_application_stands(
     event = next_event(stream)
     assert event is not None
     assert event.id == "order"
-    # The log no longer knows where "order" stood when it reads the position.
+    # The client is told a position, as "order" is found only while its event is
+    # retained.
     event = next_event(stream)
     assert event is not None
     assert (event.type, event.id) == ("stream-position", f"{EPOCH}-1")

@@ -335,7 +335,8 @@ def test_a_run_that_is_over_is_not_begun_anew(
 
 @pytest.mark.usefixtures("hasty")
 def test_a_channel_without_a_run_is_never_ended_as_one(shared: StoreUnderTest) -> None:
-    """Neither a channel that had a run before, nor one that was opened again."""
+    """This holds for a channel that had a run before, and for one that was opened
+    again."""
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a", "b")
     broker.end_run(begun(broker, "a"))
@@ -509,7 +510,7 @@ def test_a_run_whose_store_was_silent_never_seems_whole(
             location = client.headers["location"]
             (seen,) = client.take(1)
             with silent(failing):
-                # The generator is closed as soon as a publish of its failed.
+                # The run closes its generator when it could not say an item.
                 served.await_(name, "closed")
             assert rest(client)[-2:] == TOLD_LOST
         for since in (seen.id or "", ""):

@@ -135,7 +135,8 @@ def test_so_it_does_where_that_keeps_the_server_busy(
         expect_iterated_alone(server, SSL_SOCKET)
 
 
-# uWSGI that does TLS, or runs without threads: as PyPI has it, it can do neither.
+# uWSGI that does TLS, or runs without threads. uWSGI from PyPI can do neither, so a
+# stand-in is tested.
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def uwsgi(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def uwsgi_write(data: bytes) -> None:
-    """Stands in for uWSGI's; only its name counts."""
+    """A stand-in for uWSGI's ``write``; only its name counts."""
 
 
 def test_uwsgi_hands_over_what_is_plain(uwsgi: Any) -> None:
@@ -246,7 +247,7 @@ class Http2Client:
 def test_http_2_is_not_handed_off(
     server_kind: str, way: str, certificate: Certificate
 ) -> None:
-    """Also where the connection is a plain socket."""
+    """This holds also where the connection is a plain socket."""
     options = "--http-protocols h2,h1 "
     if way == "tls":
         options += f"--certfile {certificate.certificate} --keyfile {certificate.key}"

@@ -173,7 +173,7 @@ def test_the_application_s_context_is_torn_down_at_its_end(
     client = serve(app, sse, answer())
     read_events(client.get("/run"))
     until(lambda: len(happened) == 3)
-    # The first is the request's.
+    # One teardown is that of the request.
     assert sorted(happened) == ["closed in application", "teardown", "teardown"]
     assert happened[-1] == "teardown"
 
@@ -242,7 +242,7 @@ def test_the_location_serves_the_whole_to_whoever_has_it(
     assert texts(client.get(location, headers={"Last-Event-ID": seen.id or ""})) == [
         *("b", "")
     ]
-    # When the run is over, too.
+    # The same holds when the run is over.
     *_, end = read_events(client.get(location))
     assert texts(client.get(location)) == ["a", "b", ""]
     back = client.get(location, headers={"Last-Event-ID": end.id or ""})

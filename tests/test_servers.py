@@ -518,7 +518,7 @@ def test_where_nothing_is_handed_off_the_server_iterates(server_kind: str) -> No
         assert server.stats()["handed_off"] == 0
 
 
-# Signs of life
+# Heartbeats
 
 
 def test_a_silent_stream_gets_heartbeats(lively: Server, lively_channel: str) -> None:
@@ -647,7 +647,7 @@ def test_a_server_that_stops_ends_its_streams_properly(kind: Kind) -> None:
 
 @each([kind for kind in KINDS if kind.server == "gunicorn gevent"])
 def test_what_is_published_before_a_stop_arrives_before_the_end(kind: Kind) -> None:
-    """Only under gevent: there the request goes on before anyone else does."""
+    """Under gevent the request goes on before anyone else does."""
     with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
         until(lambda: server.stats()["streams"] == 1)
         event = {"data": "the last", "channel": "room"}

@@ -524,7 +524,7 @@ def test_a_server_that_stops_or_dies_in_mid_answer_leaves_no_page_waiting(
 
 
 def worker_of(server: Server) -> int:
-    """The process that made the first figures that come."""
+    """The process that publishes the figures."""
     with Client(server.port) as client:
         client.request("/events")
         event = next(event for event in client.events if event.type == "figures")

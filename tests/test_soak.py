@@ -85,7 +85,7 @@ else:
 
 @contextmanager
 def publishers(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose children publish as fast as they can. It waits for their end."""
+    """A process whose children publish as fast as they can."""
     own = (url, str(PROCESSES), CHANNELS, str(SECONDS), json.dumps(TUNING))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

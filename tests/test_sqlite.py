@@ -70,7 +70,7 @@ def hung_up(store: SqliteStore) -> list[str]:
 
 
 def store_of(broker: Broker) -> Any:
-    """The store of a broker that follows one; it is one of the product's."""
+    """The store that a broker follows. The tests look into it."""
     assert isinstance(broker, SharedBroker)
     return broker.store
 

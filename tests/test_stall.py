@@ -44,8 +44,7 @@ ITERATED = [
 KINDS = [
     *(kind for kind in HANDED_OFF if kind.server != "uWSGI behind its router"),
     *(
-        # By default uWSGI cuts a client that leaves uWSGI's buffer two thirds full for
-        # 4 s.
+        # By default uWSGI cuts a client that leaves its buffer two thirds full for 4 s.
         Kind(
             server,
             hands_off=False,

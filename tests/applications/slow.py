@@ -106,7 +106,8 @@ def late() -> Response:
 
 @app.get("/iterated")
 def iterated() -> Response:
-    """A stream that stays with the server, as its body might be encoded."""
+    """A stream that the server iterates, as a ``Content-Encoding`` might change its
+    body."""
     response = sse.stream(request.args["channel"])
     response.headers["Content-Encoding"] = "identity"
     return response
