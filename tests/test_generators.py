@@ -487,7 +487,7 @@ def test_hundreds_that_leave_leave_nothing(cooperative: Generators) -> None:
 def test_whoever_changes_items_on_the_way_gets_them_all(
     tmp_path: Path, kind: str
 ) -> None:
-    """The first items were passed on unchanged, and the later ones must still come."""
+    """The items that were passed on unchanged come first, and all others follow."""
     with generators(kind, tmp_path, SHOUT=True, SSE_HEARTBEAT=PATIENCE) as served:
         body = served.read(served.new(), "one,two,three,four")
         assert body.startswith(b"data: one\n\ndata: two\n\nDATA: THREE\n\nDATA: FOUR")

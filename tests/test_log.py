@@ -1171,7 +1171,7 @@ def stream(log: Log) -> Iterator[Subscription]:
 def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
     log: Log, stream: Subscription
 ) -> None:
-    """A single wake then stands for the event and for the stop."""
+    """A single wake then stands for the event and for the stop, and no other comes."""
     # The main thread is woken now and then, in any case.
     stream._is_in_main_thread = False
     assert next_event(stream) is None
@@ -1398,7 +1398,8 @@ class Published(NamedTuple):
 
 @dataclass
 class Client:
-    """A browser, and what it has seen since it last came with an unknown id."""
+    """A browser, and what it has seen since it last came with an unknown id, if
+    ever."""
 
     channels: tuple[str, ...]
     last_event_id: str = ""

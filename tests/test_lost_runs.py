@@ -183,7 +183,7 @@ def test_a_run_that_could_not_say_something_ends_as_lost(
     reader.until(lambda: reader.data)
     with unwritable(shared), pytest.raises(BrokerUnavailable):
         say(broker, claim, "2")
-    # The broker must end such a run as lost.
+    # The run ends as any other, as it knows of no loss.
     until(lambda: ended(broker, claim))
     assert reasons(reader) == [LOST]
     assert reasons(reader_of_run(shared.open(), "a")) == [LOST]
