@@ -1,5 +1,5 @@
-"""Loops and threads of the extension's own that fail: they go on by themselves, with
-what they had, and are not busy with their failures. Nothing stays open unserved."""
+"""Loops and threads of the extension that fail: they go on by themselves with what they
+had, and do not spin. No stream stays open unserved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["connect", "hub", "log", "shared"]
 
 
 class Odd(BaseException):
-    """As gevent's Timeout: no ``Exception``."""
+    """Like gevent's Timeout: it is no ``Exception``."""
 
 
 ERRORS: list[BaseException] = [
@@ -35,7 +35,7 @@ ERRORS: list[BaseException] = [
     Odd(),
 ]
 
-#: What the hub does in a turn, at one time or another.
+#: Steps that the hub takes in its turns.
 STEPS = [
     *("_turn", "_write", "_look_around", "_audiences.let_go"),
     *("_fanout.welcome", "_fanout.catch_up", "_fanout.join_group", "_fanout.deliver"),
@@ -46,9 +46,9 @@ STEPS = [
 
 
 class Fault:
-    """One step of some object's raises, and does nothing else.
+    """Makes one step of an object raise, and do nothing else.
 
-    :param times: how often.
+    :param times: how often it raises.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Fault:
 
 
 def gets_or_ends(client: Client, data: str) -> bool:
-    """Whether an event comes, or the end of the stream."""
+    """Whether a client gets an event, or the end of its stream."""
     while not any(event.data == data for event in client.events):
         try:
             chunk = client.socket.recv(1 << 20)
@@ -115,7 +115,7 @@ def test_whatever_fails_in_the_hub_every_stream_goes_on_or_ends(
     log.append("b", Event(LARGE))
     laggard.socket.recv(1)  # The hub has begun to send it.
     laggard.events.clear()
-    laggard._decoder.feed(b"d")  # Which was the first letter of its event.
+    laggard._decoder.feed(b"d")  # The letter that was received.
     fault = Fault(hub, step, error)
     try:
         newcomer = connect()
@@ -169,7 +169,7 @@ def test_where_the_hub_cannot_serve_nothing_stays_open(
         client.read_to_end()
         until(lambda: not hub.is_running, PATIENCE)
         assert len(hub) == 0
-        # It was not busy with that.
+        # The hub did not spin.
         assert faults[0].raised <= hubs.FAILURES_BORNE + 2
     finally:
         for fault in faults:
@@ -287,8 +287,8 @@ def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
 # What follows a broker, extends leases, and listens to bells
 
 
-#: What a follower does besides waiting; and what it comes to again only if a wait has
-#: failed.
+#: Steps of a follower besides waiting, and those of them that it repeats only after a
+#: failed wait.
 STEPS = [
     *("store.listen", "_follower.look", "_duties.do", "_follower._note_back"),
     "store.end_lost",
@@ -323,7 +323,7 @@ def test_whatever_fails_in_a_follower_it_follows_on(
     assert claim
     fault = Fault(follower, step, error)
     if step in REACHED_AFTER_A_WAIT:
-        Fault(follower, "store.wait", error)  # They come again only then.
+        Fault(follower, "store.wait", error)  # Only then are they repeated.
     try:
         until(lambda: publish(other, "a", "once more") and fault.raised)
     finally:

@@ -1,4 +1,4 @@
-"""The configuration says what it may say, and a refusal names its key."""
+"""Each setting takes what is valid, and a refusal names its key."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_settings_cannot_be_changed() -> None:
 
 # Each key
 
-#: By key: what it takes, and what it refuses.
+#: By key: values that it takes, and values that it refuses.
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SSE_HISTORY": (
         [1, 256, 10**9],
