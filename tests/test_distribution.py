@@ -31,7 +31,7 @@ BUILD_PATIENCE = patient(300)
 ADDED = re.compile(r"PKG-INFO|setup\.cfg|flask_sse_lite\.egg-info/")
 
 #: Tests that are run from the archive: a few quick ones of different kinds.
-HANDFUL = ("tests/test_settings.py", "tests/test_view.py", "tests/test_descriptors.py")
+HANDFUL = ("tests/test_settings.py", "tests/test_view.py", "tests/test_open_files.py")
 
 
 def run(command: Sequence[str], folder: Path) -> str:

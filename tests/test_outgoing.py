@@ -1,0 +1,49 @@
+"""What the system tells of the bytes that a client has or has not taken."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from flask_sse_lite.system.outgoing import bytes_acknowledged, bytes_waiting
+
+from .stand_ins import connection, fill
+
+
+def test_what_the_client_has_taken_is_acknowledged() -> None:
+    with connection() as (server, client):
+        before = bytes_acknowledged(server)
+        assert before is not None
+        server.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        client.sendall(b"!")  # The acknowledgement arrives before this.
+        assert server.recv(1) == b"!"
+        assert bytes_acknowledged(server) == before + 5
+        assert bytes_waiting(server.fileno()) == 0
+
+
+def test_a_descriptor_is_asked_and_stays_open() -> None:
+    with connection() as (server, _):
+        assert bytes_acknowledged(server.fileno()) == bytes_acknowledged(server)
+        os.fstat(server.fileno())
+
+
+def test_what_the_client_does_not_take_waits() -> None:
+    with connection() as (server, _):
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            fill(server.send)
+        assert bytes_waiting(server.fileno()) > 0
+
+
+def test_what_is_no_connection_of_tcp_acknowledges_nothing() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert bytes_acknowledged(one) is None
+        assert bytes_acknowledged(one.fileno()) is None
+    read_end, write_end = os.pipe()
+    assert bytes_acknowledged(read_end) is None
+    os.close(read_end)
+    os.close(write_end)
