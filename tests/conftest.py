@@ -29,7 +29,7 @@ GRACE = patient(15.0)
 #: The files that take longest, the longest first. When files run side by side, all
 #: others would otherwise wait for such a file at the end.
 LONGEST = [
-    "test_stall.py",
+    "test_stalled_clients.py",
     "test_servers.py",
     "test_versions.py",
     "test_runs_across_workers.py",

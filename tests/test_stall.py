@@ -1,273 +1,179 @@
-"""Clients that take nothing, on every server and for every way of delivery: their
-network is gone, or they do not read. Both are let go; a client that reads slowly is
-not."""
+"""Whether a client takes what it is sent, and how it is cut, on connections of this
+process."""
 
 from __future__ import annotations
 
-import ctypes
+import os
 import socket
-import struct
-import time
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import count
-from pathlib import Path
-from urllib.parse import urlencode
+from contextlib import suppress
 
 import pytest
 
-from .servers import HANDED_OFF, HOST, PATIENCE, Kind, Server, serve, until
+from flask_sse_lite.hub.stall import SEND_BUFFER, Progress, bound, cut, release
 
-GENERATORS = "tests.applications.generators:app"
+from .patience import patient
+from .servers import until
+from .stand_ins import connection, fill, is_bounded
 
-#: Seconds between heartbeats.
-HEARTBEAT = 1.0
+SOON = patient(10.0)
 
-#: Seconds after which a client that takes nothing must be gone: four heartbeats, and
-#: more than that again for a busy machine.
-ALLOWED = 10.0
-
-#: Bytes of a stream that the system may hold for a client that reads nothing.
-HELD = 256 * 1024
-
-#: Bytes that a client's system takes in while the client reads nothing; hardly any.
-LITTLE = 2048
-
-#: Servers that need a thread or greenlet for each stream, as nothing is handed off.
-ITERATED = [
-    *("gunicorn sync", "gunicorn gthread", "gunicorn gevent", "gunicorn gevent_pywsgi"),
-    *("gevent.pywsgi", "cheroot", "werkzeug", "uWSGI"),
-]
-
-#: Every server that shows its sockets. (uWSGI's router can stand between uWSGI and its
-#: clients. It closes a stream that takes nothing after its own --http-timeout.)
-KINDS = [
-    *(kind for kind in HANDED_OFF if kind.server != "uWSGI behind its router"),
-    *(
-        # By default uWSGI cuts a client that leaves its buffer two thirds full for 4 s.
-        Kind(
-            server,
-            hands_off=False,
-            options="--socket-timeout 60" if server == "uWSGI" else "",
-        )
-        for server in ITERATED
-    ),
-]
-
-#: Linux's ``SO_ATTACH_FILTER``, and a filter that lets nothing in: ``ret #0``.
-_ATTACH_FILTER = 26
-_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
-
-_names = count()
+#: Seconds after which a client is stuck. The tests say what time it is.
+LIMIT = 5.0
 
 
-class Client:
-    """A client that reads only when it is told to. Its system holds little for it."""
-
-    def __init__(self, server: Server, target: str, buffer: int = LITTLE) -> None:
-        self.socket = socket.socket()
-        self.socket.settimeout(PATIENCE)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.connect((HOST, server.port))
-        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        self._port = self.socket.getsockname()[1]
-
-    def read_until(self, mark: bytes) -> None:
-        received = b""
-        while mark not in received:
-            piece = self.socket.recv(LITTLE)
-            assert piece, received
-            received += piece
-
-    def vanish(self) -> None:
-        """Have no packet reach its system from here on, so that none is answered."""
-        program = ctypes.create_string_buffer(_NOTHING)
-        fprog = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
-        self.socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, fprog)
-
-    def held(self) -> int | None:
-        """Bytes that the server's system holds for the client; None when the server has
-        let it go."""
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, _, remote, state, queues, *_ = line.split()
-            if int(remote.split(":")[1], 16) == self._port and state == "01":
-                return int(queues.split(":")[0], 16)
-        return None
+@pytest.fixture(params=["tcp", "unix"])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, ...]]:
+    """The server's end of a connection, and its client's end."""
+    if request.param == "tcp":
+        with connection() as pair:
+            yield pair
+    else:
+        server, client = socket.socketpair()
+        client.settimeout(SOON)
+        with server, client:
+            yield server, client
 
 
-@contextmanager
-def connected(server: Server, target: str, buffer: int = LITTLE) -> Iterator[Client]:
-    client = Client(server, target, buffer)
-    with client.socket:
-        yield client
+Ends = tuple[socket.socket, socket.socket]
 
 
-def streaming(channel: str) -> str:
-    return f"/stream?{urlencode({'channel': channel})}"
+def fill_up(server: socket.socket) -> None:
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        fill(server.send)
 
 
-def generating(way: str, name: str, steps: str, **more: str) -> str:
-    return f"{way}?{urlencode({'name': name, 'steps': steps, **more})}"
+class TestBound:
+    @pytest.mark.parametrize("by_descriptor", [False, True])
+    def test_what_the_system_holds_is_bounded_until_that_is_undone(
+        self, ends: Ends, by_descriptor: bool
+    ) -> None:
+        server, _ = ends
+        sock = server.fileno() if by_descriptor else server
+        bound(sock)
+        # The system doubles the number.
+        size = server.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert size == 2 * SEND_BUFFER
+        assert is_bounded(server)
+        release(sock)
+        assert not is_bounded(server)
+
+    def test_a_closed_socket_is_no_error(self) -> None:
+        sock = socket.socket()
+        sock.close()
+        bound(sock)
+        release(sock)
+        cut(sock)
 
 
-def await_gone(client: Client) -> None:
-    until(lambda: client.held() is None, ALLOWED)
+class TestCut:
+    @pytest.mark.parametrize("by_descriptor", [False, True])
+    def test_who_waits_for_the_client_goes_on_at_once(
+        self, ends: Ends, by_descriptor: bool
+    ) -> None:
+        server, _ = ends
+        fill_up(server)
+        server.setblocking(True)
+        failures: list[Exception] = []
+
+        def send() -> None:
+            try:
+                server.sendall(b"more")
+            except OSError as error:
+                failures.append(error)
+
+        waiting = threading.Thread(target=send)
+        waiting.start()
+        cut(server.fileno() if by_descriptor else server)
+        waiting.join(SOON)
+        (failure,) = failures
+        assert isinstance(failure, BrokenPipeError)
+        os.fstat(server.fileno())  # It is the server's to close.
+
+    def test_what_the_client_has_not_taken_is_dropped(self) -> None:
+        with connection() as (server, client):
+            fill_up(server)
+            cut(server)
+            server.close()
+            with pytest.raises(ConnectionResetError):
+                list(iter(lambda: client.recv(1 << 20), b""))
 
 
-def is_busy_with_its_stream(kind: Kind) -> bool:
-    """Whether the only worker answers no other request before the stream has ended."""
-    return kind.server == "gunicorn sync" and not kind.hands_off
+class Looks:
+    """Looks at how a client gets on, each as long after the one before as the limit."""
+
+    def __init__(self, sock: socket.socket | int) -> None:
+        self.progress = Progress(sock, LIMIT, 0.0)
+        self.now = 0.0
+
+    def is_stuck(self) -> bool:
+        self.now += LIMIT
+        return self.progress.is_stuck(self.now)
 
 
-def await_uncounted(kind: Kind, server: Server, channel: str) -> None:
-    """Wait until neither ``stats`` nor ``subscribers`` counts a stream."""
-    if is_busy_with_its_stream(kind):
-        assert server.request("GET", "/ping").body == b"pong"
-    until(lambda: sum(server.paths()["open"].values()) == 0, ALLOWED)
-    assert server.request("GET", f"/subscribers?channel={channel}").body == b"0"
+class TestProgress:
+    def test_where_nothing_waits_for_the_client_it_is_never_stuck(
+        self, ends: Ends
+    ) -> None:
+        looks = Looks(ends[0])
+        assert not looks.is_stuck()
+        assert not looks.is_stuck()
+        assert looks.progress.is_done
 
+    @pytest.mark.parametrize("by_descriptor", [False, True])
+    def test_who_takes_nothing_for_the_time_of_the_limit_is_stuck(
+        self, ends: Ends, by_descriptor: bool
+    ) -> None:
+        server, _ = ends
+        fill_up(server)
+        until(Looks(server).is_stuck, SOON)  # The client's system takes no more.
+        progress = Progress(server.fileno() if by_descriptor else server, LIMIT, 0.0)
+        assert not progress.is_stuck(0.0)
+        assert not progress.is_done
+        assert not progress.is_stuck(LIMIT - 0.1)
+        assert progress.is_stuck(LIMIT)
 
-@pytest.fixture(scope="module", params=KINDS, ids=str)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    kind: Kind = request.param
-    return kind
+    def test_who_reads_a_little_at_a_time_is_not_stuck(self, ends: Ends) -> None:
+        server, client = ends
+        fill_up(server)
+        looks = Looks(server)
+        until(looks.is_stuck, SOON)
 
+        def takes_a_little() -> bool:
+            assert client.recv(65536)
+            return not looks.is_stuck()
 
-@pytest.fixture(scope="module")
-def shared_server(kind: Kind) -> Iterator[Server]:
-    with kind.serve(heartbeat=HEARTBEAT, app=GENERATORS, SSE_REPLAY=256) as server:
-        yield server
+        for _ in range(3):
+            until(takes_a_little, SOON)
 
+    def test_who_has_read_all_is_done(self, ends: Ends) -> None:
+        server, client = ends
+        fill_up(server)
+        looks = Looks(server)
+        looks.is_stuck()
+        assert not looks.progress.is_done
+        client.setblocking(False)
 
-@pytest.fixture
-def server(shared_server: Server) -> Iterator[Server]:
-    with shared_server.watched():
-        yield shared_server
+        def is_done() -> bool:
+            with suppress(BlockingIOError):
+                client.recv(1 << 20)
+            assert not looks.is_stuck() or not looks.progress.is_done
+            return looks.progress.is_done
 
+        until(is_done, SOON)
 
-@pytest.fixture
-def channel() -> str:
-    """A channel, or a generator's name, that no other test uses."""
-    return f"stall{next(_names)}"
+    def test_a_socket_that_was_closed_is_not_stuck(self, ends: Ends) -> None:
+        server, _ = ends
+        fill_up(server)
+        looks = Looks(server)
+        until(looks.is_stuck, SOON)
+        server.close()
+        assert not looks.is_stuck()
+        assert looks.progress.is_done
 
-
-name = channel
-
-
-# Streams of channels
-
-
-def test_who_has_vanished_is_let_go_and_counted_no_more(
-    kind: Kind, server: Server, channel: str
-) -> None:
-    with connected(server, streaming(channel)) as client:
-        client.read_until(b"stream-open")
-        client.vanish()
-        await_gone(client)
-        await_uncounted(kind, server, channel)
-
-
-@contextmanager
-def reading(
-    kind: Kind, server: Server, channel: str, size: int, number: int
-) -> Iterator[Client]:
-    """A client that is sent so many events of a size, and reads none of them."""
-    events = [{"data": "x" * size, "channel": channel}] * number
-    with ExitStack() as stack:
-        if is_busy_with_its_stream(kind):
-            server.publish(*events)  # It gets them as its history.
-        client = stack.enter_context(connected(server, streaming(channel)))
-        client.read_until(b"stream-open")
-        if not is_busy_with_its_stream(kind):
-            server.publish(*events)
-        yield client
-
-
-@pytest.mark.parametrize(("size", "number"), [(100_000, 20), (100, 200)])
-def test_who_never_reads_costs_little_and_is_let_go(
-    kind: Kind, server: Server, channel: str, size: int, number: int
-) -> None:
-    with reading(kind, server, channel, size, number) as client:
-        deadline = time.monotonic() + ALLOWED
-        while (held := client.held()) is not None:
-            assert held < HELD
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        await_uncounted(kind, server, channel)
-
-
-def test_who_reads_slowly_stays(kind: Kind, server: Server, channel: str) -> None:
-    with reading(kind, server, channel, 50_000, 4) as client:
-        began = time.monotonic()
-        while time.monotonic() - began < 5 * HEARTBEAT:
-            assert client.socket.recv(1000)
-            time.sleep(HEARTBEAT / 5)
-        assert client.held()
-        if not is_busy_with_its_stream(kind):
-            assert sum(server.paths()["open"].values()) == 1
-    await_uncounted(kind, server, channel)
-
-
-# Generators, whose items go past the server or through it
-
-
-@pytest.mark.parametrize("steps", ["first,wait,tick", "first,tick", "first,crowd"])
-def test_the_generator_of_who_has_vanished_is_closed(
-    server: Server, name: str, steps: str
-) -> None:
-    with connected(server, generating("/ask", name, steps)) as client:
-        client.read_until(b"first")
-        client.vanish()
-        await_gone(client)
-        server.home(f"{name}.open").touch()
-        until(lambda: "closed" in server.home(name).read_text())
-
-
-@pytest.mark.parametrize("steps", ["first,tick", "first,crowd"])
-def test_the_generator_of_who_never_reads_is_closed(
-    server: Server, name: str, steps: str
-) -> None:
-    with connected(server, generating("/ask", name, steps)) as client:
-        client.read_until(b"first")
-        until(lambda: "closed" in server.home(name).read_text())
-        await_gone(client)
-
-
-# Runs
-
-
-@pytest.mark.parametrize("reads", [True, False])
-def test_a_run_ends_when_its_last_reader_has_vanished_or_never_reads(
-    kind: Kind, server: Server, name: str, reads: bool
-) -> None:
-    steps = "first,tick" if reads else "first,crowd"
-    target = generating("/run", name, steps, channel=name, linger="0.5")
-    with connected(server, target) as client:
-        client.read_until(b"first")
-        if reads:
-            client.vanish()
-        await_gone(client)
-        until(lambda: "closed" in server.home(name).read_text())
-        await_uncounted(kind, server, name)
-
-
-# How long
-
-
-@pytest.mark.parametrize("server_kind", ["gunicorn gthread", "gunicorn gevent"])
-@pytest.mark.parametrize("handoff", ["auto", False])
-def test_how_long_can_be_set(server_kind: str, handoff: object) -> None:
-    with serve(
-        server_kind,
-        # The hub looks at an iterated stream sixteen times in a heartbeat.
-        SSE_HEARTBEAT=ALLOWED,
-        SSE_MAX_STALL=HEARTBEAT,
-        SSE_HANDOFF=handoff,
-    ) as server:
-        for vanishes in (True, False):
-            with connected(server, streaming("room")) as client:
-                client.read_until(b"stream-open")
-                if vanishes:
-                    client.vanish()
-                server.publish({"data": "x" * 1_000_000, "channel": "room"})
-                await_gone(client)
+    def test_it_cuts_the_connection_that_it_looks_at(self, ends: Ends) -> None:
+        server, client = ends
+        Progress(server, LIMIT, 0.0).cut()
+        assert client.recv(1) == b""
