@@ -238,6 +238,18 @@ def test_before_the_first_item_a_sign_of_life_begins_the_response(
 ) -> None:
     with exchange(script, SSE_HEARTBEAT=SHORT) as made:
         assert b"HTTP/1.1 200 OK" in made.hear(HEARTBEAT)
+        script.say("one")
+        made.hear(b"data: one\n\n\r\n")
+        made.hear(HEARTBEAT)
+        script.say(None)
+        made.hear(b"0\r\n\r\n")
+
+
+def test_behind_a_sign_of_life_an_error_is_told_in_the_response(
+    script: Script,
+) -> None:
+    with exchange(script, SSE_HEARTBEAT=SHORT) as made:
+        made.hear(HEARTBEAT)
         script.say(ValueError())
         made.hear(b"stream-error")
         made.hear(b"stream-end")
