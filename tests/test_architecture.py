@@ -1,4 +1,5 @@
-"""Dependencies point one way: the imports of every module are read and checked."""
+"""Dependencies point one way: the imports of every module are read and checked. Each
+module has a file of tests whose name one can guess."""
 
 from __future__ import annotations
 
@@ -107,6 +108,29 @@ NEEDED = {
     # Authors of a broker of their own run the suite under pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
+
+
+#: The tests of a module or a folder that nobody would guess, and why they stand there.
+EXPLAINED = {
+    "advice": ("test_configuration.py", "who sets something up wrongly is told so"),
+    "application": ("test_registration.py", "which application is meant"),
+    "arguments": ("test_publish.py", "each verb checks what it is given"),
+    "channels": (
+        "test_messages.py",
+        "they do what the verbs say, and have no own voice",
+    ),
+    "extension": ("test_registration.py", "an SSE begins with its registration"),
+    "from_flask_sse": ("test_flask_sse.py", "it is Flask-SSE that is tested for"),
+    "history": ("test_log.py", "its other modules are parts of the log"),
+    "own_functions": ("test_several_applications.py", "one application has no need"),
+    "permission": ("test_permissions.py", "there are many"),
+    "routes": ("test_registration.py", "they are registered"),
+    "sqlalchemy": ("test_transactions.py", "it publishes where a transaction ends"),
+    "type_names": ("test_configuration.py", "it warns of what is published"),
+    "views": ("test_view.py", "the blueprint has one"),
+}
+
+TESTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -332,3 +356,29 @@ flask_sse_lite.sse.publish("hello")
 assert [event.data for event in read_events(response, count=1)] == ["hello"]
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=60)
+
+
+def has_code(path: Path) -> bool:
+    """Whether there is more in a module than its docstring."""
+    body = ast.parse(path.read_text("utf-8")).body
+    return any(not isinstance(node, (ast.Expr, ast.ImportFrom)) for node in body)
+
+
+#: All modules, but for those that only say what lives in a folder.
+GUESSED = [name for name in SOURCES if has_code(SOURCES[name]) and name != "__init__"]
+
+
+@pytest.mark.parametrize("name", GUESSED)
+def test_one_can_guess_where_the_tests_of_a_module_stand(name: str) -> None:
+    guesses = [f"test_{part}.py" for part in reversed(name.split("."))]
+    assert [guess for guess in guesses if (TESTS / guess).exists()] or any(
+        part in EXPLAINED for part in name.split(".")
+    )
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_where_nobody_can_guess_it_that_is_explained(name: str) -> None:
+    file, _ = EXPLAINED[name]
+    assert name in SOURCES
+    assert (TESTS / file).exists()
+    assert not (TESTS / f"test_{name}.py").exists()

@@ -51,6 +51,10 @@ class TestServer:
         del outer["wsgi.input"], inner["wsgi.input"]
         assert handle(lambda: find(inner), outer, gunicorn_response(None)) is None
 
+    def test_a_request_without_a_body_is_known_by_its_environ(self) -> None:
+        environ: dict[str, Any] = {}
+        assert handle(lambda: find(environ), environ, gunicorn_response(None))
+
     def test_a_middleware_can_copy_the_environ(self) -> None:
         environ = environ_of()
         copied = {**environ, "middleware": "was here"}

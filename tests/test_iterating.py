@@ -95,6 +95,7 @@ class TestSocketServer:
             with socket.create_connection(("127.0.0.1", server.server_address[1])):
                 assert asked.wait(SOON)
                 serving.join(SOON)
+            assert has_shut_down(server)  # It is not asked any more, and has done it.
         assert seen == [False, True]
         assert Wsgiref.has_stopped(server)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,6 +65,16 @@ def test_one_that_is_gone_has_stopped(programs: Programs) -> None:
     assert programs.take_stopped() == {program}
 
 
+def test_one_that_is_gone_need_not_have_had_a_socket() -> None:
+    server = Listening()
+    del server.socket
+    program = Program(server, GeventPywsgi)
+    assert not program.look()
+    del server
+    gc.collect()
+    assert program.look()
+
+
 def test_a_stopped_one_stays_stopped() -> None:
     server = Listening()
     program = Program(server, GeventPywsgi)
@@ -81,6 +90,10 @@ def test_a_release_that_does_not_tell_never_stops() -> None:
 
     server = Untold()
     assert not Program(server, GeventPywsgi).look()
+
+
+class Other:
+    """A program without any of the attributes."""
 
 
 class TestOfAServer:
@@ -102,7 +115,7 @@ class TestOfAServer:
         assert program
         assert program_of(response()) is program
 
-    @pytest.mark.parametrize("listening", [SimpleNamespace(closed=False), ()])
+    @pytest.mark.parametrize("listening", [Other(), {}])
     def test_a_release_whose_program_is_not_known_has_none(
         self, listening: object
     ) -> None:

@@ -119,4 +119,4 @@ def test_where_a_middleware_hides_it_it_is_found_below() -> None:
 
 def test_a_function_of_another_module_is_not_its_write() -> None:
     assert not Werkzeug.is_behind(lambda data: None)
-    assert not Werkzeug.is_behind(Handler.log)
+    assert not Werkzeug.is_behind(WSGIRequestHandler.log)

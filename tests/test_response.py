@@ -1,6 +1,9 @@
-"""A response whose iterable is silent: signs of life, the shortcut of its items, and
-its end where its client has left, takes nothing, or its server stops. gunicorn's own
-response serves it, on a connection of this process."""
+"""An EventStream as a server iterates it: where its items go, what is sent while its
+iterable is silent, and how it ends where its client has left or takes nothing, or its
+server stops. gunicorn's own response serves it, on a connection of this process.
+
+Which events an EventStream is made of stands in test_event_stream.py.
+"""
 
 from __future__ import annotations
 
