@@ -14,8 +14,8 @@ from werkzeug.test import EnvironBuilder
 from flask_sse_lite.hub.access import log_request
 
 from .documentation import PAGES
+from .generating import generators
 from .servers import Client, serve, until
-from .test_generators import generators
 
 
 def test_a_request_that_was_handed_off_is_logged_once_if_asked_for() -> None:

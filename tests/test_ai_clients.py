@@ -18,10 +18,10 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser
 
+from .ai_example import CALLING, PROMPT, SCHEMA, serve_example
+from .browsers import Proxy, blank_page, chromium, proxied, stream_of
 from .documentation import PAGES
 from .servers import PATIENCE, ROOT, Server, serve, until
-from .test_browser import Proxy, blank_page, chromium, proxied, stream_of
-from .test_openai_compatible import CALLING, PROMPT, SCHEMA, serve_example
 
 CLIENTS = Path(__file__).parent / "clients"
 

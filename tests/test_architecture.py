@@ -1,5 +1,6 @@
 """Dependencies point one way: the imports of every module are read and checked. Each
-module has a file of tests whose name one can guess."""
+module has a file of tests whose name one can guess, and what tests share stands in none
+of these."""
 
 from __future__ import annotations
 
@@ -382,3 +383,22 @@ def test_where_nobody_can_guess_it_that_is_explained(name: str) -> None:
     assert name in SOURCES
     assert (TESTS / file).exists()
     assert not (TESTS / f"test_{name}.py").exists()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name
+)
+def test_no_file_imports_from_a_test_file(path: Path) -> None:
+    # Such an import brings the other file's fixtures, settings and needs with it.
+    modules = {
+        f"{node.module or ''}.{alias.name}"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    } | {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert [name for name in modules if ".test_" in f".{name}"] == []

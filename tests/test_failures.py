@@ -18,10 +18,11 @@ from flask_sse_lite.hub import Hub, current_hub
 from flask_sse_lite.hub import loop as hubs
 from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.system.backoff import Backoff
+from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish
 
+from .hubs import LARGE, SETTINGS, Client, connect, hub, log
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import Reader, StoreUnderTest, publish, shared
-from .test_hub import LARGE, SETTINGS, Client, connect, hub, log
+from .stores import shared
 
 __all__ = ["connect", "hub", "log", "shared"]
 

@@ -20,9 +20,10 @@ from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.sqlite import life, witness
 from flask_sse_lite.event import Event
 from flask_sse_lite.settings import Settings
+from flask_sse_lite.testing.broker_suite import Reader, publish, sequences
 
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import Reader, SqliteStore, publish, sequences
+from .stores import SqliteStore
 
 #: Have a store keep all that these tests publish.
 ALL_OF_IT = {"SSE_HISTORY": 1_000}

@@ -12,11 +12,11 @@ import pytest
 
 from flask_sse_lite import BrokerUnavailable
 from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.testing.broker_suite import Reader, publish
 
+from .redis_losses import Opener, go_back, is_gone, publish_at_last
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, until
-from .test_brokers import Reader, publish
-from .test_redis import Opener, go_back, is_gone, publish_at_last
 
 #: Users, and what each is not allowed besides what is dangerous.
 RIGHTS = {

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.event import HEARTBEAT
-from flask_sse_lite.history.cursor import Batch, Cursor, Entry
+from flask_sse_lite.history.cursor import Cursor, Entry
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.records import Past, Record, unreadable
@@ -39,6 +39,7 @@ from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.settings import Settings
 
 from . import IS_LONG
+from .batches import data_of, lost_in
 from .patience import patient
 from .servers import until
 
@@ -88,18 +89,6 @@ def read(log: Log, cursor: Cursor, limit: int = ALL) -> list[str]:
     assert batch.gap is None
     assert not batch.ended
     return data_of(batch)
-
-
-def data_of(batch: Batch) -> list[str]:
-    return [entry.event.data for entry in batch.entries if entry.event]
-
-
-def lost_in(batch: Batch) -> list[str]:
-    """The channels of a batch's gap; none where the batch has no gap."""
-    if batch.gap is None:
-        return []
-    channels: list[str] = batch.gap.json["channels"]
-    return channels
 
 
 #: The times at which the hub looks at its streams, so far apart that every stream

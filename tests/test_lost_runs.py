@@ -21,12 +21,8 @@ from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.generators.run import ARRIVAL
 from flask_sse_lite.own_events import FAILED, SHUTDOWN
 from flask_sse_lite.position import RUN_PREFIX
-
-from .servers import PATIENCE, Client, until
-from .test_brokers import (
+from flask_sse_lite.testing.broker_suite import (
     Reader,
-    RedisStore,
-    SqliteStore,
     StoreUnderTest,
     begun,
     hasty,
@@ -34,10 +30,11 @@ from .test_brokers import (
     reader_of_run,
     said,
     say,
-    shared,
-    store,
 )
-from .test_generators import Generators, assert_nothing_is_left, generators
+
+from .generating import Generators, assert_nothing_is_left, generators
+from .servers import PATIENCE, Client, until
+from .stores import RedisStore, SqliteStore, shared, store
 
 __all__ = ["hasty", "shared", "store"]
 

@@ -14,27 +14,10 @@ import httpx2
 import openai
 import pytest
 
-from .servers import PATIENCE, ROOT, Server, serve, until
-
-EXAMPLES = ROOT / "examples"
-APPLICATION = "tests.applications.ai:app"
-
-#: Variables that are set for somebody who uses the providers.
-KEYS = (
-    *("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"),
-    *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"),
-)
-
-PROMPT = "What is a bridge?"
-
-#: A question that makes the model call the tool.
-CALLING = "Please get weather for 3 days in Oslo"
+from .ai_example import CALLING, PROMPT, SCHEMA, serve_example
+from .servers import PATIENCE, Server, until
 
 ARGUMENTS = {"city": "Oslo", "days": 3}
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-}
 
 CHAT_TOOLS: Any = [
     {"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}
@@ -53,19 +36,6 @@ FOREIGN = re.compile(rb"^(id|retry|event: stream-)", re.MULTILINE)
 
 def said(text: str) -> Any:
     return [{"role": "user", "content": text}]
-
-
-@contextmanager
-def serve_example(kind: str, **environment: str) -> Iterator[Server]:
-    """The example, with these keys in its environment and no others."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in KEYS:
-            patch.delenv(name, raising=False)
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        config = {"app": APPLICATION, "folder": EXAMPLES, "SSE_HEARTBEAT": 0.1}
-        with serve(kind, **config) as server:  # type: ignore[arg-type]
-            yield server
 
 
 @pytest.fixture(scope="module")

@@ -19,18 +19,18 @@ from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
-
-from .servers import PATIENCE, until
-from .test_brokers import (
+from flask_sse_lite.testing.broker_suite import (
     Reader,
     StoreUnderTest,
     begun,
     publish,
     reader_of_run,
     say,
-    shared,
 )
-from .test_log import data_of, lost_in
+
+from .batches import data_of, lost_in
+from .servers import PATIENCE, until
+from .stores import shared
 
 __all__ = ["shared"]
 

@@ -20,9 +20,9 @@ from playwright.sync_api import Browser
 from flask_sse_lite import Publisher
 from flask_sse_lite.decoder import Decoder
 
+from .browsers import Listener, blank_page, chromium, stream_of
 from .proxies import NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
 from .servers import HOST, PATIENCE, ROOT, Client, Response, Server, serve
-from .test_browser import Listener, blank_page, chromium, stream_of
 
 #: The statuses that a proxy itself answers to a request for a page.
 ERRORS = (500, 502, 503, 504)

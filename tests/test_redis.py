@@ -29,32 +29,16 @@ from flask_sse_lite.errors import InvalidValue
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
+from flask_sse_lite.testing.broker_suite import Reader, publish, sequences
 
 from .crowd import Crowd
+from .faithful import Faithful
+from .redis_losses import HISTORY, Opener, go_back, is_gone, publish_at_last
 from .redis_servers import PERSISTENT, RedisServer, redis_server
 from .servers import HOST, PATIENCE, Server, descriptor_limit, serve, several, until
-from .test_brokers import Reader, publish, sequences
-from .test_workers import Faithful
-
-#: Events that most tests keep: more than they publish.
-HISTORY = 1000
 
 #: Seconds after which a silent server counts as away, in tests that silence it.
 IMPATIENCE = 0.8
-
-
-class Opener:
-    """Opens brokers, as several processes would, and closes them at the end."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-
-    def __call__(self, url: str, **config: Any) -> SharedBroker:
-        settings = Settings.read({"SSE_URL": url, "SSE_HISTORY": HISTORY, **config})
-        broker = connect(settings)
-        assert isinstance(broker, SharedBroker)
-        self._stack.callback(broker.close)
-        return broker
 
 
 @pytest.fixture
@@ -165,24 +149,6 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
     proxy = Proxy(server.port)
     yield proxy
     proxy.close()
-
-
-def publish_at_last(broker: SharedBroker, channel: str, text: str) -> str:
-    """Publish as soon as Redis can be reached."""
-
-    def id() -> str:
-        try:
-            return publish(broker, channel, text)[0]
-        except BrokerUnavailable:
-            return ""
-
-    return until(id)
-
-
-def is_gone(reader: Reader) -> bool:
-    """Whether the id from which a new reader resumes is no longer known."""
-    reader.read()
-    return bool(reader.gaps)
 
 
 # URLs
@@ -753,14 +719,6 @@ def test_what_was_flushed_is_noticed_though_nobody_publishes(
     reader.until(lambda: reader.gaps)
     assert reader.gaps[0].json["since"] == old
     assert reader.position.partition("-")[0] != old.partition("-")[0]
-
-
-def go_back(server: RedisServer, broker: SharedBroker) -> list[str]:
-    """Have a Redis keep three of six events over a restart."""
-    ids = publish(broker, "a", *"123")
-    server.ask("SAVE")
-    ids += publish(broker, "a", *"456")
-    return ids
 
 
 def test_who_saw_what_a_redis_lost_is_told_of_a_gap(

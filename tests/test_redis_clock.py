@@ -10,10 +10,10 @@ from flask_sse_lite.brokers import connect
 from flask_sse_lite.brokers.redis import scripts
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.settings import Settings
+from flask_sse_lite.testing.broker_suite import begun, hasty, reader_of_run, say
 
 from .redis_servers import RedisServer, redis_server
 from .servers import until
-from .test_brokers import begun, hasty, reader_of_run, say
 
 __all__ = ["hasty"]
 

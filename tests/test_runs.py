@@ -33,8 +33,7 @@ from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
 from .crowd import Crowd
-from .servers import PATIENCE, Client, descriptor_limit, until
-from .test_generators import (
+from .generating import (
     SERVERS,
     Generators,
     assert_nothing_is_left,
@@ -42,6 +41,7 @@ from .test_generators import (
     generators,
     stalled,
 )
+from .servers import PATIENCE, Client, descriptor_limit, until
 
 #: gunicorn's workers.
 WORKERS = ["gunicorn gevent", "gunicorn gthread", "gunicorn sync"]

@@ -20,10 +20,11 @@ from flask_sse_lite import Event
 from flask_sse_lite.brokers.follower import Follower
 from flask_sse_lite.channels import Channels
 from flask_sse_lite.own_events import BOOKKEEPING
+from flask_sse_lite.testing.broker_suite import StoreUnderTest, begun, say
 
 from .redis_servers import redis_server
 from .servers import PATIENCE, Client, Server, serve, several, until
-from .test_brokers import StoreUnderTest, begun, say, shared
+from .stores import shared
 
 __all__ = ["shared"]
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from .browsers import blank_page, chromium
 from .redis_servers import redis_server
 from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
-from .test_browser import blank_page, chromium
 
 #: Seconds for which the button of the page cuts the connection.
 CUT = 10

@@ -25,10 +25,11 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker
 from flask_sse_lite.brokers.sqlite import connection, housekeeping
+from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest
 
 from . import IS_LONG
 from .servers import PATIENCE, ROOT, until
-from .test_brokers import STORES, Reader, RedisStore, SqliteStore, StoreUnderTest
+from .stores import STORES, RedisStore, SqliteStore
 
 CHANNELS = "abcd"
 

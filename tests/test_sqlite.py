@@ -30,16 +30,16 @@ from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.brokers.sqlite import connection, housekeeping
 from flask_sse_lite.brokers.sqlite.doorbell import Bells
 from flask_sse_lite.settings import Settings
-
-from .servers import PATIENCE, ROOT, until
-from .test_brokers import (
+from flask_sse_lite.testing.broker_suite import (
     HISTORY,
     Reader,
-    SqliteStore,
     in_a_child,
     publish,
     sequences,
 )
+
+from .servers import PATIENCE, ROOT, until
+from .stores import SqliteStore
 
 STRANGER = 65534
 
@@ -741,7 +741,8 @@ import json, sqlite3, sys, time, threading
 import gevent
 from pathlib import Path
 from flask_sse_lite import BrokerUnavailable, Event
-from tests.test_brokers import Reader, SqliteStore, publish
+from flask_sse_lite.testing.broker_suite import Reader, publish
+from tests.stores import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 broker = store.open(SSE_HISTORY=64)
 reader = Reader(broker, "a")

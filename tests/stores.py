@@ -1,0 +1,122 @@
+"""The package's own brokers, each over a store that a test can spoil.
+
+What every broker promises stands in ``flask_sse_lite.testing.broker_suite``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.settings import Settings
+from flask_sse_lite.testing.broker_suite import StoreUnderTest
+
+from .redis_servers import PERSISTENT, RedisServer, redis_server
+
+
+class MemoryStore(StoreUnderTest):
+    is_shared = False
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._broker: Broker | None = None
+
+    def connect(self, **config: Any) -> Broker:
+        if self._broker is None:
+            self._broker = connect(Settings.read(config))
+        return self._broker
+
+
+class SqliteStore(StoreUnderTest):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file = folder / "events.db"
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.file}"
+
+    def connect(self, **config: Any) -> Broker:
+        return connect(Settings.read({"SSE_URL": self.url, **config}))
+
+    def lose_everything(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{self.file}{ending}").unlink(missing_ok=True)
+
+    def go_away(self) -> None:
+        # Another file takes its place in one step. If there were none for a moment, a
+        # broker would make a new one. The write-ahead log is emptied first, as it
+        # belongs to the file.
+        with closing(sqlite3.connect(self.file)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._away = self.file.with_name("away")
+        self._away.hardlink_to(self.file)
+        other = self.file.with_name("other")
+        other.write_text("This is something else. " * 1000)
+        other.replace(self.file)
+
+    def come_back(self) -> None:
+        self._away.replace(self.file)
+
+
+class RedisStore(StoreUnderTest):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._running = ExitStack()
+        self._server: RedisServer | None = None
+
+    @property
+    def server(self) -> RedisServer:
+        if self._server is None:
+            running = redis_server(*PERSISTENT)
+            self._server = self._running.enter_context(running)
+        return self._server
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def connect(self, **config: Any) -> Broker:
+        return connect(Settings.read({"SSE_URL": self.url, **config}))
+
+    def lose_everything(self) -> None:
+        self.server.ask("FLUSHALL")
+
+    def go_away(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+    def close(self) -> None:
+        super().close()
+        self._running.close()
+        self._server = None
+
+
+STORES: dict[str, type[MemoryStore | SqliteStore | RedisStore]] = {
+    "memory": MemoryStore,
+    "sqlite": SqliteStore,
+    "redis": RedisStore,
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    store = STORES[request.param](tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=[name for name in STORES if STORES[name].is_shared])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
+    """A store that several processes can share."""
+    store = STORES[request.param](tmp_path)
+    yield store
+    store.close()
