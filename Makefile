@@ -4,6 +4,8 @@
 # make soak         the long tests in full size: half an hour, with figures
 #                   (PYTEST_ARGS="-k million" runs some of them)
 # make dist         the archives of a release, in dist/
+# make coverage     which lines and branches the tests reach, subprocesses included
+#                   (PYTEST_ARGS="-m quick" measures those of make quick)
 # make lint         style and types
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory beside the usual recipe, what scale costs, and what
@@ -21,7 +23,7 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak dist lint claim bench bench-peers clean
+.PHONY: demo quick test system-packages soak coverage dist lint claim bench bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
@@ -47,6 +49,14 @@ system-packages:
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
 		tests/test_churn.py tests/test_log.py::TestClients $(PYTEST_ARGS)
+
+# In one process: what is measured takes longer, and the tests are not in a hurry.
+coverage: system-packages $(VENV)/dev.stamp
+	rm -rf .coverage
+	mkdir .coverage
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist

@@ -86,8 +86,9 @@ def run_worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 class TestWorker:
     def test_it_owns_the_handler_of_sigterm(
-        self, run_worker: Callable[..., Any]
+        self, run_worker: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
         assert gunicorn.current_worker() is None
         worker = run_worker()
         assert gunicorn.current_worker() is worker

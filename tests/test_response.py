@@ -7,6 +7,8 @@ Which events an EventStream is made of stands in test_event_stream.py.
 
 from __future__ import annotations
 
+import re
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -117,14 +119,17 @@ class Exchange:
             self._sse.end_streams()
 
     def is_counted(self) -> bool:
-        """Whether the server has counted the body as the client got it, in chunks
-        behind the head. (It counts what it has sent.)"""
-        size, rest = 0, self._heard[: self._place].partition(b"\r\n\r\n")[2]
-        while rest:
-            line, _, rest = rest.partition(b"\r\n")
-            size += int(line, 16)
-            rest = rest[int(line, 16) + 2 :]
-        return bool(self.response.sent == size)
+        """Whether the server has counted the body as the client got it: in chunks
+        behind the head. (The server counts what it has sent already.)"""
+        while select.select([self.client], [], [], 0)[0]:
+            piece = self.client.recv(65536)
+            assert piece, self._heard
+            self._heard += piece
+        size, rest = 0, self._heard.partition(b"\r\n\r\n")[2]
+        while chunk := re.match(rb"([0-9a-fA-F]+)\r\n", rest):
+            size += int(chunk[1], 16)
+            rest = rest[chunk.end() + int(chunk[1], 16) + 2 :]
+        return not rest and bool(self.response.sent == size)
 
     def serve(self, app: Any) -> None:
         try:
