@@ -14,7 +14,7 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from .application import current_channels
 from .arguments import MAX_CHANNELS
-from .channels import DEFAULT_CHANNEL, Channels
+from .channels import Channels
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .generators.items import Items
@@ -31,8 +31,8 @@ NO_ROOM = "There is no room for an event stream now."
 
 
 def requested_channels() -> tuple[str, ...]:
-    """The channels that the query names."""
-    names = request.args.getlist("channel") or [DEFAULT_CHANNEL]
+    """The channels that the query names; none where it names none."""
+    names = request.args.getlist("channel")
     if len(names) > MAX_CHANNELS:
         abort(400, f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}.")
     try:
