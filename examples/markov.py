@@ -17,8 +17,8 @@ Pair = tuple[str, str]
 def speech(prompt: str, sentences: int = 4) -> Iterator[str]:
     """What the chain says, a word at a time, each with the space before it.
 
-    :param prompt: the chain begins with a sentence that begins with a word of this, if
-        there is one.
+    :param prompt: the chain begins with a sentence whose first words have one of these,
+        if there is one.
     """
     beginnings, followers = chain()
     chance = random.Random(prompt)

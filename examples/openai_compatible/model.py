@@ -25,7 +25,7 @@ BROKEN = "river-broken"
 #: Tokens that the broken model says before it fails.
 TOKENS_BEFORE_FAILURE = 5
 
-#: Tokens after which an answer ends, if no sentence has ended it.
+#: Tokens after which an answer ends, even in mid-sentence.
 MAX_TOKENS = 500
 
 
