@@ -15,7 +15,7 @@
 
 #define DATA_BYTES 64 /* of every measured event: "<seq> <publish time in ns> xxx…" */
 #define ID_BYTES 64   /* with the NUL; a longer id counts as none */
-#define LINE_BYTES 96 /* room for "data: " and the data; a longer line is cut, as it is not ours */
+#define LINE_BYTES 96 /* fits "data: " and the data; a longer line is cut, and not ours */
 
 enum part { IN_HEAD, IN_PLAIN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, BROKEN };
 
