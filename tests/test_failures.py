@@ -233,7 +233,8 @@ served.setblocking(False)
 client.settimeout(10)
 settings = Settings.read({"SSE_HEARTBEAT": 0.5})
 cursor = log.cursor(["a"])
-hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), cursor)
+place = hub.arrive(settings)
+hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), place)
 
 def served_on(data):
     log.append("a", Event(data))

@@ -16,6 +16,7 @@ from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
 from ..system.poller import Poller
+from .places import Place
 from .readers import Readers
 from .stall import Progress
 
@@ -56,6 +57,7 @@ class Connection:
         "log",
         "named",
         "named_at",
+        "place",
         "program",
         "progress",
         "ready",
@@ -82,6 +84,9 @@ class Connection:
         #: The server that it was taken from, if that can be stopped while its process
         #: goes on.
         self.program: Program | None = None
+        #: Its place among the streams of the process. The hub sets it as it adopts the
+        #: connection, and releases it as it removes the connection.
+        self.place: Place | None = None
         #: What the log calls before the hub looks after it.
         self.tell: Callable[[], None] | None = None
         #: What is being sent, and how much of it went.

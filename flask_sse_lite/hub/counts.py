@@ -2,7 +2,7 @@
 
 Here lives what an operator is told of it: a debug line for each stream, a warning where
 an operator can do something, and the counts of ``sse.stats()``. Nothing is decided by
-these counts; what counts against ``SSE_MAX_CONNECTIONS`` lives in the hub.
+these counts; what counts against ``SSE_MAX_CONNECTIONS`` lives in places.py.
 """
 
 from __future__ import annotations

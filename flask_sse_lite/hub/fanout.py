@@ -21,6 +21,7 @@ from ..system.poller import WRITABLE, Poller, close_descriptor
 from .connection import Connection, Group, framed
 from .counts import Listeners
 from .frames import BATCH_BYTES, frames
+from .places import Places
 from .readers import Audience, Key, Readers
 
 logger = logging.getLogger("flask_sse_lite")
@@ -58,12 +59,14 @@ class Fanout:
         lock: Guard,
         poller: Poller,
         listeners: Listeners,
+        places: Places,
         tell_hub: Callable[[Readers], None],
     ) -> None:
         self._loop = loop
         self._lock = lock
         self._poller = poller
         self._listeners = listeners
+        self._places = places
         self._tell_hub = tell_hub
         #: Those that nobody serves yet. Whoever holds the lock may add to them.
         self.newcomers: deque[Connection] = deque()
@@ -94,9 +97,9 @@ class Fanout:
     def welcome(self, connection: Connection) -> None:
         """Begin to serve the connection that is next."""
         with self._lock:
-            # At no time does it count as none, or as two.
+            # At no time is the connection counted as none, or as two.
             self.newcomers.popleft()
-            self.connections[connection.descriptor] = connection
+            self._put(connection)
         if connection.tell:
             connection.log.unwatch(connection.cursor.channels, connection.tell)
             connection.tell = None
@@ -107,6 +110,15 @@ class Fanout:
         if connection.program and connection.program.is_stopped:
             connection.expires = now  # Nobody else tells it; this ends it soon.
         self.catch_up(connection)
+
+    def _put(self, connection: Connection) -> None:
+        """Put a connection among those that are served. The lock is held."""
+        stray = self.connections.get(connection.descriptor)
+        if stray and stray.place:
+            # A library closed its descriptor, and the system gave the number to the new
+            # connection. Nobody finds the stray by its descriptor any more.
+            self._places.release(stray.place)
+        self.connections[connection.descriptor] = connection
 
     def catch_up(self, connection: Connection) -> None:
         """Send a connection what its group has read and it has not, and take it into
@@ -236,6 +248,8 @@ class Fanout:
             is_served = self.connections.get(connection.descriptor) is connection
             if is_served:
                 del self.connections[connection.descriptor]
+                if connection.place:
+                    self._places.release(connection.place)
         try:
             self.leave_group(connection)
             if is_served:
@@ -274,7 +288,7 @@ class Fanout:
         """The loop cannot serve them: let all clients come back, here or elsewhere."""
         with self._lock:
             for connection in self.newcomers:
-                self.connections[connection.descriptor] = connection
+                self._put(connection)
             self.newcomers.clear()
         for connection in list(self.connections.values()):
             self.remove(connection, properly=False)

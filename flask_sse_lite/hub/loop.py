@@ -29,7 +29,6 @@ from ..servers import gunicorn
 from ..settings import Settings
 from ..system.backoff import Backoff
 from ..system.locks import Guard
-from ..system.open_files import room_for_streams
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
 from .connection import Connection, Group, framed
@@ -37,6 +36,7 @@ from .counts import Listeners, OpenStreams, Paths, Stats
 from .endings import Ending, Endings
 from .fanout import Fanout
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
+from .places import Place, Places
 from .readers import Iterated, Readers, Timed
 
 #: Seconds between two looks at whether the server is about to stop.
@@ -56,10 +56,6 @@ LONGEST_PAUSE = 1.0
 #: they are open, and nobody serves them.
 FAILURES_BORNE = 5
 
-#: Seconds between two questions for how many streams there is room. The answer hardly
-#: ever changes, and twice per stream it would be a tenth of what a stream costs.
-ROOM_KNOWN = 1.0
-
 logger = logging.getLogger("flask_sse_lite")
 
 
@@ -75,36 +71,21 @@ class Hub:
         self._lock = Guard()
         self._poller = poller = new_poller()
         self._listeners = Listeners()
+        self._places = Places()
         self._news: deque[Readers] = deque()
-        self._arriving: dict[object, Settings] = {}
-        #: Those of them that are to end as soon as they are there.
-        self._doomed: set[object] = set()
         self._audiences = Audiences(self._lock, poller, self._listeners, self.tell)
-        self._fanout = Fanout(self, self._lock, poller, self._listeners, self.tell)
+        self._fanout = Fanout(
+            self, self._lock, poller, self._listeners, self._places, self.tell
+        )
         self._endings = Endings(self, self._lock, self._audiences, self._fanout)
         # The loop's own.
         self._looks = Looks(self, self._fanout, poller)
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        # Any thread may write these; a race writes the same value twice.
-        self._room = 0
-        self._room_known_until = 0.0
 
     def __len__(self) -> int:
-        served = len(self._audiences.iterated) + len(self._fanout)
-        return served + len(self._arriving)
-
-    def limit(self, settings: Settings) -> int:
-        """How many streams there may be: as many as is set, or as the process has
-        descriptors for."""
-        if settings.max_connections:
-            return settings.max_connections
-        now = time.monotonic()
-        if now >= self._room_known_until:
-            self._room = room_for_streams(gunicorn.connections())
-            self._room_known_until = now + ROOM_KNOWN
-        return self._room
+        return len(self._places)
 
     def listeners(self, log: Log, channel: str) -> int:
         """How many streams of a channel there are."""
@@ -135,24 +116,19 @@ class Hub:
     def is_full(self, settings: Settings) -> bool:
         """Whether there is no place for another stream."""
         with self._lock:
-            return len(self) >= self.limit(settings)
+            return self._places.is_full(settings)
 
-    def arrive(self, stream: object, settings: Settings) -> bool:
-        """Keep a place for a stream that begins, until it is added, adopted or
-        dismissed. However many arrive at once, those past the limit are told so.
-
-        :returns: whether there was one.
-        """
+    def arrive(self, settings: Settings) -> Place | None:
+        """Take a place for a stream that begins. However many arrive at once, those
+        past the limit get none. The stream keeps the place until it is released, or
+        until the hub has closed the connection that it adopted with it."""
         with self._lock:
-            if len(self) >= self.limit(settings):
-                return False
-            self._arriving[stream] = settings
-            return True
+            return self._places.take(settings)
 
-    def dismiss(self, stream: object) -> None:
-        """A stream that arrived will not come. It never waits, as ``discard``."""
-        self._arriving.pop(stream, None)
-        self._doomed.discard(stream)
+    def release(self, place: Place) -> None:
+        """Give a place back. Harmless when repeated. It never waits, as
+        ``discard``."""
+        self._places.release(place)
 
     def keep_time(self, whom: Timed) -> None:
         """Tell somebody of the time, until it is forgotten."""
@@ -165,10 +141,10 @@ class Hub:
         """Undo ``keep_time``. It never waits, as ``discard``."""
         self._audiences.timed.discard(whom)
 
-    def add(self, stream: Iterated) -> None:
+    def add(self, stream: Iterated, place: Place) -> None:
         """Tell a stream of news and of the time, until it is discarded."""
         with self._lock:
-            is_doomed = self._take_in_place(stream)
+            is_doomed = self._places.serve(place)
             self._audiences.join(stream)
             if is_doomed:
                 stream.stop(0)
@@ -182,14 +158,15 @@ class Hub:
         thread that holds the lock."""
         self._audiences.leave(stream)
 
-    def adopt(self, connection: Connection, stream: object) -> None:
-        """Serve a stream's connection from here on, from its cursor."""
+    def adopt(self, connection: Connection, place: Place) -> None:
+        """Serve a stream's connection from here on, from its cursor. Its place is the
+        hub's to release, unless this fails."""
         pace = min(connection.settings.heartbeat, connection.settings.stall)
         log, cursor = connection.log, connection.cursor
         connection.tell = tell = lambda: self._wake()
         log.watch(cursor.channels, tell)
         with self._lock:
-            is_doomed = self._take_in_place(stream)
+            is_doomed = self._places.serve(place)
             try:
                 self._start()
             except BaseException:
@@ -197,6 +174,7 @@ class Hub:
                 close_descriptor(connection.descriptor)
                 raise
             self._endings.has_stopped.clear()
+            connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.note(log, cursor.channels, 1)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
@@ -207,16 +185,6 @@ class Hub:
         # else here.
         if is_doomed or cursor.position != log.sequence:
             self._wake()
-
-    def _take_in_place(self, stream: object) -> bool:
-        """A stream that arrived is there. The lock is held.
-
-        :returns: whether it is to end at once.
-        """
-        self._arriving.pop(stream, None)
-        is_doomed = stream in self._doomed
-        self._doomed.discard(stream)
-        return is_doomed
 
     # Others call the loop
 
@@ -245,8 +213,7 @@ class Hub:
         """
         ending = Ending(lambda whom: whom.settings is settings)
         with self._lock:
-            arriving = list(self._arriving.items())
-            self._doomed |= {stream for stream, its in arriving if its is settings}
+            self._places.doom(settings)
             if not self.is_running:
                 return
             self._endings.ask(ending)

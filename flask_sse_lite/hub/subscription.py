@@ -36,6 +36,7 @@ from .frames import (
 from .handoff import take_connection
 from .looks import DUE_SHARE
 from .loop import Hub, current_hub
+from .places import Place
 from .stall import Progress, bound
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Subscription:
         "_named",
         "_named_at",
         "_opening",
+        "_place",
         "_progress",
         "_sent_at",
         "_server",
@@ -89,6 +91,7 @@ class Subscription:
         self._progress: Progress | None = None
         #: Who is to be told when it leaves.
         self._hub: Hub | None = None
+        self._place: Place | None = None
         #: Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
         self._is_open = self._is_started = False
@@ -186,7 +189,8 @@ class Subscription:
         if not self._is_open:
             self._is_open = True
             self._hub = current_hub()
-            if not self._hub.arrive(self, self._settings):
+            self._place = self._hub.arrive(self._settings)
+            if self._place is None:
                 self._is_over = self._is_iterated = True
                 return come_back(spread_retry(RETRY_WHEN_FULL))
             data = opening(self.log, self._cursor, self._settings)
@@ -225,7 +229,14 @@ class Subscription:
         )
         connection.program = self.program
         self._is_over = True
-        hub.adopt(connection, self)
+        # From here on the hub releases the place, unless it cannot adopt.
+        place, self._place = self._place, None
+        assert place
+        try:
+            hub.adopt(connection, place)
+        except BaseException:
+            hub.release(place)
+            raise
         self._hub = None
         if self._settings.access_log:
             log_request(server.environ, self.channels)
@@ -250,7 +261,8 @@ class Subscription:
         if self._socket is not None:
             self._progress = Progress(self._socket, self._settings.stall, now)
         assert self._hub
-        self._hub.add(self)
+        assert self._place
+        self._hub.add(self, self._place)
 
     def _keep_alive(self) -> bytes:
         self._is_due = False
@@ -308,13 +320,13 @@ class Subscription:
     def _leave(self) -> None:
         if self._hub and self._is_iterated:
             self._hub.discard(self)
+        if self._hub and self._place:
+            self._hub.release(self._place)
 
     def close(self) -> None:
         """The server's last call, or any thread's. Harmless when repeated."""
         self._finish()
         self._leave()
-        if self._hub:
-            self._hub.dismiss(self)
         on_close, self.on_close = self.on_close, None
         if on_close:
             on_close()
