@@ -109,10 +109,11 @@ LOOKS = itertools.count(time.monotonic() + 1e6, 1e6)
 def next_piece(stream: Subscription) -> bytes | None:
     """What a stream sends next: what there is, or else a sign of life, as when the hub
     has seen that it sent something and then nothing for long; None at its end."""
-    stream.tick(next(LOOKS))
-    stream.tick(next(LOOKS))
+    if stream._iterated:
+        stream._iterated.tick(next(LOOKS))
+        stream._iterated.tick(next(LOOKS))
     # One that waits all the same is ended, for a test to fail and not to hang.
-    hanging = threading.Timer(TOO_LONG, stream.stop)
+    hanging = threading.Timer(TOO_LONG, stream.close)
     hanging.daemon = True
     hanging.start()
     try:
@@ -1169,11 +1170,13 @@ def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
     log: Log, stream: Subscription
 ) -> None:
     """One wake stands for both then, and nobody tells of the stop again."""
-    stream._is_in_main_thread = False  # Which is woken now and then, in any case.
+    iterated = stream._iterated
+    assert iterated
+    iterated._is_in_main_thread = False  # Which is woken now and then, in any case.
     assert next_event(stream) is None
     publish(log, "a", "last")
-    until(lambda: not stream._asleep.locked())  # The hub has woken it.
-    stream.stop()
+    until(lambda: not iterated._asleep.locked())  # The hub has woken it.
+    iterated.stop()
     pieces: list[bytes] = []
     reader = threading.Thread(target=lambda: pieces.extend(stream))
     reader.start()
@@ -1256,7 +1259,8 @@ def test_a_stream_that_is_not_idle_for_long_gets_heartbeats_only(
     log: Log, stream: Subscription
 ) -> None:
     publish(log, "other", "1")
-    stream.tick(time.monotonic() + 20)
+    assert stream._iterated
+    stream._iterated.tick(time.monotonic() + 20)
     assert next(stream) == HEARTBEAT
 
 

@@ -1,7 +1,7 @@
 """What a stream says: its opening, its events, its signs of life and its end.
 
 Here lives how what a cursor reads becomes bytes, the same for both ways of delivery
-(loop.py and subscription.py). Nothing here sends or waits.
+(fanout.py and iterated.py). Nothing here sends or waits.
 """
 
 from __future__ import annotations
