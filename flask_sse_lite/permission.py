@@ -51,13 +51,14 @@ def for_query(
     decides, or ``SSE_PUBLIC_CHANNELS``. A token that the client has sent for this very
     request must be good for them.
 
-    :param names: none stands for all channels of the token, or for the default one.
+    :param names: none stands for all channels of a token that the client has sent for
+        this very request, and otherwise for the default one.
     :param authorize: the application's authorizer, which runs in the request.
     :returns: a permit for all of the channels, or the authorizer's response.
     :raises Forbidden: where the client must not have one of them.
     :raises InvalidType: for what an authorizer cannot return.
     """
-    if token := tokens.brought():
+    for token in tokens.brought():
         if permit := _for_token(token, names):
             return permit
     names = names or (DEFAULT_CHANNEL,)
@@ -108,6 +109,9 @@ def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
 
     :raises Forbidden: where the client relies on a token that does not let it in.
     """
+    if not token.is_chosen:
+        # A cookie allows, and chooses nothing: pages do not know that it comes along.
+        names = names or (DEFAULT_CHANNEL,)
     try:
         granted = tokens.channels_of(token.text)
         if others := [name for name in names if name not in granted]:

@@ -64,19 +64,20 @@ def sign(channels: tuple[str, ...], max_age: float) -> str:
     return PREFIX + str(serializer.dumps([expires, *channels]))
 
 
-def brought() -> Brought | None:
-    """The token that the current request has brought, if any. A header goes before the
-    query, and the query before a cookie."""
+def brought() -> list[Brought]:
+    """The tokens that the current request has brought. One in a header goes before one
+    in the query, and either before cookies: with it, cookies do not count."""
     settings = current_channels().settings
     authorization = request.authorization
     header = authorization.token if authorization else None
     if header and authorization and authorization.type == "bearer" and _is_ours(header):
-        return Brought(header, is_chosen=True)
+        return [Brought(header, is_chosen=True)]
     query = request.args.get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
     if query:
-        return Brought(query, is_chosen=True)
-    cookie = request.cookies.get(settings.token_cookie, "")
-    return Brought(cookie, is_chosen=False) if cookie else None
+        return [Brought(query, is_chosen=True)]
+    # A browser can have several of one name, for several paths.
+    cookies = request.cookies.getlist(settings.token_cookie)
+    return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]
 
 
 def channels_of(token: str) -> tuple[str, ...]:

@@ -206,6 +206,9 @@ class Follower:
                     pause = FIRST_PAUSE
                     self._duties.do()
                     while not (self._hear() or closing.is_set()):
+                        # A copy in a child must not do the parent's duties: its runs
+                        # would seem to live on when the parent is dead.
+                        _stop_in_child(pid)
                         self._duties.do()
                     _stop_in_child(pid)
             except BaseException as error:
