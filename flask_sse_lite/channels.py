@@ -141,11 +141,12 @@ class Channels:
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
         with broker.within_timeout():
-            for published in (
-                (broker.publish(names[0], event),)
-                if len(names) == 1
-                else broker.publish_to_all(names, event)
-            ):
+            every: Iterable[Event]
+            if len(names) == 1:
+                every = (broker.publish(names[0], event),)
+            else:
+                every = broker.publish_to_all(names, event)
+            for published in every:
                 for record in self.recorders:
                     record(published)
         return published

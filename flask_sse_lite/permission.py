@@ -58,10 +58,11 @@ def for_query(
     :raises Forbidden: where the client must not have one of them.
     :raises InvalidType: for what an authorizer cannot return.
     """
+    wanted, names = names, names or (DEFAULT_CHANNEL,)
     for token in tokens.brought():
-        if permit := _for_token(token, names):
+        # A cookie allows, and chooses nothing: pages do not know that it comes along.
+        if permit := _for_token(token, wanted if token.is_chosen else names):
             return permit
-    names = names or (DEFAULT_CHANNEL,)
     if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
         _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
     if authorize is None:
@@ -107,11 +108,9 @@ def is_public(channel: str, listed: Collection[str]) -> bool:
 def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
     """A token decides, if it can.
 
+    :param names: none stands for all channels of the token.
     :raises Forbidden: where the client relies on a token that does not let it in.
     """
-    if not token.is_chosen:
-        # A cookie allows, and chooses nothing: pages do not know that it comes along.
-        names = names or (DEFAULT_CHANNEL,)
     try:
         granted = tokens.channels_of(token.text)
         if others := [name for name in names if name not in granted]:

@@ -44,6 +44,9 @@ RESPONSES_TOOLS: Any = [
 ]
 MESSAGES_TOOLS: Any = [{"name": "get_weather", "input_schema": SCHEMA}]
 
+#: The servers of the examples.
+ANSWERING = ["gunicorn gevent", "gunicorn gthread"]
+
 #: Seconds between heartbeats that never come: more than any test takes.
 CALM = 60.0
 
@@ -80,7 +83,7 @@ def upstream() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
 def running(request: pytest.FixtureRequest, upstream: Server) -> Iterator[Server]:
     if request.param == "gunicorn gevent":
         yield upstream
@@ -96,7 +99,7 @@ def server(running: Server) -> Server:
     return running
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
 def calm(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The example, which sends no heartbeat before an error, however busy the machine
     is: the first heartbeat settles the status."""
@@ -104,7 +107,7 @@ def calm(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
 def calm_relay(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A relay and a provider of that kind."""
     with (
@@ -124,7 +127,7 @@ def keys_for(upstream: Server) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
 def relaying(request: pytest.FixtureRequest, upstream: Server) -> Iterator[Server]:
     """The example with keys for a provider."""
     with serve_example(request.param, keys_for(upstream)) as server:
