@@ -35,6 +35,10 @@ STALLED_HEARTBEATS = 2.25
 SHORTEST_STALL = 2.0
 
 
+#: The query's parameter that brings a token, where ``SSE_TOKEN_IN_QUERY`` is on.
+TOKEN_PARAMETER = "token"
+
+
 def _whole(least: int) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
         is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -45,7 +49,8 @@ def _whole(least: int) -> Callable[[Any], str | None]:
     return check
 
 
-def _seconds(value: Any) -> str | None:
+def not_seconds(value: Any) -> str | None:
+    """What a number of seconds is, where a value is none; otherwise None."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and 0 < value <= LONGEST:
         return None
@@ -53,13 +58,17 @@ def _seconds(value: Any) -> str | None:
 
 
 def _seconds_or_none(value: Any) -> str | None:
-    if value is None or _seconds(value) is None:
+    if value is None or not_seconds(value) is None:
         return None
-    return f"None, or {_seconds(0)}"
+    return f"None, or {not_seconds(0)}"
 
 
 def _url(value: Any) -> str | None:
     return None if isinstance(value, str) and value else 'a URL such as "memory://"'
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else "a text that is not empty"
 
 
 def _handoff(value: Any) -> str | None:
@@ -94,13 +103,13 @@ class Settings:
 
     url: str = _setting("memory://", _url)
     history: int = _setting(256, _whole(1))
-    history_age: float = _setting(300, _seconds)
-    broker_timeout: float = _setting(5, _seconds)
+    history_age: float = _setting(300, not_seconds)
+    broker_timeout: float = _setting(5, not_seconds)
     run_bytes: int = _setting(1024 * 1024, _whole(1))
     runs_bytes: int = _setting(RUNS_BYTES, _whole(1))
     max_runs: int | None = _setting(None, _whole(1))
     replay: int = _setting(0, _whole(0))
-    heartbeat: float = _setting(15, _seconds)
+    heartbeat: float = _setting(15, not_seconds)
     retry: int = _setting(3000, _whole(0))
     max_connections: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
@@ -108,6 +117,9 @@ class Settings:
     handoff: bool | str = _setting("auto", _handoff)
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
+    token_in_query: bool = _setting(False, _flag)
+    token_cookie: str = _setting("sse_token", _text)
+    token_salt: str = _setting("flask_sse_lite", _text)
     #: Whether the URL stands under Flask-SSE's key.
     is_flask_sse: bool = False
     #: Whether these are a ``Publisher``'s settings: the application says what its store
@@ -160,7 +172,7 @@ class Settings:
         """
         if _url(url):
             raise InvalidValue("A Publisher's URL is text, such as redis://localhost")
-        if problem := _seconds(timeout):
+        if problem := not_seconds(timeout):
             raise InvalidValue(f"A Publisher's timeout is {problem}, not {timeout!r}")
         return replace(cls.read({}), url=url, broker_timeout=timeout, is_guest=True)
 

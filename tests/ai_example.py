@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -36,13 +36,15 @@ SCHEMA = {
 
 
 @contextmanager
-def serve_example(kind: str, **environment: str) -> Iterator[Server]:
+def serve_example(
+    kind: str, environment: Mapping[str, str] | None = None, *, heartbeat: float = 0.1
+) -> Iterator[Server]:
     """The example, with these keys in its environment and no others."""
     with pytest.MonkeyPatch.context() as patch:
         for name in KEYS:
             patch.delenv(name, raising=False)
-        for name, value in environment.items():
+        for name, value in (environment or {}).items():
             patch.setenv(name, value)
-        config = {"app": APPLICATION, "folder": EXAMPLES, "SSE_HEARTBEAT": 0.1}
+        config = {"app": APPLICATION, "folder": EXAMPLES, "SSE_HEARTBEAT": heartbeat}
         with serve(kind, **config) as server:  # type: ignore[arg-type]
             yield server

@@ -47,7 +47,9 @@ class Client:
         self.events: list[Event] = []
         cursor = log.cursor(channels or ["a"], since)
         connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=chunked)
-        hub.adopt(connection, cursor)
+        place = hub.arrive(SETTINGS)
+        assert place
+        hub.adopt(connection, place)
 
     def read_until(self, data: str) -> list[str]:
         """Read up to the event with this data.

@@ -33,6 +33,7 @@ BANDS: list[set[str]] = [
     {"channels", "response"},
     {"cli", "publisher"},
     {"application"},
+    {"tokens"},
     {"permission", "sqlalchemy", "testing"},
     {"views"},
     {"extension"},
@@ -55,9 +56,10 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        "permission",
+        *("permission", "tokens"),
     },
     "click": {"cli"},
+    "itsdangerous": {"tokens"},
     "werkzeug": {
         *("response", "views", "extension", "client_faults", "sqlalchemy"),
         "permission",
@@ -97,7 +99,7 @@ PURE = {
 }
 
 #: Packages that every installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click"}
+INSTALLED = {"flask", "werkzeug", "click", "itsdangerous"}
 
 #: Modules that can be missing, so that they are imported where they are used.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Sequence
 from email import message_from_string
@@ -21,6 +20,7 @@ from readme_renderer import rst
 
 import flask_sse_lite
 
+from .archives import unpack
 from .patience import patient
 from .servers import ROOT
 
@@ -80,8 +80,7 @@ def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked."""
     (archive,) = built.glob("*.tar.gz")
     folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder)
+    unpack(archive.read_bytes(), folder)
     (root,) = folder.iterdir()
     return root
 

@@ -92,6 +92,21 @@ with client.session_transaction() as session:
     session["_user_id"] = "ann"
 assert client.get("/stream").status_code == 200
 """,
+    "tokens.py": """
+from flask_sse_lite import sse
+client = app.test_client()
+assert client.get("/rooms/kitchen/token").status_code == 401
+with client.session_transaction() as session:
+    session["user"] = "ann"
+token = client.get("/rooms/kitchen/token").json["token"]
+bearer = {"headers": {"Authorization": f"Bearer {token}"}}
+stranger = app.test_client()
+stream = stranger.get("/stream", **bearer)
+with app.app_context():
+    sse.publish("hello", channel="room.kitchen")
+assert heard(stream, 1) == ["hello"]
+assert stranger.get("/stream?channel=room.cellar", **bearer).status_code == 403
+""",
     "cors.py": """
 origin = {"Origin": "https://app.example.com"}
 headers = app.test_client().get("/stream", headers=origin).headers

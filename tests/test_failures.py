@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import Hub, current_hub
 from flask_sse_lite.hub import loop as hubs
@@ -140,12 +142,15 @@ def test_streams_that_are_iterated_go_on(caplog: pytest.LogCaptureFixture) -> No
     for error in ERRORS:
         stream = Subscription(log, log.cursor(["a"]), SETTINGS)
         assert b"stream-open" in next(stream)
+        assert stream._iterated
+        stream._iterated._is_in_main_thread = False  # Which is woken now and then.
+        stream._iterated.tick(time.monotonic() + 20)
+        assert next(stream) == HEARTBEAT  # From here on it waits for news.
         fault = Fault(hub, "_audiences.call", error)
         taken: list[bytes] = []
         reader = threading.Thread(target=lambda: taken.append(next(stream)))  # noqa: B023
         try:
             reader.start()
-            until(lambda: stream._is_caught_up)  # noqa: B023
             log.append("a", Event("after"))
             reader.join(PATIENCE)
             assert b"after" in taken[0]
@@ -234,7 +239,8 @@ served.setblocking(False)
 client.settimeout(10)
 settings = Settings.read({"SSE_HEARTBEAT": 0.5})
 cursor = log.cursor(["a"])
-hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), cursor)
+place = hub.arrive(settings)
+hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), place)
 
 def served_on(data):
     log.append("a", Event(data))

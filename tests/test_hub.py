@@ -192,7 +192,9 @@ def test_a_descriptor_that_is_closed_by_others_costs_nobody_else_a_stream(
 ) -> None:
     one = connect()
     connection = Connection(2**20, log.cursor(["a"]), log, SETTINGS, chunked=False)
-    hub.adopt(connection, connection)
+    place = hub.arrive(SETTINGS)
+    assert place
+    hub.adopt(connection, place)
     two = connect()
     log.append("a", Event("still here"))
     for client in (one, two):

@@ -99,11 +99,12 @@ LOOKS = itertools.count(time.monotonic() + 1e6, 1e6)
 def next_piece(stream: Subscription) -> bytes | None:
     """What a stream sends next: events, if there are any, or else a heartbeat, as if
     the hub had seen it silent for long; None at its end."""
-    stream.tick(next(LOOKS))
-    stream.tick(next(LOOKS))
+    if stream._iterated:
+        stream._iterated.tick(next(LOOKS))
+        stream._iterated.tick(next(LOOKS))
     # A stream that waits all the same is ended, so that the test fails and does not
     # hang.
-    hanging = threading.Timer(TOO_LONG, stream.stop)
+    hanging = threading.Timer(TOO_LONG, stream.close)
     hanging.daemon = True
     hanging.start()
     try:
@@ -1161,13 +1162,15 @@ def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
     log: Log, stream: Subscription
 ) -> None:
     """A single wake then stands for the event and for the stop, and no other comes."""
+    iterated = stream._iterated
+    assert iterated
     # The main thread is woken now and then, in any case.
-    stream._is_in_main_thread = False
+    iterated._is_in_main_thread = False
     assert next_event(stream) is None
     publish(log, "a", "last")
     # Wait until the hub has woken the stream.
-    until(lambda: not stream._asleep.locked())
-    stream.stop()
+    until(lambda: not iterated._asleep.locked())
+    iterated.stop()
     pieces: list[bytes] = []
     reader = threading.Thread(target=lambda: pieces.extend(stream))
     reader.start()
@@ -1251,7 +1254,8 @@ def test_a_stream_that_is_not_idle_for_long_gets_heartbeats_only(
     log: Log, stream: Subscription
 ) -> None:
     publish(log, "other", "1")
-    stream.tick(time.monotonic() + 20)
+    assert stream._iterated
+    stream._iterated.tick(time.monotonic() + 20)
     assert next(stream) == HEARTBEAT
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .archives import unpack
 from .redis_servers import redis_server
 from .servers import PATIENCE
 
@@ -84,8 +83,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
         found = subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(f"The history of the repository, with {BEFORE}, is not here.")
-    with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(found.stdout, folder)
     return folder
 
 

@@ -43,6 +43,9 @@ def test_the_defaults_are_these() -> None:
         handoff="auto",
         access_log=False,
         public_channels=("sse",),
+        token_in_query=False,
+        token_cookie="sse_token",
+        token_salt="flask_sse_lite",
     )
 
 
@@ -124,6 +127,9 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             *[[1], [None], [b"sse"], [""], ["a\nb"], ["n" * 256], [["sse"]]],
         ],
     ),
+    "SSE_TOKEN_IN_QUERY": ([True, False], ["True", 0, 1, [True]]),
+    "SSE_TOKEN_COOKIE": (["sse_token", "t"], ["", b"t", 1, True, ["t"]]),
+    "SSE_TOKEN_SALT": (["flask_sse_lite", "ä b"], ["", b"t", 1, True, ["t"]]),
 }
 
 ACCEPTED = [(key, value) for key, (accepted, _) in VALUES.items() for value in accepted]

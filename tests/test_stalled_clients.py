@@ -70,7 +70,8 @@ class Client:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.connect((HOST, server.port))
         self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        self._port = self.socket.getsockname()[1]
+        # Clients of different servers can have the same port.
+        self._ports = server.port, self.socket.getsockname()[1]
 
     def read_until(self, mark: bytes) -> None:
         received = b""
@@ -89,8 +90,9 @@ class Client:
         """Bytes that the server's system holds for the client; None when the server has
         let it go."""
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, _, remote, state, queues, *_ = line.split()
-            if int(remote.split(":")[1], 16) == self._port and state == "01":
+            _, local, remote, state, queues, *_ = line.split()
+            ports = tuple(int(end.split(":")[1], 16) for end in (local, remote))
+            if ports == self._ports and state == "01":
                 return int(queues.split(":")[0], 16)
         return None
 

@@ -233,7 +233,7 @@ def test_a_silent_stream_sends_heartbeats(app: Flask, client: FlaskClient) -> No
 def test_an_idle_stream_is_told_how_far_the_log_moved_on(
     app: Flask, client: FlaskClient, sse: SSE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.hub.subscription.POSITION_INTERVAL", 0.0)
+    monkeypatch.setattr("flask_sse_lite.hub.iterated.POSITION_INTERVAL", 0.0)
     app.config["SSE_HEARTBEAT"] = 0.02
     response = client.get("/stream")
     sse.publish("elsewhere", channel="other")

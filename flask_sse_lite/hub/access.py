@@ -10,8 +10,10 @@ import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 from ..position import HIDDEN, RUN_PREFIX, without_run_names
+from ..settings import TOKEN_PARAMETER
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -24,11 +26,11 @@ def log_request(environ: WSGIEnvironment, channels: Iterable[str] = ()) -> None:
     yet how much will be sent.
 
     :param channels: what is streamed. The name of a run is hidden, because everybody
-        who knows it can read that run.
+        who knows it can read that run. A token is hidden for the same reason.
     """
     target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if query := environ.get("QUERY_STRING"):
-        target += f"?{query}"
+        target += f"?{_without_token(query)}"
     for channel in channels:
         if channel.startswith(RUN_PREFIX):
             # A route of the application's own can have the name anywhere.
@@ -43,4 +45,15 @@ def log_request(environ: WSGIEnvironment, channels: Iterable[str] = ()) -> None:
         # The path is decoded, and can contain a newline.
         target.encode("unicode_escape").decode(),
         environ["SERVER_PROTOCOL"],
+    )
+
+
+def _without_token(query: str) -> str:
+    """A query whose ``token`` is hidden, however the client has encoded the name."""
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    return "&".join(
+        f"{name}={HIDDEN}"
+        if unquote_plus(name) == TOKEN_PARAMETER
+        else f"{name}{sign}{value}"
+        for name, sign, value in pairs
     )

@@ -2,7 +2,7 @@
 
 Here lives what an operator is told of that: a debug line for each stream, a warning
 where an operator can do something, and the counts of ``sse.stats()``. What counts
-against ``SSE_MAX_CONNECTIONS`` lives in the hub.
+against ``SSE_MAX_CONNECTIONS`` lives in places.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Frames: the bytes of a stream's opening, events, signs of life and end.
 
 Here lives how a cursor's batches become bytes. They are the same for both ways of
-delivery (loop.py and subscription.py). Nothing here sends or waits.
+delivery (fanout.py and iterated.py). Nothing here sends or waits.
 """
 
 from __future__ import annotations

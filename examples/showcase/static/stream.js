@@ -13,7 +13,7 @@
 
 const OWN = ["stream-open", "stream-position", "stream-gap", "stream-error", "stream-end"];
 const REMEMBERED = 2000; // ids; more than the server retains of our channels
-const SETTLED = 300; // ms without another missed event: that was the last one
+const SETTLED = 300; // ms without another missed event: then the last one has come
 const REFUSED = 5000; // ms; EventSource gives up on a 502, so we come back ourselves
 
 export class Stream extends EventTarget {
@@ -24,7 +24,7 @@ export class Stream extends EventTarget {
   #timer = 0;
   #lastId = "";
   #seen = new Set();
-  #asked = null; // when the running attempt to connect was begun
+  #asked = null; // when the current attempt to connect began
   #opened = 0; // when it succeeded
   #resumed = null; // what came back since then
   #settling = 0;
@@ -84,7 +84,7 @@ export class Stream extends EventTarget {
     this.#enter(this.#lastId ? "reconnecting" : "connecting");
   }
 
-  // EventSource does not tell with which status it was turned away.
+  // EventSource does not tell the status of the server's answer.
   async #askWhy(source) {
     const { status } = await fetch(this.#address(), { method: "HEAD" }).catch(() => ({}));
     if (source !== this.#source) return;
@@ -135,8 +135,8 @@ export class Stream extends EventTarget {
     return true;
   }
 
-  // No event arrives before it was published: the fastest shows how far the clocks
-  // are apart at most.
+  // No event arrives before it was published: the fastest event shows how far apart the
+  // clocks are at most.
   #localTime(seconds) {
     this.#skew = Math.min(this.#skew, Date.now() - seconds * 1000);
     return seconds * 1000 + this.#skew;

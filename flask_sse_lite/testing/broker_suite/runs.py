@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ...brokers.store import Store
-from ...own_events import FAILED
+from ...own_events import FAILED, LOST
 from ...position import RUN_PREFIX, run_channel
 from .harness import (
     PATIENCE,
@@ -85,7 +85,7 @@ def test_events_of_our_own_arrive_as_they_are(store: StoreUnderTest) -> None:
     for there in (reader, late):
         there.until(lambda there=there: there.events)  # type: ignore[misc]
         assert there.events == [event]
-        assert there.events[0].type == "stream-error"
+        assert there.events[0].type == LOST.type
 
 
 def test_a_run_that_is_over_says_nothing_more(store: StoreUnderTest) -> None:
@@ -164,8 +164,8 @@ def test_a_run_whose_process_is_gone_ends_with_an_error(
     begun(broker, "b")
     broker.close()
     reader.until(lambda: reader.has_ended)
-    lost = [event for event in reader.events if event.type == "stream-error"]
-    assert [event.json for event in lost] == [{"reason": "lost"}] * 2
+    lost = [event for event in reader.events if event.type == LOST.type]
+    assert [event.json for event in lost] == [LOST.json] * 2
     assert {event.channel for event in lost} == {"a", "b"}
     begun(other, "a")
 
