@@ -1,0 +1,188 @@
+"""Stand-ins for the hub's loop, its poller and the streams that its servers iterate, so
+that a test can have one part of the hub alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.hub.audiences import Audiences
+from flask_sse_lite.hub.connection import Connection, Group, framed
+from flask_sse_lite.hub.counts import Listeners
+from flask_sse_lite.hub.fanout import Fanout
+from flask_sse_lite.hub.places import Places
+from flask_sse_lite.hub.readers import Readers
+from flask_sse_lite.settings import Settings
+from flask_sse_lite.system.locks import Guard
+
+
+class Poller:
+    """What the parts of a hub ask of a poller. It waits for nobody."""
+
+    def __init__(self) -> None:
+        #: How often the hub gave way to what it woke.
+        self.ways_given = 0
+        self._sockets: dict[int, socket.socket] = {}
+
+    def own(self, sock: socket.socket) -> int:
+        """Send to a socket from here on.
+
+        :returns: its descriptor.
+        """
+        self._sockets[sock.fileno()] = sock
+        return sock.fileno()
+
+    def send(self, descriptor: int, data: bytes) -> int:
+        return self._sockets[descriptor].send(data)
+
+    def finish(self, descriptor: int, last: bytes = b"") -> None:
+        with self._sockets.pop(descriptor) as sock:
+            if last:
+                sock.send(last)
+
+    def give_way(self) -> None:
+        self.ways_given += 1
+
+    def breathe(self, *, keeps_gil: bool = False) -> None:
+        """Nobody else has anything to do."""
+
+    def add(self, descriptor: int) -> None:
+        """Nobody waits for the descriptor."""
+
+    remove = add
+
+    def watch_writable(self, descriptor: int, wanted: bool) -> None:
+        """Nobody waits for the descriptor."""
+
+
+class Stream:
+    """A stream that its server iterates. It notes what the hub tells it."""
+
+    program = None
+    heartbeat = 20.0
+    last_words: tuple[Log, str] | None = None
+
+    def __init__(
+        self, log: Log, *channels: str, settings: Settings | None = None
+    ) -> None:
+        self.log = log
+        self.channels = channels or ("a",)
+        self.settings = settings
+        self.wakes = 0
+        self.ticks: list[float] = []
+        #: The patience of each call of ``stop``.
+        self.stops: list[float | None] = []
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def tick(self, now: float) -> None:
+        self.ticks.append(now)
+
+    def stop(self, patience: float | None = None) -> None:
+        self.stops.append(patience)
+
+
+class Faulty(Stream):
+    """A stream that fails whenever it is told something."""
+
+    def tick(self, now: float) -> None:
+        raise ZeroDivisionError
+
+    def stop(self, patience: float | None = None) -> None:
+        raise ZeroDivisionError
+
+
+class Parts:
+    """The parts of a hub that has no loop: a test does each step."""
+
+    def __init__(self) -> None:
+        self.lock = Guard()
+        self.poller = Poller()
+        # The parts ask nothing else of a poller.
+        poller: Any = self.poller
+        self.listeners = Listeners()
+        self.places = Places()
+        #: The readers that have told of news, in their order.
+        self.news: list[Readers] = []
+        self.audiences = Audiences(self.lock, poller, self.listeners, self.news.append)
+        self.fanout = Fanout(
+            self, self.lock, poller, self.listeners, self.places, self.news.append
+        )
+        self._clients = ExitStack()
+
+    def close(self) -> None:
+        self._clients.close()
+        for connection in list(self.fanout.connections.values()):
+            self.fanout.remove(connection, properly=False)
+
+    def connect(
+        self, log: Log, settings: Settings, channel: str = "a", *, chunked: bool = False
+    ) -> tuple[Connection, socket.socket]:
+        """A connection that waits to be welcomed, and its client."""
+        served, client = socket.socketpair()
+        self._clients.enter_context(client)
+        client.setblocking(False)
+        served.setblocking(False)
+        connection = Connection(
+            self.poller.own(served),
+            log.cursor([channel]),
+            log,
+            settings,
+            chunked=chunked,
+        )
+        connection.place = self.places.take(settings)
+        self.listeners.note(log, [channel], 1)
+        self.fanout.newcomers.append(connection)
+        return connection, client
+
+    # The steps that the loop has for its parts
+
+    def _welcome_all(self) -> None:
+        while self.fanout.newcomers:
+            self.fanout.welcome(self.fanout.newcomers[0])
+
+    def _write(
+        self,
+        group: Group,
+        chunked: bool,
+        descriptors: list[int],
+        data: bytes,
+        *,
+        is_end: bool = False,
+    ) -> None:
+        for descriptor in descriptors:
+            self.poller.send(descriptor, framed(data, chunked=chunked))
+
+
+@contextmanager
+def hub_parts() -> Iterator[Parts]:
+    parts = Parts()
+    try:
+        yield parts
+    finally:
+        parts.close()
+
+
+def received(client: socket.socket) -> bytes:
+    """What a client was sent until now."""
+    pieces = []
+    try:
+        while piece := client.recv(1 << 16):
+            pieces.append(piece)
+    except BlockingIOError:
+        pass
+    return b"".join(pieces)
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the hub has closed a client's connection."""
+    try:
+        return not client.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True

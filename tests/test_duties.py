@@ -1,0 +1,204 @@
+"""Duties: what a process does for its store, when, and what it leaves undone while the
+store is away. The tests say what time it is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from flask_sse_lite.brokers import duties as module
+from flask_sse_lite.brokers.contract import Claim
+from flask_sse_lite.brokers.duties import Duties
+from flask_sse_lite.position import new_run_channel
+
+from .list_store import RETENTION, ListStore
+
+BUDGET = 1000
+
+
+class World:
+    """One process, its store, and the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.store = ListStore()
+        self.listeners: dict[str, int] = {}
+        self.duties = Duties(self.store, lambda: self.listeners)
+
+    def begin(self, channel: str) -> Claim:
+        claim = Claim(channel, BUDGET)
+        assert self.duties.have_begun(claim)
+        return claim
+
+    def await_run(self) -> str:
+        """A channel whose readers wait for the end of a run."""
+        channel = new_run_channel()
+        log = self.store.view.log
+        log.restart(
+            self.store.epoch, 0, {}, history=RETENTION.history, age=RETENTION.age
+        )
+        log.watch([channel], lambda: None)
+        return channel
+
+    def do_all(self, after: float) -> None:
+        """Do the duties so many seconds later, when they are due."""
+        self.now += after
+        self.duties.due_at = self.now
+        self.duties.do()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    clock = SimpleNamespace(monotonic=lambda: world.now)
+    monkeypatch.setattr(module, "time", clock)
+    return world
+
+
+class TestClaims:
+    def test_a_run_that_the_store_begins_is_this_process_s(self, world: World) -> None:
+        world.store.add("a", "before")
+        claim = world.begin("a")
+        assert world.duties.claims == {claim}
+        assert claim.began == (world.store.epoch, 1)
+        assert world.store.view.published == (world.store.epoch, 1)
+
+    def test_a_run_that_the_store_refuses_is_nobody_s(self, world: World) -> None:
+        world.store.is_open_to_runs = False
+        claim = Claim("a", BUDGET)
+        assert not world.duties.have_begun(claim)
+        assert world.duties.claims == set()
+        assert claim.began == ("", 0)
+
+    def test_a_run_that_ends_while_it_is_begun_anew_is_not_kept(
+        self, world: World
+    ) -> None:
+        claim = Claim("a", BUDGET)
+        claim.is_over = True
+        world.duties.have_begun(claim)
+        assert world.duties.claims == set()
+
+    def test_a_run_that_is_given_up_is_over(self, world: World) -> None:
+        claim = world.begin("a")
+        for _ in range(2):
+            world.duties.give_up(claim)
+        assert claim.is_over
+        world.do_all(after=0)
+        assert world.store.called("extend") == []
+
+    def test_runs_are_extended_together(self, world: World) -> None:
+        world.begin("a")
+        world.begin("b")
+        world.do_all(after=1)
+        assert world.store.called("extend") == [["a", "b"]]
+        assert len(world.store.called("begin")) == 2
+
+    def test_a_run_that_the_store_has_lost_is_begun_anew(self, world: World) -> None:
+        kept, lost = world.begin("a"), world.begin("b")
+        world.store.runs.remove(lost.token)
+        world.store.begin_another_life()
+        world.store.add("a", "1")
+        world.do_all(after=1)
+        assert world.store.called("begin") == [["a"], ["b"], ["b"]]
+        # A run that the store knows keeps its position, in whatever life.
+        assert kept.began == (world.store.epoch, 0)
+        assert lost.began == (world.store.epoch, 1)
+
+    def test_a_run_that_was_given_up_meanwhile_is_not_begun_anew(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        claim = world.begin("a")
+
+        def extend(claims: object) -> tuple[str, set[str]]:
+            world.duties.give_up(claim)  # Another thread does, at this moment.
+            return world.store.epoch, set()
+
+        monkeypatch.setattr(world.store, "extend", extend)
+        world.do_all(after=1)
+        assert world.store.called("begin") == [["a"]]
+
+
+class TestWhen:
+    def test_nothing_is_done_before_it_is_due(self, world: World) -> None:
+        world.duties.do()
+        assert len(world.store.called("end_lost")) == 1
+        assert 0.8 <= (world.duties.due_at - world.now) / world.store.duty_interval <= 1
+        world.duties.do()
+        assert len(world.store.called("end_lost")) == 1
+        world.now = world.duties.due_at
+        world.duties.do()
+        assert len(world.store.called("end_lost")) == 2
+
+    def test_nobody_is_taken_for_dead_for_a_lease_after_the_store_was_away(
+        self, world: World
+    ) -> None:
+        world.duties.be_patient()
+        world.do_all(after=world.store.lease - 0.1)
+        assert world.store.called("end_lost") == []
+        world.do_all(after=0.1)
+        assert world.store.called("end_lost") == [[]]
+
+
+class TestForgottenRuns:
+    def test_a_run_that_is_unknown_for_a_lease_is_ended(self, world: World) -> None:
+        channel = world.await_run()
+        world.do_all(after=0)
+        world.do_all(after=world.store.lease - 0.1)
+        assert world.store.called("end_unknown") == []
+        world.do_all(after=0.1)
+        assert world.store.called("end_unknown") == [[channel, world.store.epoch, 0]]
+
+    def test_a_run_that_the_store_knows_again_is_doubted_no_more(
+        self, world: World
+    ) -> None:
+        world.await_run()
+        world.do_all(after=0)
+        world.store.is_open_to_runs = False  # It goes on.
+        world.do_all(after=1)
+        world.store.is_open_to_runs = True
+        world.do_all(after=world.store.lease)
+        assert world.store.called("end_unknown") == []
+        world.do_all(after=world.store.lease)
+        assert len(world.store.called("end_unknown")) == 1
+
+    def test_a_process_never_doubts_its_own_runs(self, world: World) -> None:
+        world.begin(world.await_run())
+        world.do_all(after=0)
+        world.do_all(after=world.store.lease)
+        assert world.store.called("unknown") == []
+
+    def test_where_nobody_waits_the_store_is_asked_nothing(self, world: World) -> None:
+        world.do_all(after=0)
+        assert world.store.calls == [("end_lost",)]
+
+
+class TestCounts:
+    def test_the_store_is_told_as_long_as_there_are_streams_and_once_more(
+        self, world: World
+    ) -> None:
+        for listeners in ({}, {"a": 2}, {"a": 2}, {}, {}):
+            world.listeners = dict(listeners)
+            world.do_all(after=1)
+        assert world.store.called("count") == [[{"a": 2}], [{"a": 2}], [{}]]
+
+    def test_what_the_store_was_not_told_it_is_told_later(self, world: World) -> None:
+        world.listeners = {"a": 1}
+        world.do_all(after=1)
+        world.listeners = {}
+        world.store.is_away = True
+        world.do_all(after=1)
+        world.store.is_away = False
+        world.do_all(after=1)
+        world.do_all(after=1)
+        assert world.store.called("count") == [[{"a": 1}], [{}], [{}]]
+
+    def test_a_store_that_takes_no_writes_is_told_all_the_same(
+        self, world: World
+    ) -> None:
+        world.begin("a")
+        world.listeners = {"a": 1}
+        world.store.is_read_only = True
+        world.do_all(after=1)
+        assert world.store.called("extend") == [["a"]]
+        assert world.store.called("count") == [[{"a": 1}]]
