@@ -113,24 +113,69 @@ NEEDED = {
 }
 
 
-#: The tests of a module or a folder that nobody would guess, and why they stand there.
+#: The tests of a module, or of all modules of a folder, that nobody would guess. The
+#: sentence says why they stand there.
 EXPLAINED = {
-    "advice": ("test_configuration.py", "who sets something up wrongly is told so"),
-    "application": ("test_registration.py", "which application is meant"),
-    "arguments": ("test_publish.py", "each verb checks what it is given"),
+    "advice": (
+        "test_configuration.py",
+        "Its warnings are what the operator of an application meets.",
+    ),
+    "application": (
+        "test_registration.py",
+        "A registration decides which application a verb means.",
+    ),
+    "arguments": (
+        "test_publish.py",
+        "The arguments of every verb are checked as those of publish are.",
+    ),
+    "brokers.sqlite.runs": (
+        "test_brokers.py",
+        "The suite of every broker begins, feeds and ends the runs of an SQLite file.",
+    ),
+    "brokers.view": (
+        "test_view_of_a_store.py",
+        "The file test_view.py has another subject, the view that a request meets.",
+    ),
     "channels": (
         "test_messages.py",
-        "they do what the verbs say, and have no own voice",
+        "Channels do what the verbs say, and each verb has a file of tests.",
     ),
-    "extension": ("test_registration.py", "an SSE begins with its registration"),
-    "from_flask_sse": ("test_flask_sse.py", "it is Flask-SSE that is tested for"),
-    "history": ("test_log.py", "its other modules are parts of the log"),
-    "own_functions": ("test_several_applications.py", "one application has no need"),
-    "permission": ("test_permissions.py", "there are many"),
-    "routes": ("test_registration.py", "they are registered"),
-    "sqlalchemy": ("test_transactions.py", "it publishes where a transaction ends"),
-    "type_names": ("test_configuration.py", "it warns of what is published"),
-    "views": ("test_view.py", "the blueprint has one"),
+    "extension": (
+        "test_registration.py",
+        "An SSE serves an application from its registration on.",
+    ),
+    "from_flask_sse": (
+        "test_flask_sse.py",
+        "Flask-SSE is the package whose applications must go on working.",
+    ),
+    "history": ("test_log.py", "All modules of the folder are parts of the log."),
+    "own_functions": (
+        "test_several_applications.py",
+        "An application's own functions matter where applications share an SSE.",
+    ),
+    "permission": (
+        "test_permissions.py",
+        "Permission is given in several ways, and the file has all of them.",
+    ),
+    "routes": ("test_registration.py", "Routes come about by a registration."),
+    "servers.server": (
+        "test_known_servers.py",
+        "The file test_servers.py runs servers, and the base class of what is known of "
+        "them runs none.",
+    ),
+    "sqlalchemy": (
+        "test_transactions.py",
+        "SQLAlchemy's part is to publish where a transaction ends.",
+    ),
+    "testing.broker_suite": (
+        "test_own_broker.py",
+        "The suite is for the author of a broker, and runs there as it does for them.",
+    ),
+    "type_names": (
+        "test_configuration.py",
+        "The warning of a type is among those that an operator meets.",
+    ),
+    "views": ("test_view.py", "The blueprint has one view for streams."),
 }
 
 TESTS = Path(__file__).parent
@@ -371,20 +416,41 @@ def has_code(path: Path) -> bool:
 GUESSED = [name for name in SOURCES if has_code(SOURCES[name]) and name != "__init__"]
 
 
+def is_explained(name: str) -> bool:
+    """Whether it is explained where the tests of a module, or of its folder, stand."""
+    return any(f"{name}.".startswith(f"{explained}.") for explained in EXPLAINED)
+
+
 @pytest.mark.parametrize("name", GUESSED)
 def test_one_can_guess_where_the_tests_of_a_module_stand(name: str) -> None:
     guesses = [f"test_{part}.py" for part in reversed(name.split("."))]
-    assert [guess for guess in guesses if (TESTS / guess).exists()] or any(
-        part in EXPLAINED for part in name.split(".")
+    assert [guess for guess in guesses if (TESTS / guess).exists()] or is_explained(
+        name
     )
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.glob("test_*.py")), ids=lambda path: path.name
+)
+def test_no_two_modules_have_the_same_guess(path: Path) -> None:
+    # Modules of one name in different folders would all seem to be tested there.
+    names = [
+        name
+        for name in GUESSED
+        if path.name == f"test_{name.rpartition('.')[2]}.py" and not is_explained(name)
+    ]
+    assert len(names) <= 1
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_where_nobody_can_guess_it_that_is_explained(name: str) -> None:
-    file, _ = EXPLAINED[name]
+    file, why = EXPLAINED[name]
     assert name in SOURCES
     assert (TESTS / file).exists()
-    assert not (TESTS / f"test_{name}.py").exists()
+    assert file != f"test_{name.rpartition('.')[2]}.py"
+    assert why.endswith(".")
+    if "." not in name:
+        assert not (TESTS / f"test_{name}.py").exists()
 
 
 @pytest.mark.parametrize(
