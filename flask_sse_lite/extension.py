@@ -25,6 +25,7 @@ from .arguments import (
     check_timeout,
     checked_names,
 )
+from .browser import add_version, serve_module
 from .channels import DEFAULT_CHANNEL
 from .client_faults import require
 from .errors import InvalidType, InvalidValue
@@ -87,6 +88,8 @@ class SSE(SharedBlueprint):
         self._authorizers = Authorizers()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
+        self.add_url_rule("/sse.js", "client", serve_module)
+        self.url_defaults(add_version)
         if isinstance(app, Flask):
             self.init_app(app)
 

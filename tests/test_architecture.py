@@ -29,7 +29,7 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"cli", "publisher"},
+    {"browser", "cli", "publisher"},
     {"application"},
     {"permission", "sqlalchemy", "testing"},
     {"views"},
@@ -53,7 +53,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        "permission",
+        *("permission", "browser"),
     },
     "click": {"cli"},
     "werkzeug": {

@@ -50,11 +50,14 @@ def come_back(retry: int) -> bytes:
 def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
     """The event that every stream begins with. Its id is where the client stands:
     should it lose the connection before its first event, it comes back with that, and
-    what came in between is not lost."""
+    what came in between is not lost. It says in a comment how many seconds the stream
+    is silent at most: a client that hears nothing for longer takes that for a cut."""
     id = cursor.since or cursor.id
     if not is_sendable_id(id):
         id = UNKNOWN_ID
-    return own_events.opening(id, spread_retry(settings.retry)).encode()
+    event = own_events.opening(id, spread_retry(settings.retry)).encode()
+    # A comment within the block: the module of browser.py reads it, others skip it.
+    return b"%s: heartbeat %g\n\n" % (event[:-1], settings.heartbeat)
 
 
 def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:
