@@ -4,11 +4,11 @@
 // from where the last of them stands. A tab that needs no other is its own leader.
 //
 // What a leader posts, to every tab:
-//   { t: "state", state, detail, channels, id }   how the connection is, and where
-//   { t: "events", events, after, late }          events, and the id before them;
-//                                                 a gap is told to the tabs in `late`
-//   { t: "refused", tabs, detail }                these must go without
-//   { t: "alone", tabs }                          these must see for themselves
+//   { state, detail, channels, id }   how the connection is, and where
+//   { events, after, late }           events, and the id before them; a gap is told to
+//                                     the tabs in `late`, or to all where that is absent
+//   { tabs, refusal }                 these are refused; without a refusal, they must
+//                                     connect for themselves to see whether they are
 
 import { isBehind } from "./position.js";
 import { Wire } from "./wire.js";
@@ -24,6 +24,7 @@ export class Leader {
   #granted = []; // The channels that the server let us have last.
   #rewind; // The id that a tab needs, behind ours.
   #waiting = new Set(); // The tabs that wait for that.
+  #said; // The state of the connection; undefined where there is none.
   #late; // The tabs for which this connection went back; undefined where it did not.
   #timer;
 
@@ -34,35 +35,40 @@ export class Leader {
   constructor(base, options, post, gather) {
     this.#post = post;
     this.#gather = gather;
-    this.#wire = new Wire(base, options, {
-      state: (state, detail) => this.#heardState(state, detail),
-      events: (events, after) => this.#heardEvents(events, after),
-    });
+    this.#wire = new Wire(
+      base,
+      options,
+      (state, detail = {}) => this.#takeState(state, detail),
+      (events, after) => this.#takeEvents(events, after),
+    );
   }
 
-  /** A tab joins, comes back, or wants other channels than before. */
-  want({ tab, channels, id }) {
+  /**
+   * A tab joins, comes back, wants other channels than before, or has us look whether
+   * it is time to connect; at once, where the page is visible again, or online.
+   *
+   * @returns {boolean} whether the tab is a new one
+   */
+  hear({ tab, channels, id, isNow }) {
+    const isNew = !this.#tabs.has(tab);
     this.#tabs.set(tab, channels);
-    const wire = this.#wire;
-    const position = this.#rewind ?? wire.position;
+    const position = this.#rewind ?? this.#wire.position;
     if (id && (!position || isBehind(id, position))) {
-      if (wire.state) {
+      if (this.#said) {
         this.#rewind = id;
         this.#waiting.add(tab);
       } else {
-        wire.position = id;
+        this.#wire.position = id;
       }
     }
-    if (wire.state) this.#tellState(wire.state, wire.detail);
+    this.#wire.wake(isNow);
+    this.#tellState();
     this.#plan();
+    return isNew;
   }
 
   leave(tab) {
     if (this.#tabs.delete(tab)) this.#plan();
-  }
-
-  wake(isNow) {
-    this.#wire.wake(isNow);
   }
 
   close() {
@@ -78,15 +84,12 @@ export class Leader {
   #reconsider() {
     const wire = this.#wire;
     const wanted = this.#union();
-    const isSame = `${wanted}` === `${wire.channels}`;
-    if (!this.#tabs.size || (wire.state && isSame && this.#rewind === undefined)) return;
-    this.#late = undefined;
-    if (this.#rewind !== undefined) {
-      wire.position = this.#rewind;
-      this.#late = [...this.#waiting];
-      this.#waiting.clear();
-      this.#rewind = undefined;
-    }
+    const isSame = this.#said && `${wanted}` === `${wire.channels}`;
+    if (!this.#tabs.size || (isSame && !this.#rewind)) return;
+    this.#late = this.#rewind && [...this.#waiting];
+    this.#waiting.clear();
+    wire.position = this.#rewind ?? wire.position;
+    this.#rewind = undefined;
     wire.open(wanted);
   }
 
@@ -99,42 +102,44 @@ export class Leader {
     return [...names].sort();
   }
 
-  #heardEvents(events, after) {
+  #takeEvents(events, after) {
     const { channels } = this.#wire;
     for (const event of events) {
       // Our own events, and those of an address that names no channels, are for all.
-      if (!channels.length) event.channel = undefined;
-      else if (channels.length === 1 && !isOurOwn(event)) event.channel = channels[0];
+      if (channels.length < 2 && !isOurOwn(event)) event.channel = channels[0];
     }
-    this.#post({ t: "events", events, after, late: this.#late });
+    this.#post({ events, after, late: this.#late });
   }
 
-  #heardState(state, detail) {
+  #takeState(state, detail) {
+    this.#said = { state, detail };
     if (state === "open") this.#granted = this.#wire.channels;
     if (state === "refused") this.#share(detail);
-    else this.#tellState(state, detail);
+    else this.#tellState();
   }
 
-  #tellState(state, detail) {
+  #tellState() {
     const { channels, position: id } = this.#wire;
-    this.#post({ t: "state", state, detail, channels, id });
+    if (this.#said) this.#post({ ...this.#said, channels, id });
   }
 
-  /** The union was refused: find out whose channels are to blame. */
-  #share(detail) {
-    const granted = this.#granted;
-    this.#granted = [];
+  /**
+   * The union was refused. Tabs that all want the same are refused; otherwise those that
+   * want what was never granted see for themselves.
+   */
+  #share(refusal) {
     const all = [...this.#tabs.keys()];
     const isOne = new Set([...this.#tabs.values()].map(String)).size < 2;
     const beyond = all.filter((tab) =>
-      this.#tabs.get(tab).some((name) => !granted.includes(name)),
+      this.#tabs.get(tab).some((name) => !this.#granted.includes(name)),
     );
-    const isTheirs = isOne || (beyond.length && beyond.length < all.length);
-    const tabs = isOne || !isTheirs ? all : beyond;
+    const tabs = isOne || !beyond.length ? all : beyond;
+    this.#granted = [];
+    this.#said = undefined;
     this.#wire.close();
     tabs.forEach((tab) => this.#tabs.delete(tab));
     this.#plan();
-    this.#post({ t: isTheirs ? "refused" : "alone", tabs, detail });
+    this.#post({ tabs, refusal: isOne && refusal });
   }
 }
 

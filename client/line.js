@@ -3,8 +3,8 @@
 // Here lives how tabs find each other. A Web Lock chooses the leader: it goes to the
 // next tab when its holder closes, crashes or is frozen. Each tab holds a lock of its
 // own, by which the leader learns that the tab is gone. A BroadcastChannel carries what
-// they say: a tab's { t: "want" | "leave" | "wake", tab, … }, a leader's as in leader.js,
-// and { t: "hello" }, by which a new leader asks all what they want.
+// they say: a tab's { tab, channels, id, isNow }, a leader's messages as in leader.js,
+// and an empty one, by which a new leader asks all what they want.
 
 import { Leader } from "./leader.js";
 
@@ -12,85 +12,70 @@ import { Leader } from "./leader.js";
 const GATHER = 30;
 
 export class Line {
+  #tab;
+  #receive;
   #leader;
   #channel;
-  #receive;
-  #tab;
   #over = new AbortController();
 
   /**
    * @param {string | undefined} name of the group; undefined for none
    * @param {string} tab the tab's own name, which no other has
-   * @param {(message: object) => void} receive gets what the leader posts, and "hello"
+   * @param {(message: object) => void} receive gets what the leader posts
    */
   constructor(name, tab, base, options, receive) {
     this.#tab = tab;
     this.#receive = receive;
-    if (name === undefined) {
+    if (!name) {
       this.#leader = new Leader(base, options, receive, 0);
       return;
     }
-    const channel = (this.#channel = new BroadcastChannel(name));
-    channel.onmessage = ({ data }) => this.#take(data, name);
+    this.#channel = new BroadcastChannel(name);
+    this.#channel.onmessage = ({ data }) => {
+      if (!data.tab) receive(data);
+      else if (this.#leader?.hear(data)) {
+        this.#lock(`${name} ${data.tab}`, () => this.#leader.leave(data.tab));
+      }
+    };
+    const { signal } = this.#over;
+    const end = new Promise((resolve) => signal.addEventListener("abort", resolve));
     // The leader asks for a tab's lock when it hears of the tab: it must be held by then.
-    this.#hold(`${name} ${tab}`, () => receive({ t: "hello" }));
-    this.#hold(name, () => {
-      this.#leader = new Leader(base, options, (m) => this.#tell(m), GATHER);
-      this.#tell({ t: "hello" });
+    this.#lock(`${name} ${tab}`, () => {
+      receive({});
+      return end;
+    });
+    this.#lock(name, () => {
+      this.#leader = new Leader(base, options, (said) => this.#tell(said), GATHER);
+      this.#tell({});
+      return end;
     });
   }
 
   /** Tell the leader something. */
   send(message) {
-    const sent = { ...message, tab: this.#tab };
-    if (this.#leader) this.#obey(sent);
-    else this.#channel.postMessage(sent);
+    message.tab = this.#tab;
+    if (this.#leader) this.#leader.hear(message);
+    else this.#channel.postMessage(message);
   }
 
-  /** Leave: another tab leads, if this one did. */
+  /** Leave. The locks that are let go tell the others: another tab leads, if this did. */
   close() {
-    if (this.#over.signal.aborted) return;
-    if (!this.#leader) this.send({ t: "leave" });
     this.#over.abort();
     this.#leader?.close();
     this.#channel?.close();
   }
 
-  /** Hold a lock, once it is free, until the end. */
-  #hold(name, held) {
-    const { signal } = this.#over;
-    navigator.locks
-      .request(name, { signal }, () => {
-        if (signal.aborted) return undefined;
-        held();
-        return new Promise((resolve) => signal.addEventListener("abort", resolve));
-      })
-      .catch(() => {}); // It was not ours yet when we left.
-  }
-
+  /** Tell all tabs something, this one as well. */
   #tell(message) {
     this.#channel.postMessage(message);
     this.#receive(message);
   }
 
-  #take(message, name) {
-    if (!message.tab) return this.#receive(message);
-    if (!this.#leader) return undefined;
-    if (message.t === "want") this.#watch(name, message.tab);
-    return this.#obey(message);
-  }
-
-  #obey(message) {
-    if (message.t === "want") this.#leader.want(message);
-    else if (message.t === "wake") this.#leader.wake(message.isNow);
-    else this.#leader.leave(message.tab);
-  }
-
-  /** Learn of it when a tab is gone without a word. */
-  #watch(name, tab) {
+  /** Do something once a lock is free, unless we have left by then. */
+  #lock(name, act) {
     const { signal } = this.#over;
     navigator.locks
-      .request(`${name} ${tab}`, { signal }, () => this.#leader.leave(tab))
-      .catch(() => {});
+      .request(name, { signal }, () => !signal.aborted && act())
+      .catch(() => {}); // It was not free yet when we left.
   }
 }

@@ -1,10 +1,7 @@
 // Ids: which of two stands before the other. Only ids that the server numbers itself
 // can be compared; an application's own id="…" says nothing of its place.
 
-const NUMBERED = /^([0-9a-f]{16})-(\d+)/;
-
-/** Epochs that are remembered: a server without a store draws one at each start. */
-const EPOCHS = 16;
+const NUMBERED = /^(\w{16})-(\d+)/;
 
 /** @returns {[epoch?: string, number: number]} NaN for an id of another form */
 function numbered(id) {
@@ -37,11 +34,7 @@ export class Seen {
 
   add(id) {
     const [epoch, number] = numbered(id);
-    if (!epoch || this.has(id)) return;
-    this.#highest.delete(epoch); // The latest stands last.
-    this.#highest.set(epoch, number);
-    if (this.#highest.size > EPOCHS) {
-      this.#highest.delete(this.#highest.keys().next().value);
-    }
+    // (Of another form, there is no number, and none that is higher.)
+    if (!this.has(id)) this.#highest.set(epoch, number);
   }
 }

@@ -6,21 +6,20 @@
 import { DEFAULT_CHANNEL, isOurOwn } from "./leader.js";
 import { Line } from "./line.js";
 import { Seen } from "./position.js";
-import { ask, isPosted } from "./wire.js";
+import { bytesOf, fieldsOf, isPosted } from "./wire.js";
 
 const page = globalThis.document;
+
+/** What tabs call each other by: those of another manner of speaking are not understood. */
+const MANNER = "sse 1";
+
+const PAGE_EVENTS = "online pagehide pageshow freeze resume visibilitychange".split(" ");
 
 const READY = { connecting: 0, waiting: 0, open: 1 };
 
 export const connect = (url, options = {}) => new Stream(url, options);
 
-export class Stream extends EventTarget {
-  static CONNECTING = 0;
-  static OPEN = 1;
-  static CLOSED = 2;
-  CONNECTING = 0;
-  OPEN = 1;
-  CLOSED = 2;
+class Stream extends EventTarget {
   onopen = null;
   onmessage = null;
   onerror = null;
@@ -51,7 +50,7 @@ export class Stream extends EventTarget {
     this.#id =
       options.lastEventId ??
       base.searchParams.get("last_event_id") ??
-      this.#stored() ??
+      this.#stored((key, storage) => storage.getItem(key)) ??
       "";
     this.#seen.add(this.#id);
     base.searchParams.delete("channel");
@@ -60,19 +59,12 @@ export class Stream extends EventTarget {
     for (const type of ["open", "message", "error"]) {
       this.addEventListener(type, (event) => this[`on${type}`]?.(event));
     }
-    this.#follow(options.signal, "abort", () => this.close());
-    this.#follow(globalThis, "online", () => this.#wake(true));
-    // A page that is kept for the way back, or frozen, is no listener meanwhile.
-    this.#follow(globalThis, "pagehide", () => this.#pause());
-    this.#follow(globalThis, "pageshow", () => this.#join());
-    this.#follow(page, "freeze", () => this.#pause());
-    this.#follow(page, "resume", () => this.#join());
-    this.#follow(page, "visibilitychange", () => {
-      if (!page.hidden) {
-        this.#join();
-        this.#wake(true);
-      } else if (options.pauseWhenHidden) this.#pause();
-    });
+    const listening = { capture: true, signal: this.#over.signal };
+    for (const type of PAGE_EVENTS) {
+      // Those of the document pass the window, which hears them first.
+      addEventListener(type, (event) => this.#notice(event), listening);
+    }
+    options.signal?.addEventListener("abort", () => this.close(), listening);
     if (options.signal?.aborted) this.close();
     this.#join();
   }
@@ -93,10 +85,9 @@ export class Stream extends EventTarget {
     return [...this.#channels];
   }
 
-  json(type, listener) {
-    const parsed = (event) => listener(JSON.parse(event.data), event);
-    this.addEventListener(type, parsed);
-    return () => this.removeEventListener(type, parsed);
+  json(type, listener, options) {
+    const parse = (event) => listener(JSON.parse(event.data), event);
+    this.addEventListener(type, parse, options);
   }
 
   /** Listen to one more channel, from here on. Rejected where the server refuses it. */
@@ -112,11 +103,9 @@ export class Stream extends EventTarget {
   }
 
   async drop(name) {
-    if (this.channels.every((other) => other === name)) {
-      throw new Error("No channel would be left");
-    }
     this.#channels.delete(name);
-    this.#want();
+    if (this.#channels.size) this.#want();
+    else this.close();
   }
 
   close() {
@@ -145,9 +134,22 @@ export class Stream extends EventTarget {
 
   // Joining the others, and leaving them
 
+  /** Something has happened to the page. One that is kept, or frozen, hears nothing. */
+  #notice({ type, isTrusted }) {
+    if (!isTrusted) return; // The application's own, of the same name.
+    if (type === "pagehide" || type === "freeze" || this.#isToPause()) this.#pause();
+    else {
+      this.#join();
+      if (type === "online" || !page.hidden) this.#want(undefined, true);
+    }
+  }
+
+  #isToPause() {
+    return this.#options.pauseWhenHidden && page?.hidden;
+  }
+
   async #join() {
-    const { pauseWhenHidden } = this.#options;
-    if (this.#line || this.readyState === 2 || (pauseWhenHidden && page?.hidden)) return;
+    if (this.#line || this.readyState === 2 || this.#isToPause()) return;
     const turn = ++this.#isJoining;
     const name = await this.#group().catch(() => undefined);
     // It may have been closed, or paused, in between.
@@ -159,58 +161,52 @@ export class Stream extends EventTarget {
       if (line === this.#line) this.#take(message);
     });
     this.#line = line;
-    if (name === undefined) this.#want(this.#id);
+    if (!name) this.#want(this.#id);
   }
 
   /** The name of those who share a connection; undefined for a stream of its own. */
   async #group() {
     const { shared = true, headers } = this.#options;
-    const isAble = globalThis.navigator?.locks && globalThis.BroadcastChannel;
-    if (!shared || !isAble || isPosted(this.#options)) return undefined;
-    let key = "";
-    if (headers) {
-      const fields = [...new Headers(await ask(headers))].join("\n");
-      const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(fields));
-      key = new Uint8Array(digest).join("");
-    }
-    return ["sse", this.#base, this.withCredentials, shared, key].join(" ");
+    // (A page that is not from a secure place has no locks, and shares nothing.)
+    if (!shared || !navigator.locks || isPosted(this.#options)) return undefined;
+    const fields = [...new Headers(await fieldsOf(headers))].join("\n");
+    const digest = await crypto.subtle.digest("SHA-256", bytesOf(fields));
+    const key = new Uint8Array(digest);
+    return [MANNER, this.#base, this.withCredentials, shared, key].join(" ");
   }
 
   #pause() {
     const isOn = this.#line;
-    this.#store();
+    this.#stored((key, storage) => this.#id && storage.setItem(key, this.#id));
     this.#leave();
     if (isOn) this.#enter("waiting", { reason: "The page is hidden" });
   }
 
   #leave() {
-    this.#isJoining += 1;
+    ++this.#isJoining;
     clearTimeout(this.#timer);
     this.#line?.close();
     this.#line = undefined;
   }
 
-  /** @param {string} [id] where this tab stands, if the leader is to see to that */
-  #want(id) {
-    this.#line?.send({ t: "want", channels: this.channels, id });
-  }
-
-  #wake(isNow) {
-    this.#line?.send({ t: "wake", isNow });
+  /**
+   * @param {string} [id] where this tab stands, if the leader is to see to that
+   * @param {boolean} [isNow] a connection that waits is to wait no longer
+   */
+  #want(id, isNow) {
+    this.#line?.send({ channels: this.channels, id, isNow });
   }
 
   // What the leader says
 
-  #take({ t, ...message }) {
-    if (t === "hello") this.#want(this.#id);
-    else if (t === "events") this.#takeEvents(message);
-    else if (t === "state") this.#takeState(message);
+  #take(message) {
+    if (message.events) this.#takeEvents(message);
+    else if (message.state) this.#takeState(message);
+    else if (!message.tabs) this.#want(this.#id);
     else if (message.tabs.includes(this.#tab)) {
-      if (t === "refused") this.#refuse(message.detail);
-      else {
-        this.#leave();
-        this.#begin();
-      }
+      this.#leave();
+      if (message.refusal) this.#refuse(message.refusal);
+      else this.#begin();
     }
   }
 
@@ -220,7 +216,7 @@ export class Stream extends EventTarget {
     clearTimeout(this.#timer);
     if (state === "waiting") {
       // The leader's page may be hidden, and its timers late.
-      this.#timer = setTimeout(() => this.#wake(false), detail.delay);
+      this.#timer = setTimeout(() => this.#want(), detail.delay);
     } else if (state === "open") {
       this.#adding = this.#adding.filter(({ name, resolve }) => {
         return !channels.includes(name) || resolve();
@@ -236,7 +232,8 @@ export class Stream extends EventTarget {
       if (isNew) this.#channels.delete(name);
       reject(new Error(detail.reason));
     }
-    return this.#want(this.#id);
+    // It shares a connection again, if it had to see for itself.
+    return this.#join();
   }
 
   #takeEvents({ events, after, late }) {
@@ -256,7 +253,9 @@ export class Stream extends EventTarget {
   #takeEvent(event, late) {
     const { type, data, id, marked, channel } = event;
     const isOwn = isOurOwn(event);
-    const isOthers = channel !== undefined && !this.#hears(channel);
+    const heard = this.#channels;
+    const isHeard = heard.size ? heard.has(channel) : channel === DEFAULT_CHANNEL;
+    const isOthers = channel && !isHeard;
     if (marked && !isOwn && this.#seen.has(id)) return;
     if (type === "stream-gap" && late && !late.includes(this.#tab)) return;
     if (marked && !(type === "stream-open" && this.#id)) this.#advance(id, isOthers);
@@ -271,12 +270,6 @@ export class Stream extends EventTarget {
     message.channel = channel;
     this.dispatchEvent(message);
     if (!isOwn) this.#taps.forEach((tap) => tap(message));
-  }
-
-  #hears(channel) {
-    return this.#channels.size
-      ? this.#channels.has(channel)
-      : channel === DEFAULT_CHANNEL;
   }
 
   /** What is behind an id is still to come. Another channel's own id helps nobody here. */
@@ -298,37 +291,24 @@ export class Stream extends EventTarget {
       this.#taps.forEach((tap) => tap());
     }
     this.#tell("statechange", { ...detail, state });
-    if (state === "open") this.dispatchEvent(new Event("open"));
-    else if (state !== "connecting" && state !== "closed") {
-      this.#tell(state === "ended" ? "end" : state, detail);
-      this.dispatchEvent(new Event("error"));
-    }
+    if (state === "connecting" || state === "closed") return;
+    this.#tell(state === "ended" ? "end" : state, detail);
+    if (state !== "open") this.#tell("error");
   }
 
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  #follow(target, type, listener) {
-    target?.addEventListener?.(type, listener, { signal: this.#over.signal });
-  }
-
   // Across a reload of the page
 
-  #store() {
+  /** @param {(key: string, storage: Storage) => T} access @returns {T | undefined} */
+  #stored(access) {
     const { resume } = this.#options;
     try {
-      if (resume && this.#id) sessionStorage.setItem(resume, this.#id);
+      return resume && access(resume, sessionStorage);
     } catch {
-      // The page must do without a storage.
-    }
-  }
-
-  #stored() {
-    try {
-      return sessionStorage.getItem(this.#options.resume ?? "");
-    } catch {
-      return undefined;
+      return undefined; // The page must do without a storage.
     }
   }
 }

@@ -22,43 +22,44 @@ const LONGEST_TIMER = 2 ** 31 - 1;
 const NOT_DONE = [408, 429, 503];
 
 /** How the first block of a stream says how often the server gives a sign of life. */
-const HEARTBEAT_COMMENT = /^heartbeat ([\d.]+)$/;
+const HEARTBEAT_COMMENT = /^heartbeat (.+)/;
 
 export class Wire {
   /** The channels that are asked for; none where the address says all. */
   channels = [];
   /** The id to resume from. */
   position = "";
-  state;
-  detail;
 
   #base;
   #options;
-  #hooks;
+  #tell;
+  #give;
   #sends; // The next request carries the body.
   #retry = RETRY;
   #attempts = 0;
   #abort;
   #timer;
-  #due; // When the wait ends.
-  #isBound; // Retry-After: the wait is not cut short.
+  #due; // When the wait ends, where there is one.
+  #soonest; // How far the wait can be cut short: not at all after Retry-After.
   #heardAt;
   #patience; // Milliseconds without a byte that are a cut; 0 where nobody can tell.
 
   /**
    * @param {URL} base the address without its channels
-   * @param {{ state: Function, events: Function }} hooks
+   * @param {(state: string, detail?: object) => void} tell
+   * @param {(events: object[], after: string) => void} give
    */
-  constructor(base, options, hooks) {
+  constructor(base, options, tell, give) {
     this.#base = base;
     this.#options = options;
-    this.#hooks = hooks;
+    this.#tell = tell;
+    this.#give = give;
     this.#sends = isPosted(options);
   }
 
   /** Connect now, whatever there was before. */
   open(channels = this.channels) {
-    this.#stop();
+    this.close();
     this.channels = channels;
     const abort = (this.#abort = new AbortController());
     // A body is worked on before its answer begins, which takes as long as it takes.
@@ -71,23 +72,14 @@ export class Wire {
       });
   }
 
-  /** Let go of everything. Nothing is told of that. */
-  close() {
-    this.#stop();
-    this.state = undefined;
-  }
-
   /**
    * Look whether it is time to do something: timers of hidden pages are late.
    *
    * @param {boolean} isNow the page is visible again, or online: do not wait longer
    */
   wake(isNow) {
-    if (this.state === "waiting") {
-      if ((isNow && !this.#isBound) || Date.now() >= this.#due) this.open();
-    } else if (this.#abort) {
-      this.#watch();
-    }
+    if (this.#abort) this.#watch();
+    else if (Date.now() >= (isNow ? this.#soonest : this.#due)) this.open();
   }
 
   async #attempt(signal) {
@@ -108,32 +100,28 @@ export class Wire {
   }
 
   /** Ask for the stream; where that is not allowed, once more with fresh headers. */
-  async #ask(signal) {
-    const { headers, method, body, withCredentials } = this.#options;
-    for (let isSecond = false; ; isSecond = true) {
-      const fields = new Headers(await ask(headers));
-      if (!fields.has("Accept")) fields.set("Accept", "text/event-stream");
-      const url = new URL(this.#base);
-      this.channels.forEach((name) => url.searchParams.append("channel", name));
-      if (this.position) {
-        if (url.origin === location.origin) {
-          fields.set("Last-Event-ID", asHeader(this.position));
-        } else {
-          // Another origin would have to allow the header.
-          url.searchParams.set("last_event_id", this.position);
-        }
-      }
-      const response = await fetch(url, {
-        ...(this.#sends && { method: method ?? "POST", body }),
-        headers: fields,
-        signal,
-        cache: "no-store",
-        credentials: withCredentials ? "include" : "same-origin",
-      });
-      const isRefused = response.status === 401 || response.status === 403;
-      if (!isRefused || isSecond || typeof headers !== "function") return response;
-      response.body?.cancel();
+  async #ask(signal, isSecond) {
+    const { headers, method = "POST", body, withCredentials } = this.#options;
+    const fields = new Headers(await fieldsOf(headers));
+    fields.set("Accept", "text/event-stream");
+    const url = new URL(this.#base);
+    this.channels.forEach((name) => url.searchParams.append("channel", name));
+    if (this.position) {
+      // Another origin would have to allow the header.
+      const isOurs = url.origin === location.origin;
+      if (isOurs) fields.set("Last-Event-ID", asHeader(this.position));
+      else url.searchParams.set("last_event_id", this.position);
     }
+    const response = await fetch(url, {
+      ...(this.#sends && { method, body }),
+      headers: fields,
+      signal,
+      cache: "no-store",
+      credentials: withCredentials ? "include" : "same-origin",
+    });
+    const isRefused = [401, 403].includes(response.status);
+    const isToRepeat = isRefused && !isSecond && typeof headers === "function";
+    return isToRepeat ? this.#ask(signal, true) : response;
   }
 
   async #read(response, signal) {
@@ -148,51 +136,38 @@ export class Wire {
     }
     this.#suspect(0);
     this.#tell("open");
-    let blocks = [];
     let hasEnded = false;
-    const feed = parser(this.position, {
-      onBlock: (block) => blocks.push(block),
-      onRetry: (milliseconds) => (this.#retry = milliseconds),
-      onComment: (text) => {
-        const match = HEARTBEAT_COMMENT.exec(text);
-        if (match) this.#suspect(+match[1]);
-      },
-    });
-    const decoder = new TextDecoder();
-    const reader = response.body.getReader();
+    const feed = parser(this.position);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let piece; !hasEnded && !(piece = await reader.read()).done; ) {
       if (signal.aborted) return;
       this.#heardAt = Date.now();
-      feed(decoder.decode(piece.value, { stream: true }));
-      if (blocks.length) {
-        const after = this.position;
-        const taken = blocks;
-        blocks = [];
+      const after = this.position;
+      const blocks = feed(piece.value);
+      for (const { id, type, marked, retry, comment } of blocks) {
         this.#attempts = 0;
-        for (const { id, type, marked } of taken) {
-          // What a stream begins with repeats the id that it was asked for.
-          if (marked && !(type === "stream-open" && after)) this.position = id;
-          hasEnded ||= type === "stream-end";
-        }
-        this.#hooks.events(taken, after);
+        // What a stream begins with repeats the id that it was asked for.
+        if (marked && !(type === "stream-open" && after)) this.position = id;
+        hasEnded ||= type === "stream-end";
+        this.#retry = retry ?? this.#retry;
+        const heartbeat = HEARTBEAT_COMMENT.exec(comment)?.[1];
+        if (heartbeat) this.#suspect(heartbeat);
       }
+      if (blocks.length) this.#give(blocks, after);
     }
-    return hasEnded || isWhole ? { state: "ended" } : { reason: "The stream ended" };
+    return hasEnded || isWhole ? { state: "ended" } : { reason: "The stream is over" };
   }
 
   #settle(outcome) {
-    this.#stop();
+    this.close();
     // A body is sent once: whatever it began must not begin twice.
     if (this.#sends && !NOT_DONE.includes(outcome.status)) outcome.state ??= "refused";
     const { state, after } = outcome;
     if (state) return this.#tell(state, outcome);
-    const delay = Math.min(
-      after ?? backoff(this.#retry, this.#attempts++),
-      LONGEST_TIMER,
-    );
-    this.#isBound = after !== undefined;
+    const delay = after ?? backoff(this.#retry, this.#attempts++);
     this.#due = Date.now() + delay;
-    this.#timer = setTimeout(() => this.open(), delay);
+    this.#soonest = after ? this.#due : 0;
+    this.#later(delay, () => this.open());
     this.#tell("waiting", { ...outcome, delay });
   }
 
@@ -207,31 +182,29 @@ export class Wire {
     clearTimeout(this.#timer);
     if (!this.#patience) return;
     const left = this.#heardAt + this.#patience - Date.now();
-    if (left > 0) {
-      this.#timer = setTimeout(() => this.#watch(), Math.min(left, LONGEST_TIMER));
-    } else {
-      this.#settle({ reason: "The server is silent" });
-    }
+    if (left > 0) this.#later(left, () => this.#watch());
+    else this.#settle({ reason: "The stream is silent" });
   }
 
-  #stop() {
+  #later(milliseconds, act) {
+    this.#timer = setTimeout(act, Math.min(milliseconds, LONGEST_TIMER));
+  }
+
+  /** Let go of everything. Nothing is told of that. */
+  close() {
     clearTimeout(this.#timer);
     this.#abort?.abort();
-    this.#abort = undefined;
-  }
-
-  #tell(state, detail = {}) {
-    this.state = state;
-    this.detail = detail;
-    this.#hooks.state(state, detail);
+    this.#abort = this.#due = this.#soonest = undefined;
   }
 }
 
-export const ask = (headers) => (typeof headers === "function" ? headers() : headers);
+/** Options give headers, or a function that is asked for them. */
+export const fieldsOf = (headers) => (typeof headers === "function" ? headers() : headers);
 
 /** Whether a stream is one that a body begins: nobody else's is the same. */
-export const isPosted = ({ method = "GET", body }) =>
-  method !== "GET" || body !== undefined;
+export const isPosted = ({ method = "GET", body }) => method !== "GET" || body;
 
-/** A header takes bytes, each as a character: here, those of UTF-8. */
-const asHeader = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+export const bytesOf = (text) => new TextEncoder().encode(text);
+
+/** A header takes bytes, each as a character. */
+const asHeader = (text) => String.fromCharCode(...bytesOf(text));

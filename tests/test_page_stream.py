@@ -223,7 +223,7 @@ def test_a_silent_connection_is_a_cut(server: Server, page: Page) -> None:
         }"""
     )
     page.wait_for_function("waits.length && stream.state === 'open'")
-    assert page.evaluate("waits") == ["The server is silent"]
+    assert page.evaluate("waits") == ["The stream is silent"]
 
 
 def test_channels_are_added_and_dropped_without_a_hole_or_a_double(

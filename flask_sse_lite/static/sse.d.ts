@@ -73,15 +73,10 @@ export interface StreamEventMap {
   gap: CustomEvent<GapDetail>;
 }
 
-export class Stream extends EventTarget implements AsyncIterable<StreamEvent> {
-  static readonly CONNECTING: 0;
-  static readonly OPEN: 1;
-  static readonly CLOSED: 2;
-  readonly CONNECTING: 0;
-  readonly OPEN: 1;
-  readonly CLOSED: 2;
+export interface Stream extends EventTarget, AsyncIterable<StreamEvent> {
   readonly url: string;
   readonly withCredentials: boolean;
+  /** EventSource.CONNECTING, .OPEN or .CLOSED. */
   readonly readyState: 0 | 1 | 2;
   readonly state: StreamState;
   readonly lastEventId: string;
@@ -101,14 +96,16 @@ export class Stream extends EventTarget implements AsyncIterable<StreamEvent> {
     options?: boolean | AddEventListenerOptions,
   ): void;
 
-  /** Listen to events of a type, their data parsed. @returns a function that stops it */
+  /** Listen to events of a type, their data parsed. The options are those of
+   * addEventListener. */
   json<T = unknown>(
     type: string,
     listener: (data: T, event: StreamEvent) => unknown,
-  ): () => void;
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   /** Listen to one more channel. Rejected where the server refuses it. */
   add(channel: string): Promise<void>;
-  /** Listen to it no longer. The last channel cannot be dropped: close() instead. */
+  /** Listen to it no longer. The stream closes with its last channel. */
   drop(channel: string): Promise<void>;
   close(): void;
   /** All published events, of any type, from the first turn of the loop on. It ends with
