@@ -135,8 +135,8 @@ class Stream extends EventTarget {
   // Joining the others, and leaving them
 
   /** Something has happened to the page. One that is kept, or frozen, hears nothing. */
-  #notice({ type, isTrusted }) {
-    if (!isTrusted) return; // The application's own, of the same name.
+  #notice({ type, target }) {
+    if (target.tagName) return; // An element's own, of the same name.
     if (type === "pagehide" || type === "freeze" || this.#isToPause()) this.#pause();
     else {
       this.#join();

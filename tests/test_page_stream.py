@@ -3,6 +3,7 @@ on where it was, and all tabs share one connection."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -204,7 +205,31 @@ def test_a_closed_channel_ends_the_stream(
     connect(page, stream_of(channel, last_event_id="0"), state="ended")
 
 
-def test_a_silent_connection_is_a_cut(server: Server, page: Page) -> None:
+def test_a_connection_that_falls_silent_is_a_cut(
+    server: Server, proxy: Proxy, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel))
+    proxy.fall_silent()
+    publish(server, channel, "into silence")
+    assert take(page, 1) == ["into silence"]
+    assert [detail["reason"] for detail in told(page, "waiting")] == [
+        "The stream is silent"
+    ]
+
+
+def test_a_heartbeat_keeps_a_stream_alone(
+    server: Server, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel))
+    page.wait_for_timeout(4 * HEARTBEAT * 1000)
+    publish(server, channel, "still the first connection")
+    take(page, 1)
+    assert told(page, "waiting") == []
+
+
+def test_a_silence_is_measured_by_what_the_stream_says(
+    server: Server, page: Page
+) -> None:
     # Nothing but the opening's comment comes, and no end.
     connect(page, "/stream?channel=quiet")
     page.evaluate(
@@ -256,6 +281,46 @@ def test_a_channel_that_is_refused_leaves_the_others(
     assert take(page, 1) == ["still here"]
 
 
+def test_channels_come_and_go_in_a_burst_without_a_hole_or_a_double(
+    server: Server, page: Page, channel: str
+) -> None:
+    other = f"{channel}.other"
+    connect(page, stream_of(channel))
+    page.evaluate(
+        """name => {
+            window.over = false;
+            (async () => {
+                while (!over) {
+                    await stream.add(name);
+                    await stream.drop(name);
+                    await new Promise(resolve => setTimeout(resolve, 5));
+                }
+            })();
+        }""",
+        other,
+    )
+    texts = [str(n) for n in range(5 * HISTORY)]
+    for n, text in enumerate(texts, 1):
+        publish(server, other, "perhaps")
+        publish(server, channel, text)
+        if n % (HISTORY // 2) == 0:  # No more at once than the server keeps.
+            page.wait_for_function("text => seen.includes(text)", arg=text)
+    page.evaluate("over = true")
+    publish(server, channel, "last")
+    page.wait_for_function("seen.at(-1) === 'last'")
+    heard = [text for text in page.evaluate("seen") if text != "perhaps"]
+    assert heard == [*texts, "last"]
+    assert told(page, "gap") == []
+
+
+def test_the_last_channel_that_is_dropped_closes_the_stream(
+    server: Server, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel))
+    page.evaluate("name => stream.drop(name)", channel)
+    wait_for(page, "closed")
+
+
 def test_a_reloaded_page_goes_on_where_it_was(
     server: Server, page: Page, channel: str
 ) -> None:
@@ -284,11 +349,227 @@ def test_a_gap_is_told_with_what_was_lost(
     assert told(page, "gap") == [{"since": since, "channels": [channel]}]
 
 
-def test_a_posted_body_is_sent_once_and_resumed(server: Server, page: Page) -> None:
+def asked(server: Server) -> list[dict[str, str]]:
+    """The requests for ``/moody``."""
+    heard: list[dict[str, str]] = json.loads(server.request("GET", "/asked").body)
+    return heard
+
+
+def test_a_posted_body_is_sent_once_and_its_run_is_resumed(
+    server: Server, proxy: Proxy, page: Page, channel: str
+) -> None:
     server.request("POST", "/next", [])
-    connect(page, "/moody", {"method": "POST", "body": "a question"}, state="ended")
+    connect(page, "/moody", {"body": channel})
+    publish(server, channel, "0")
+    take(page, 1)
+    proxy.cut()
+    wait_for(page, "waiting")
+    publish(server, channel, "1", "2")
+    proxy.mend()
+    take(page, 3)
+    server.close(channel)
+    wait_for(page, "ended")
     assert take(page, 3) == ["0", "1", "2"]
-    assert '"body":"a question"' in server.request("GET", "/asked").body.decode()
+    assert [(a["method"], a["body"]) for a in asked(server)] == [("POST", channel)]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_body_that_the_server_did_not_take_is_sent_again(
+    server: Server, page: Page, channel: str, status: int
+) -> None:
+    server.request("POST", "/next", [[status, {}, ""]])
+    connect(page, "/moody", {"body": channel})
+    assert [a["body"] for a in asked(server)] == [channel] * 2
+
+
+def test_a_body_whose_fate_is_unknown_is_not_sent_again(
+    server: Server, page: Page
+) -> None:
+    server.request("POST", "/next", [[500, {}, ""]])
+    connect(page, "/moody", {"body": "a question"}, state="refused")
+    assert len(asked(server)) == 1
+
+
+LONG_WAIT = [200, {"Content-Type": "text/event-stream"}, "retry: 600000\n\n"]
+
+
+def wait_long(server: Server, page: Page, options: Any = ALONE) -> None:
+    """Have a stream wait for ten minutes."""
+    server.request("POST", "/next", [LONG_WAIT])
+    page.evaluate("Math.random = () => 1")
+    connect(page, "/moody", options, state="waiting")
+    assert told(page, "waiting")[0]["delay"] == 600_000
+
+
+HIDE = """isHidden => {
+    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+}"""
+
+
+def test_it_comes_back_at_once_when_the_page_is_visible_again(
+    server: Server, page: Page
+) -> None:
+    wait_long(server, page)
+    page.evaluate(HIDE, True)
+    assert page.evaluate("stream.state") == "waiting"
+    page.evaluate(HIDE, False)
+    wait_for(page, "open")
+
+
+def test_it_comes_back_at_once_when_the_browser_is_online_again(
+    server: Server, page: Page
+) -> None:
+    wait_long(server, page)
+    page.context.set_offline(True)
+    assert page.evaluate("stream.state") == "waiting"
+    page.context.set_offline(False)
+    wait_for(page, "open")
+
+
+def test_it_does_not_come_back_before_the_server_wants_it(
+    server: Server, page: Page
+) -> None:
+    server.request("POST", "/next", [[429, {"Retry-After": "600"}, ""]])
+    connect(page, "/moody", state="waiting")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.evaluate(HIDE, False)
+    assert page.evaluate("stream.state") == "waiting"
+    assert len(asked(server)) == 1
+
+
+def test_a_hidden_page_pauses_where_it_is_asked_to(
+    server: Server, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel), {**ALONE, "pauseWhenHidden": True})
+    publish(server, channel, "0")
+    take(page, 1)
+    page.evaluate(HIDE, True)
+    wait_for(page, "waiting")
+    until(lambda: server.stats()["streams"] == 0)
+    publish(server, channel, "1")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.evaluate(HIDE, False)
+    assert take(page, 2) == ["0", "1"]
+
+
+def test_a_hidden_page_stays_connected_otherwise(
+    server: Server, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel))
+    page.evaluate(HIDE, True)
+    publish(server, channel, "0")
+    assert take(page, 1) == ["0"]
+    assert told(page, "waiting") == []
+
+
+def test_an_elements_event_of_the_same_name_is_none_of_the_pages(
+    server: Server, page: Page, channel: str
+) -> None:
+    connect(page, stream_of(channel))
+    page.evaluate("document.body.dispatchEvent(new Event('freeze', { bubbles: true }))")
+    publish(server, channel, "0")
+    assert take(page, 1) == ["0"]
+    assert told(page, "waiting") == []
+
+
+def test_a_token_that_has_expired_is_asked_for_anew(server: Server, page: Page) -> None:
+    server.request("POST", "/next", [[401, {}, ""]])
+    page.evaluate(
+        """async () => {
+            const { connect } = await import("/stream/sse.js");
+            let turn = 0;
+            const headers = async () => ({ Authorization: `token ${++turn}` });
+            window.stream = connect("/moody", { headers, shared: false });
+        }"""
+    )
+    wait_for(page, "open")
+    assert [a["token"] for a in asked(server)] == ["token 1", "token 2"]
+
+
+def test_a_stream_of_another_origin_is_resumed(
+    server: Server, proxy: Proxy, page: Page, channel: str
+) -> None:
+    page.goto(f"{server.url}/page")
+    connect(page, f"{proxy.url}{stream_of(channel)}")
+    publish(server, channel, "0")
+    take(page, 1)
+    proxy.cut()
+    wait_for(page, "waiting")
+    publish(server, channel, "1")
+    proxy.mend()
+    assert take(page, 2) == ["0", "1"]
+
+
+def test_a_strict_policy_has_nothing_to_say(
+    server: Server, page: Page, channel: str
+) -> None:
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"{server.url}/strict{stream_of(channel).removeprefix('/stream')}")
+    # (Playwright waits by what the policy forbids.)
+    until(lambda: page.evaluate("window.stream?.state") == "open")
+    publish(server, channel, "0")
+    until(lambda: page.evaluate("seen") == ["0"])
+    assert said == []
+
+
+#: Counts what a page holds: timers, channels between tabs, locks, and listeners.
+COUNT = """
+    const timers = new Set(), channels = new Set(), listening = [];
+    const { setTimeout: start, clearTimeout: stop } = window;
+    window.setTimeout = (act, ...more) => {
+        const id = start(() => { timers.delete(id); act(); }, ...more);
+        timers.add(id);
+        return id;
+    };
+    window.clearTimeout = id => { timers.delete(id); stop(id); };
+    window.BroadcastChannel = class extends BroadcastChannel {
+        constructor(name) { super(name); channels.add(this); }
+        close() { channels.delete(this); super.close(); }
+    };
+    const { addEventListener } = EventTarget.prototype;
+    EventTarget.prototype.addEventListener = function (type, act, options) {
+        const isOfPage = [window, document].includes(this ?? window);
+        if (isOfPage) listening.push(options?.signal);
+        return addEventListener.call(this ?? window, type, act, options);
+    };
+    window.addEventListener = EventTarget.prototype.addEventListener;
+    window.left = async () => {
+        const { held, pending } = await navigator.locks.query();
+        return [timers.size, channels.size, held.length, pending.length,
+                listening.filter(signal => !signal?.aborted).length];
+    };
+"""
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("state", ["open", "waiting", "connecting", "refused", "ended"])
+def test_a_stream_that_is_over_leaves_nothing_behind(
+    server: Server, proxy: Proxy, page: Page, channel: str, state: str, shared: bool
+) -> None:
+    page.add_init_script(f"(() => {{ {COUNT} }})()")
+    page.reload()
+    until_then = page.evaluate("left()")
+    target = stream_of("secret" if state == "refused" else channel)
+    if state in ("waiting", "connecting"):
+        wait_long(server, page, {"shared": shared})
+        target = "/moody"
+    if state == "ended":
+        server.close(channel)
+    if state == "connecting":
+        page.evaluate("() => { window.fetch = () => new Promise(() => {}); }")
+        page.evaluate("dispatchEvent(new Event('online'))")
+        wait_for(page, state)
+    elif state != "waiting":
+        connect(page, target, {"shared": shared}, state=state)
+    if state in ("open", "waiting", "connecting"):
+        assert page.evaluate("left()") != until_then
+    page.evaluate("stream.close()")
+    page.wait_for_function(
+        "async expected => `${await left()}` === `${expected}`", arg=until_then
+    )
 
 
 def test_an_exception_in_a_listener_stops_nothing(
@@ -368,6 +649,39 @@ def test_all_tabs_share_one_connection(
         assert server.stats()["streams"] == 1
         publish(server, channel, *"012345")
         assert [take(page, 6) for page in pages] == [list("012345")] * 4
+
+
+def test_each_tab_is_told_of_its_own_gap_once(
+    server: Server, browser: Browser, channel: str
+) -> None:
+    (since,) = publish(server, channel, "long ago")
+    texts = [str(n) for n in range(2 * HISTORY)]
+    publish(server, channel, *texts)
+    with tabs_of(browser, server.url, 3) as (first, second, late):
+        connect(first, stream_of(channel), {})
+        connect(second, stream_of(channel), {})
+        connect(late, stream_of(channel), {"lastEventId": since})
+        publish(server, channel, "last")
+        kept = [*texts, "last"][-HISTORY:]
+        late.wait_for_function("seen.at(-1) === 'last'")
+        assert take(late, HISTORY)[-HISTORY:] == kept
+        assert told(late, "gap") == [{"since": since, "channels": [channel]}]
+        for page in (first, second):
+            assert take(page, 1) == ["last"]
+            assert told(page, "gap") == []
+        until(lambda: server.stats()["streams"] == 1)
+
+
+def test_a_channel_that_is_refused_to_a_tab_leaves_it_with_the_others(
+    server: Server, browser: Browser, channel: str
+) -> None:
+    with tabs_of(browser, server.url, 2) as (page, other):
+        connect(page, stream_of(channel), {})
+        connect(other, stream_of(channel), {})
+        assert other.evaluate("stream.add('secret').then(() => false, () => true)")
+        until(lambda: server.stats()["streams"] == 1)
+        publish(server, channel, "still here")
+        assert take(page, 1) == take(other, 1) == ["still here"]
 
 
 def test_each_tab_hears_its_own_channels(

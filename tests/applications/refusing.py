@@ -1,7 +1,9 @@
 """The channels behind answers that a test chooses: what a page meets beside streams.
 
 ``POST /next`` takes a list of [status, headers, body]; the requests for ``/moody`` get
-these, one after the other, and then the stream. ``GET /asked`` says what they sent.
+these, one after the other, and then the stream. ``GET /asked`` says what they sent. All
+that is served can be read by pages of other origins. ``GET /strict`` is a page that
+allows nothing but its own origin's.
 """
 
 from __future__ import annotations
@@ -45,5 +47,35 @@ def moody() -> ResponseReturnValue:
         status, headers, body = answers.pop(0)
         return Response(body, status, headers)
     if request.method == "POST":
-        return sse.run(map(str, range(3)))
+        heard = sse.messages(request.get_data(as_text=True))
+        return sse.run(event.data for event in heard)
     return sse.stream(*(request.args.getlist("channel") or ["sse"]))
+
+
+@app.after_request
+def allow_other_origins(response: Response) -> Response:
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
+
+
+@app.get("/strict")
+def strict() -> ResponseReturnValue:
+    policy = "default-src 'self'; connect-src 'self'"
+    page = '<!doctype html><title>Strict</title><script type="module" src="/strict.js">'
+    return f"{page}</script>", {"Content-Security-Policy": policy}
+
+
+@app.get("/favicon.ico")
+def icon() -> ResponseReturnValue:
+    return "", 204
+
+
+@app.get("/strict.js")
+def strict_script() -> ResponseReturnValue:
+    script = """
+        import { connect } from "/stream/sse.js";
+        window.seen = [];
+        window.stream = connect("/stream" + location.search);
+        stream.onmessage = event => seen.push(event.data);
+    """
+    return Response(script, mimetype="text/javascript")
