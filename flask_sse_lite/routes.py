@@ -91,12 +91,12 @@ def is_repeated(app: Flask, sse: Blueprint, options: dict[str, Any]) -> bool:
     )
 
 
-def address(app: Flask, view: object, **values: str) -> str | None:
+def address(app: Flask, view: object, **values: Any) -> str | None:
     """Where an application serves a view, if it does.
 
     :param values: what stands in the address.
     """
     for endpoint, function in app.view_functions.items():
         if function == view:
-            return url_for(endpoint, **values)  # type: ignore[arg-type]
+            return url_for(endpoint, **values)
     return None

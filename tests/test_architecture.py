@@ -95,7 +95,7 @@ PURE = {
 }
 
 #: What an installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click"}
+INSTALLED = {"flask", "werkzeug", "click", "markupsafe"}
 
 #: What is imported where it is used, for it need not be there.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from flask import Flask, url_for
+from flask import Flask, render_template_string, url_for
 
 import flask_sse_lite
-from flask_sse_lite import SSE
+from flask_sse_lite import SSE, InvalidValue
 from flask_sse_lite.browser import KEPT_SECONDS, module
+from flask_sse_lite.testing import read_events
 
 
 @pytest.fixture
@@ -78,3 +80,79 @@ def test_the_opening_says_how_long_a_heartbeat_is(app: Flask) -> None:
     assert block.startswith("event: stream-open\n")
     assert block.endswith("\n: heartbeat 0.25\n\n")
     response.close()
+
+
+# In templates
+
+
+def rendered(app: Flask, template: str, **values: object) -> str:
+    with app.test_request_context():
+        return render_template_string(template, **values)
+
+
+def test_a_template_gets_a_streams_address_with_the_pages_position(
+    app: Flask, sse: SSE
+) -> None:
+    app.config["SSE_PUBLIC_CHANNELS"] = ["*"]
+    with app.test_request_context():
+        page = render_template_string("{{ sse_url('room 7')|safe }}")
+        sse.publish("behind", channel="room 7")
+    address = urlsplit(page)
+    assert address.path == "/stream"
+    query = parse_qs(address.query)
+    assert query["channel"] == ["room 7"]
+    response = app.test_client().get(page)
+    (event,) = read_events(response, count=1)
+    assert event.data == "behind"
+
+
+def test_an_address_of_several_channels_and_of_none(app: Flask) -> None:
+    several = rendered(app, "{{ sse_url('a', 'b')|safe }}")
+    assert parse_qs(urlsplit(several).query)["channel"] == ["a", "b"]
+    assert "channel" not in rendered(app, "{{ sse_url() }}")
+
+
+def test_an_address_in_a_page_is_escaped(app: Flask) -> None:
+    assert "&amp;" in rendered(app, "{{ sse_url('a', 'b') }}")
+
+
+def test_the_pages_position_is_the_first_that_its_request_took(
+    app: Flask, sse: SSE
+) -> None:
+    with app.test_request_context():
+        position = sse.position()
+        sse.publish("between")
+        assert sse.position() != position
+        page = render_template_string("{{ sse_url() }}")
+        assert parse_qs(urlsplit(page).query)["last_event_id"] == [position]
+    with app.test_request_context():
+        first, second = render_template_string(
+            "{% set first = sse_url() %}{{ publish('between') }}{{ first }} "
+            "{{ sse_url() }}",
+            publish=lambda text: sse.publish(text) and "",
+        ).split()
+        assert first == second
+
+
+def test_the_modules_tag_has_its_address_and_a_nonce(app: Flask, address: str) -> None:
+    tag = f'<script type="module" src="{address}"></script>'
+    assert rendered(app, "{{ sse_script() }}") == tag
+    with_nonce = rendered(app, "{{ sse_script(nonce) }}", nonce='"n>')
+    assert with_nonce == tag.replace('"></', '" nonce="&#34;n&gt;"></')
+
+
+def test_templates_know_the_blueprint_that_was_registered_first() -> None:
+    app = Flask("application")
+    app.register_blueprint(SSE("news"), url_prefix="/news")
+    app.register_blueprint(SSE("others"), url_prefix="/others")
+    assert rendered(app, "{{ sse_url() }}").startswith("/news?")
+    assert "/news/sse.js" in rendered(app, "{{ sse_script() }}")
+
+
+def test_a_name_that_no_channel_can_have_is_refused(app: Flask) -> None:
+    with pytest.raises(InvalidValue):
+        rendered(app, "{{ sse_url('') }}")
+
+
+def test_templates_can_still_be_configured_after_the_registration(app: Flask) -> None:
+    assert "jinja_env" not in vars(app)
