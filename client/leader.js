@@ -104,10 +104,9 @@ export class Leader {
 
   #takeEvents(events, after) {
     const { channels } = this.#wire;
-    for (const event of events) {
-      // Our own events, and those of an address that names no channels, are for all.
-      if (channels.length < 2 && !isOurOwn(event)) event.channel = channels[0];
-    }
+    // The server names channels where there are several; an address that names none is
+    // of its view's own, and its events are for all.
+    if (channels.length < 2) events.forEach((event) => (event.channel = channels[0]));
     this.#post({ events, after, late: this.#late });
   }
 
@@ -142,5 +141,3 @@ export class Leader {
     this.#post({ tabs, refusal: isOne && refusal });
   }
 }
-
-export const isOurOwn = ({ type }) => type.startsWith("stream-");

@@ -3,7 +3,7 @@
 // Here lives what a page sees: events and states, as EventSource has them and beyond.
 // How the connection is kept stands in wire.js, who holds it in leader.js and line.js.
 
-import { DEFAULT_CHANNEL, isOurOwn } from "./leader.js";
+import { DEFAULT_CHANNEL } from "./leader.js";
 import { Line } from "./line.js";
 import { Seen } from "./position.js";
 import { bytesOf, fieldsOf, isPosted } from "./wire.js";
@@ -252,7 +252,7 @@ class Stream extends EventTarget {
 
   #takeEvent(event, late) {
     const { type, data, id, marked, channel } = event;
-    const isOwn = isOurOwn(event);
+    const isOwn = type.startsWith("stream-"); // The server's own.
     const heard = this.#channels;
     const isHeard = heard.size ? heard.has(channel) : channel === DEFAULT_CHANNEL;
     const isOthers = channel && !isHeard;

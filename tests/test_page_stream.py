@@ -46,6 +46,9 @@ async ([url, options]) => {
 }
 """
 
+#: An answer that has a client wait for ten minutes.
+LONG_WAIT = [200, {"Content-Type": "text/event-stream"}, "retry: 600000\n\n"]
+
 ALONE = {"shared": False}
 
 
@@ -251,6 +254,29 @@ def test_a_silence_is_measured_by_what_the_stream_says(
     assert page.evaluate("waits") == ["The stream is silent"]
 
 
+#: What a view of two channels sends whose address names neither.
+PAIR = """channel: a
+data: 0
+
+channel: b
+event: stream-error
+data: {"reason": "mine"}
+
+event: stream-end
+data:
+
+"""
+
+
+def test_a_view_of_several_channels_tells_all_of_each(
+    server: Server, page: Page
+) -> None:
+    server.request("POST", "/next", [[200, LONG_WAIT[1], PAIR]])
+    connect(page, "/moody", state="ended")
+    assert take(page, 1) == ["0"]
+    assert [detail["reason"] for detail in told(page, "end")] == ["mine"]
+
+
 def test_channels_are_added_and_dropped_without_a_hole_or_a_double(
     server: Server, page: Page, channel: str
 ) -> None:
@@ -388,9 +414,6 @@ def test_a_body_whose_fate_is_unknown_is_not_sent_again(
     server.request("POST", "/next", [[500, {}, ""]])
     connect(page, "/moody", {"body": "a question"}, state="refused")
     assert len(asked(server)) == 1
-
-
-LONG_WAIT = [200, {"Content-Type": "text/event-stream"}, "retry: 600000\n\n"]
 
 
 def wait_long(server: Server, page: Page, options: Any = ALONE) -> None:
