@@ -10,9 +10,10 @@ import { bytesOf, fieldsOf, isPosted } from "./wire.js";
 
 const page = globalThis.document;
 
-/** What tabs call each other by: those of another manner of speaking are not understood. */
+/** How tabs speak to each other. A version that speaks otherwise has another name for it. */
 const MANNER = "sse 1";
 
+/** Those of the page after which a stream joins, leaves, or looks about. */
 const PAGE_EVENTS = "online pagehide pageshow freeze resume visibilitychange".split(" ");
 
 const READY = { connecting: 0, waiting: 0, open: 1 };

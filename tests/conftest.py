@@ -36,6 +36,7 @@ LONGEST = [
     "test_stopping.py",
     "test_redis.py",
     "test_page_stream.py",
+    "test_page_tabs.py",
     "test_timeouts.py",
     "test_lives.py",
     "test_adapters.py",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flask_sse_lite import Event
 from flask_sse_lite.browser import module
 
 from .servers import ROOT
@@ -155,3 +156,71 @@ def test_what_was_seen_is_known_in_each_epoch() -> None:
     assert node(script) == [
         *(True, False, False, True, False, False, True, False, False, True)
     ]
+
+
+#: Reads a stream that is cut once, at each of its bytes in turn, and goes on elsewhere.
+CUT_ANYWHERE = """
+import { Wire } from "./wire.js";
+globalThis.location = { origin: "http://test" };
+Math.random = () => 0; // No wait.
+const blocks = JSON.parse(process.argv.at(-1));
+const bytesOf = (text) => new TextEncoder().encode(text);
+/** What the server sends to a client that stands behind so many blocks. */
+function streamFrom(at) {
+    const opening = `event: stream-open\\ndata: \\nid: ${at}\\n\\n`;
+    return bytesOf(opening + blocks.slice(at).join(""));
+}
+
+const resumed = new Set();
+
+async function heardWithACutAt(cut) {
+    const seen = [];
+    let requests = 0;
+    globalThis.fetch = async (url, { headers }) => {
+        const since = headers.get("Last-Event-ID");
+        const all = streamFrom(Number(since ?? 0));
+        const isCut = ++requests === 1;
+        if (!isCut) resumed.add(since);
+        const pieces = [isCut ? all.slice(0, cut) : all];
+        const body = new ReadableStream({
+            pull(controller) {
+                if (pieces.length) controller.enqueue(pieces.pop());
+                else if (isCut) controller.error(new Error("cut"));
+                else controller.close();
+            },
+        }, { highWaterMark: 0 });
+        const type = { "Content-Type": "text/event-stream" };
+        return { status: 200, headers: new Headers(type), body };
+    };
+    return new Promise((resolve) => {
+        const wire = new Wire(new URL("http://test/stream"), {}, (state) => {
+            if (state === "ended") resolve(seen);
+        }, (events) => {
+            for (const { type, data } of events) {
+                if (type === "message" && data !== undefined) seen.push(data);
+            }
+        });
+        wire.open([]);
+    });
+}
+
+const results = new Set();
+const length = streamFrom(0).length;
+for (let cut = 0; cut <= length; cut += 1) {
+    results.add(JSON.stringify(await heardWithACutAt(cut)));
+}
+console.log(JSON.stringify([
+    resumed.size, [...results].map((text) => JSON.parse(text)),
+]));
+"""
+
+
+def test_a_cut_at_any_byte_loses_and_doubles_nothing() -> None:
+    texts = [f"{n} größer\n😀 {'x' * (n % 7)}" for n in range(39)]
+    blocks = [
+        Event(text, id=str(n)).encode().decode() for n, text in enumerate(texts, 1)
+    ]
+    end = "event: stream-end\ndata: \nid: 40\n\n"
+    positions, (heard,) = node(CUT_ANYWHERE, json.dumps([*blocks, end]))
+    assert heard == texts
+    assert positions == 1 + 1 + len(texts)  # None, the opening's, and each event's.
