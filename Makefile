@@ -46,7 +46,8 @@ system-packages:
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
-		tests/test_churn.py tests/test_log.py::TestClients $(PYTEST_ARGS)
+		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
+		$(PYTEST_ARGS)
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist
