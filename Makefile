@@ -8,7 +8,7 @@
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory beside the usual recipe, what scale costs, and what
 #                   brokers do (BENCH_ARGS="--only crowd resume" runs parts of it)
-# make bench-peers  the same beside other projects, for docs/benchmarks.rst
+# make bench-peers  speed and memory beside other projects, for docs/benchmarks.rst
 #
 # Each target makes the virtual environment .venv, and installs there what it needs.
 

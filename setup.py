@@ -1,4 +1,4 @@
-"""For tools that know no pyproject.toml, where all that they ask for stands."""
+"""For tools that cannot read pyproject.toml, where all metadata stands."""
 
 from setuptools import setup
 

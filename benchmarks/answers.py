@@ -1,8 +1,8 @@
-"""What a token of an AI model costs: ``python benchmarks/tokens.py``.
+"""What a token of an AI model costs: ``python benchmarks/answers.py``.
 
 Each server in turn sends some answers at once, whose tokens come one after the other
-with a pause between them. Each token says when it was made; the client is in this
-process, and the clock is the same. How a server is run lives in measuring.py.
+with a pause between them. Each token says when it was made. The clients are in this
+process, and read the same clock. How a server is run lives in server.py.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from server import Server, server
 ANSWERS = 100  # at once
 TOKENS = 1_000  # of each answer
 PACED, UNPACED = 0.01, 0.0  # seconds before each token
-STAGGER = 0.005  # seconds from one question to the next
-STALL = 30.0  # seconds without a byte: something is lost
+STAGGER = 0.005  # seconds from one request to the next
+STALL = 30.0  # seconds without a byte, after which something counts as lost
 RECEIVE = 1 << 16
 
 TOKEN = re.compile(rb"data: ?([0-9]+) ([0-9]+)\r?\n")
@@ -36,7 +36,7 @@ TOKEN = re.compile(rb"data: ?([0-9]+) ([0-9]+)\r?\n")
 
 @dataclass(frozen=True)
 class Speaker:
-    """A server that makes tokens, and where."""
+    """A server that makes tokens, and the path where it does."""
 
     contender: Contender
     path: str
@@ -69,7 +69,7 @@ SPEAKERS = {speaker.contender.name: speaker for speaker in _ALL}
 
 
 class Listener:
-    """One answer's client: which tokens came, and how late the first one was."""
+    """The client of one answer: it checks the tokens, and times the first one."""
 
     def __init__(self, port: int, path: str, tokens: int, pause: float) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -84,7 +84,7 @@ class Listener:
     def take(self) -> bool:
         """Take what has come.
 
-        :returns: whether it is complete.
+        :returns: whether the answer is complete.
         """
         received = self.socket.recv(RECEIVE)
         now = time.monotonic_ns()
@@ -109,7 +109,8 @@ def listen(
 ) -> list[float]:
     """Take some answers at once.
 
-    :returns: milliseconds from the making of each one's first token to its arrival.
+    :returns: for each answer, milliseconds from the making of its first token to the
+        token's arrival.
     """
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -120,7 +121,7 @@ def listen(
             if len(listeners) < answers:
                 wait = due - time.monotonic()
                 if wait <= 0:
-                    # Not all at once: how long a request waits for others is not asked.
+                    # One by one: a request must not wait for others.
                     due += STAGGER
                     listener = Listener(port, path, tokens, pause)
                     listeners.append(listener)
@@ -139,7 +140,7 @@ def listen(
 @dataclass(frozen=True)
 class Spoken:
     """The server's CPU per token, with a pause before each and without, and how late
-    first tokens were."""
+    the first tokens of answers arrived."""
 
     paced_us: float
     unpaced_us: float
@@ -147,7 +148,7 @@ class Spoken:
 
 
 def speak(running: Server, speaker: Speaker, answers: int) -> Spoken:
-    """A round."""
+    """Run a round."""
 
     def cpu_us(pause: float) -> tuple[float, float]:
         before = running.usage().cpu_seconds
@@ -161,7 +162,7 @@ def speak(running: Server, speaker: Speaker, answers: int) -> Spoken:
 
 
 def measure(speaker: Speaker, answers: int, rounds: int) -> Spoken:
-    """The medians of some rounds, behind one that is not counted."""
+    """The medians of some rounds. A round before them is not counted."""
     if speaker.environment:
         speaker.environment.prepare()
     core, _ = cores()

@@ -2,8 +2,8 @@
  *
  *     baseline PORT
  *
- * One thread, one epoll, one send() per delivery: what any server that writes each
- * event to each subscriber's socket has to pay. It speaks the interface of
+ * One thread, one epoll, one send() per delivery: any server that writes each event to
+ * each subscriber's socket must pay for that. It has the route /publish of
  * servers/control.py, and just enough HTTP for the load generator and the driver.
  */
 #define _GNU_SOURCE
@@ -21,13 +21,13 @@
 #define REQUEST 512       /* bytes of a request's head */
 #define BACKLOG 1024
 #define READY 512
-#define FULL_MS 1000   /* for a subscriber whose socket is full; then it is cut off */
-#define IDLE_MS 600000 /* no request for so long: the driver is gone */
+#define FULL_MS 1000   /* that a subscriber's socket can be full; then it is cut off */
+#define IDLE_MS 600000 /* without a request, after which the driver counts as gone */
 #define DATA_BYTES 64
 
 struct client {
     size_t length;
-    size_t place; /* among the subscribers, from 1; 0: none of them */
+    size_t place; /* among the subscribers, from 1; 0 if it is none */
     char request[REQUEST];
 };
 
@@ -58,8 +58,8 @@ static void leave(int fd) {
     close(fd);
 }
 
-/* The driver's subscribers read at once, so waiting for a full socket is the exception
- * that keeps the count exact, and not what is measured. */
+/* The driver's subscribers read at once, so a socket is hardly ever full. Waiting for it
+ * keeps the count exact, and is not what is measured. */
 static void send_all(int fd, const char *bytes, size_t length) {
     while (length) {
         ssize_t sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -80,7 +80,7 @@ static void publish(unsigned long first, unsigned long count) {
     for (unsigned long seq = first; seq < first + count; seq++) {
         memset(frame, 'x', sizeof frame);
         int head = sprintf(frame, "data: %lu %lu ", seq, now_ns());
-        frame[head] = 'x'; /* where sprintf put its end */
+        frame[head] = 'x'; /* over the NUL that sprintf has written */
         memcpy(frame + 6 + DATA_BYTES, "\n\n", 2);
         for (size_t i = 0; i < subscribed; i++)
             send_all(subscribers[i], frame, 6 + DATA_BYTES + 2);
@@ -120,7 +120,7 @@ static void read_request(int fd) {
     struct client *c = &clients[fd];
     char *room = c->request + c->length;
     ssize_t length = recv(fd, room, REQUEST - 1 - c->length, MSG_DONTWAIT);
-    if (length <= 0 || c->place) { /* gone, or a subscriber that talks */
+    if (length <= 0 || c->place) { /* it has left, or is a subscriber that talks */
         leave(fd);
         return;
     }

@@ -1,7 +1,7 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
-How a server is measured lives in measuring.py, what scale costs in scale.py, what the
-shared brokers promise in brokers.py, what the figures mean in report.py.
+How a server is measured lives in measuring.py, the parts about scale in scale.py, the
+parts about shared brokers in brokers.py, and the meaning of the figures in report.py.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from report import Finding, Result, findings_table, report
 LONE_PUBLISH = "lone-publish"
 PARTS = {**scale.PARTS, **brokers.PARTS}
 NAMES = (*CONTENDERS, LONE_PUBLISH, *PARTS)
-SUBSCRIBERS = 5000  # what is asked is asked of that
+SUBSCRIBERS = 5000  # the limits of the findings hold for this number
 
 
 @dataclass
 class Outcome:
-    """What a whole run has measured, and what it could not measure."""
+    """What a whole run has measured, and what it has failed to measure."""
 
     subscribers: int
     rounds: int

@@ -1,8 +1,9 @@
-"""What the shared brokers promise: a part for each promise, with what is asked of it.
+"""What the shared brokers promise: a part for each promise, with the limit that it must
+keep.
 
-A worker process is a gunicorn of its own here, so that each can be spoken to; all have
-one store. Stores are in stores.py, what a process does in servers/ours_shared.py, and
-how servers are run in measuring.py and server.py.
+Each worker process is a gunicorn of its own here, so that it can be asked by itself;
+all have one store. The stores live in stores.py, what a process does in
+servers/ours_shared.py, and how servers are run in measuring.py and server.py.
 """
 
 from __future__ import annotations
@@ -40,28 +41,28 @@ WORKERS = {
     "gevent": ("--worker-class=gevent",),
     "gthread": ("--worker-class=gthread", "--threads=4"),
 }
-WRITERS = 4  # that publish at once, each so many in a round:
-WRITES = 5_000
+WRITERS = 4  # workers that publish at once
+WRITES = 5_000  # of each of them in a round
 SEEING = 2  # of these workers have a subscriber
-PUBLISHES = 5_000  # in a round, by each who does
-DRIPS = 500  # in a round of single events, each so many seconds after the one before:
-PAUSE = 0.004
-STALL_DRIPS = 500  # beside writers, with pauses:
-STALL_PAUSE = 0.01
-BESIDE = 20  # subscribers of the worker beside writers
-COUNTED = 1_000  # publishes that are counted
-TOGETHER = 200  # that publish at once
+PUBLISHES = 5_000  # in a round of sqlite-publish
+DRIPS = 500  # single events in a round
+PAUSE = 0.004  # seconds between two of them, at most
+STALL_DRIPS = 500  # single events of the worker beside the writers
+STALL_PAUSE = 0.01  # seconds between two of them, at most
+BESIDE = 20  # subscribers of the worker beside the writers
+COUNTED = 1_000  # publishes whose commands are counted
+TOGETHER = 200  # publishes at once
 FAN_OUT_EVENTS = 20  # in a round of one store
-CHANNELS = 50  # of those who come back
-MISSED = 20  # events of each of these
-IDLE_SECONDS = 3  # for what is read without them
+CHANNELS = 50  # of the clients that come back
+MISSED = 20  # events that these clients missed in each channel
+IDLE_SECONDS = 3  # in which the reads of the followers alone are counted
 WORKERS_BACK = "--workers=2"
 OUTSIDE = str(SERVERS / "outside.py")
 ROOMS = f"/rooms?count={CHANNELS}&number={{}}"
 
 
 def on(store: str, url: str, worker: str, *options: str) -> Contender:
-    """Return ours on a store, by its URL."""
+    """Return the extension on a store, which its URL names."""
     name = f"{store}, {worker}"
     command = gunicorn(
         "ours_shared:app", *WORKERS[worker], f"--env=FLASK_SSE_URL={url}", *options
@@ -71,14 +72,14 @@ def on(store: str, url: str, worker: str, *options: str) -> Contender:
 
 @contextmanager
 def worker(contender: Contender) -> Iterator[Server]:
-    """Run a worker process, on whatever core."""
+    """Run a worker process, pinned to no core."""
     port = free_port()
     with server(contender.command_lines(port=port), port, None) as started:
         yield started
 
 
 def answer(started: Server, path: str) -> dict[str, float]:
-    """Have a worker do what it measures itself."""
+    """Have a worker do something that it measures itself."""
     status, body = started.answer("POST", path)
     if status != 200:
         raise BenchmarkError(f"{path} was answered by {status}")
@@ -94,7 +95,7 @@ def numbered(first: int, count: int) -> str:
 
 
 def sqlite_publish(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """What does a publish cost, while another process follows?"""
+    """What does a publish cost while another process follows the store?"""
     with ExitStack() as stack:
         url = stack.enter_context(sqlite_file())
         contender = on("sqlite", url, "gevent")
@@ -126,7 +127,7 @@ def sqlite_latency(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def redis_latency(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """The same, where Redis is on the same machine."""
+    """The same over a Redis on the same machine."""
     with redis_server() as redis:
         for kind in WORKERS:
             contender = on("redis", redis.url, kind)
@@ -173,8 +174,8 @@ def latency_findings(
 
 
 def sqlite_stall(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """For how long does nobody get a turn in a gevent worker, while others write as
-    fast as they can?"""
+    """For how long does no greenlet of a gevent worker get a turn, while other
+    processes write as fast as they can?"""
     with ExitStack() as stack:
         url = stack.enter_context(sqlite_file())
         contender = on("sqlite", url, "gevent")
@@ -209,8 +210,8 @@ def writer(url: str) -> Iterator[None]:
 
 
 def sqlite_writers(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """How many events a second do some workers publish at once, and does everybody see
-    all of them in the same order?"""
+    """How many events a second do some workers publish at once, and does each
+    subscriber see all of them in the same order?"""
     with ExitStack() as stack:
         url = stack.enter_context(sqlite_file())
         contender = on("sqlite", url, "gevent")
@@ -266,14 +267,14 @@ def check_order(seen: Sequence[list[int]], rounds: int) -> None:
 
 
 def redis_publish(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """How many commands does a publish take? With what Redis does in scripts left out,
-    as MONITOR tells it apart."""
+    """How many commands does a publish take? Commands that a script runs are not
+    counted: MONITOR marks them."""
     with redis_server() as redis:
         contender = on("redis", redis.url, "gevent")
         with worker(contender) as started:
             answer(
                 started, f"/costs?{numbered(0, COUNTED)}"
-            )  # connects, brings scripts
+            )  # connects and loads the scripts
             with redis.sent() as commands:
                 costs = answer(started, f"/costs?{numbered(0, COUNTED)}")
     yield Finding(
@@ -291,8 +292,8 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 def redis_connections(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """How many connections listen, for many subscribers, and how many more are there
-    when many publish at once?"""
+    """How many connections listen for many subscribers, and how many more are there
+    after many publishes at once?"""
     count = subscribers // 5
     with redis_server() as redis:
         contender = on("redis", redis.url, "gevent")
@@ -330,7 +331,7 @@ def fan_out(subscribers: int, rounds: int) -> Iterator[Finding]:
             servers[contender.name] = one
             one[1].ask(f"open {subscribers}")
         costs: dict[str, list[float]] = {name: [] for name in servers}
-        # In turn: what else the machine does changes from minute to minute.
+        # In turn: the machine's other load changes from minute to minute.
         for _ in range(rounds):
             for name, one in servers.items():
                 done = run_round(*one, f"round {FAN_OUT_EVENTS} 1")
@@ -347,8 +348,8 @@ def fan_out(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def resume(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """How long until all are served who come back at once after a restart of all
-    workers, and how often is the store read for them?"""
+    """All clients come back at once after a restart of all workers. How long until
+    each has what it missed, and how often is the store read for them?"""
     with sqlite_file() as url, tempfile.NamedTemporaryFile() as visits:
         option = f"--env=FLASK_VISITS_FILE={visits.name}"
         contender = on("sqlite", url, "gevent", WORKERS_BACK, option)
@@ -378,7 +379,7 @@ def resumption(
                 before, since = count_reads(), time.monotonic()
                 done.append(run_round(started, generator, f"resume {MISSED}"))
                 after, until = count_reads(), time.monotonic()
-                # What followers read now and then is not for those who come back.
+                # The followers read now and then, without any client's coming back.
                 time.sleep(IDLE_SECONDS)
                 idle = (count_reads() - after) / IDLE_SECONDS
                 reads.append(max(0.0, after - before - idle * (until - since)))
@@ -403,7 +404,7 @@ def resumption(
 
 
 def publish_outside(url: str, first: int) -> None:
-    """Publish while no worker is there, to each channel the same numbers."""
+    """Publish the same numbers to each channel, while no worker runs."""
     names = [f"room.{number}" for number in range(CHANNELS)]
     numbers = [str(first), str(MISSED)]
     output_of([sys.executable, OUTSIDE, url, *numbers, *names], None)

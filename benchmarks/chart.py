@@ -1,6 +1,6 @@
 """The chart of docs/: bars of CPU per delivery and of memory per connection, as SVG.
 
-Both scales are linear and begin at 0, so that lengths can be compared by eye.
+Both scales are linear and begin at 0, so that readers can compare lengths by eye.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SVG = """\
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the two halves: where it stands, and which figure it shows."""
+    """One half of the chart: where it stands, and which figure it shows."""
 
     heading: str
     left: int

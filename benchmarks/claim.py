@@ -1,15 +1,15 @@
-"""Shows what a subscriber costs: no thread and no greenlet, on whatever WSGI server.
+"""Shows what a subscriber costs: no thread and no greenlet, on each WSGI server.
 
     python benchmarks/claim.py                       # or: make claim
     python benchmarks/claim.py --subscribers 5000
 
-Each server gets its subscribers, then an ordinary request beside them, and one event
-for all, which each must receive. Threads and memory are counted from outside, in /proc;
-greenlets by the application. The last two lines show that the counting would notice:
-the usual recipe, a queue per subscriber, costs just these.
+Each server gets its subscribers, then an ordinary request beside them, and one event,
+which each subscriber must receive. Threads and memory are counted from outside, in
+/proc; the application counts its greenlets. The last two lines show that the counting
+would notice: there a subscriber of the usual recipe costs a thread or a greenlet.
 
-The applications are servers/ours.py and servers/queue_recipe.py. Nothing is measured
-finely here: that is bench.py's affair.
+The applications are servers/ours.py and servers/queue_recipe.py. These figures are
+rough; bench.py measures finely.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from processes import HERE, BenchmarkError, free_port, raise_descriptor_limit
 from report import table
 from server import Server, server
 
-CLIENT_SECONDS = 30  # for whatever a client waits for
+CLIENT_SECONDS = 30  # for each wait of a client
 LOOK_SECONDS = 0.2  # after a request, for the thread that answered it to end
 STREAM = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
 PUBLISH = "/publish?first=7&count=1"
@@ -43,7 +43,7 @@ UWSGI = Path(sys.executable).parent / "uwsgi"
 
 @dataclass(frozen=True)
 class Case:
-    """A server to look at; it is left out unless `is_installed`."""
+    """A server to look at. Without `is_installed` it is left out."""
 
     name: str
     command: Sequence[str]
@@ -57,7 +57,7 @@ def flask_run(app: str) -> Sequence[str]:
 
 
 def cheroot(app: str) -> Sequence[str]:
-    # Its --chdir comes after the import.
+    # cheroot's --chdir comes too late: after the import.
     path = os.pathsep.join([str(SERVERS), str(HERE.parent)])
     start = ("env", f"PYTHONPATH={path}", sys.executable, "-m", "cheroot")
     return (*start, "--bind=127.0.0.1:{port}", app)
@@ -92,7 +92,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Look:
-    """What a server has at some moment."""
+    """What a server has at one moment."""
 
     threads: int
     greenlets: int
@@ -117,7 +117,7 @@ class Subscriber:
         self._read_to(b"\n\n")
 
     def get_event(self) -> None:
-        """Wait for it."""
+        """Wait for the event."""
         self._read_to(EVENT)
 
     def _read_to(self, mark: bytes) -> None:
@@ -133,7 +133,7 @@ class Subscriber:
 
 
 def show(case: Case, subscribers: int) -> Sequence[str]:
-    """Return what a server shows, as a line of the table."""
+    """Look at a server; return a line of the table."""
     port = free_port()
     filled = {"port": port, "connections": subscribers + SPARE_CONNECTIONS}
     command = [part.format_map(filled) for part in case.command]
@@ -170,7 +170,7 @@ def ask(running: Server, method: str, path: str) -> None:
 
 
 def publish(running: Server, audience: Sequence[Subscriber]) -> None:
-    """Return when everybody has the event."""
+    """Publish an event, and return when every subscriber has it."""
     ask(running, "POST", PUBLISH)
     for subscriber in audience:
         subscriber.get_event()
@@ -186,7 +186,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description="Show what a subscriber costs.")
     options.add_argument("--subscribers", type=int, default=1000, metavar="N")
     subscribers = options.parse_args().subscribers
-    # As an exception, so that every process started here is ended on the way out.
+    # An exception, so that every process started here is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     raise_descriptor_limit(subscribers)
     rows, failures = [], {}

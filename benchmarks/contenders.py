@@ -1,8 +1,8 @@
 """The servers measured, one entry each. What never lives here: how they are measured.
 
-To add one: a file in `servers/` that has the route of `servers/control.py` (or speaks
-the same, as `baseline.c` does), and an entry in `CONTENDERS`; for a peer, which has an
-environment of its own, in `lineup.py`. In a command `{port}`, `{beside_port}`,
+To add a server, write a file in `servers/` with the route /publish of
+`servers/control.py`, and an entry in `CONTENDERS`. A peer has an environment of its
+own, and its entry stands in `lineup.py`. In a command `{port}`, `{beside_port}`,
 `{connections}` and `{build}` are filled in.
 """
 
@@ -21,10 +21,10 @@ RECIPE = "queue-recipe"
 
 @dataclass(frozen=True)
 class Contender:
-    """How a server is run, and what the load generator has to know of it.
+    """How a server is run, and what the load generator must know of it.
 
-    :param beside: the command of a program that the server needs; it is started first,
-        and what it uses is counted as the server's
+    :param beside: the command of a program that the server needs. It is started first,
+        and its CPU and memory are counted as the server's
     :param events: the path that takes one event as a request's body, for a server that
         cannot make the events itself
     :param silent: it sends nothing, not even a head, before the first event
@@ -44,10 +44,11 @@ class Contender:
 
 
 def gunicorn(app: str, *options: str, python: str = sys.executable) -> tuple[str, ...]:
-    """Return the command of one worker; the generous timeout is for large rounds.
+    """Return the command of one worker.
 
-    The graceful timeout is short because greenlets that wait on a queue never notice
-    that their clients have left, and the control socket would lie in the user's home.
+    The timeout is long enough for large rounds. The graceful timeout is short because
+    greenlets that wait on a queue never notice that their clients have left. There is
+    no control socket, as it would lie in the user's home.
     """
     return (
         *(python, "-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=1"),
@@ -81,7 +82,7 @@ _ALL = (
         ),
         "gunicorn gevent, no handoff: a greenlet per subscriber",
     ),
-    # With gunicorn's own limit of 1000 connections: a subscriber must not count.
+    # gunicorn's limit of 1000 connections stays: subscribers must not count for it.
     Contender(
         "ours-gevent",
         gunicorn("ours:app", "--worker-class=gevent"),
@@ -103,7 +104,7 @@ CONTENDERS = {contender.name: contender for contender in _ALL}
 
 
 def at_scale(worker: str, *options: str) -> Contender:
-    """Return ours on a worker class of gunicorn, for what scale.py asks of it."""
+    """Return the extension on a worker class of gunicorn, for scale.py."""
     return Contender(
         f"ours-{worker}",
         gunicorn(

@@ -1,5 +1,5 @@
 """What the programs of this folder have in common: the options, the preparations, and
-that what fails is named and does not keep the rest from being measured.
+that a failure is named and does not keep the rest from being measured.
 
 What never lives here: what is measured.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from processes import BenchmarkError, compile_c, raise_descriptor_limit, time_limit
 
-PART_SECONDS = 600  # for one server or part; a busy machine takes its time
+PART_SECONDS = 600  # for one server or part, on a busy machine too
 
 
 def parser(description: str, *, subscribers: int, rounds: int) -> ArgumentParser:
@@ -26,7 +26,7 @@ def parser(description: str, *, subscribers: int, rounds: int) -> ArgumentParser
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """One that knows how few subscribers and rounds there can be."""
+    """A parser that refuses too few subscribers or rounds."""
 
     def parse(self) -> argparse.Namespace:
         parsed = self.parse_args()
@@ -37,7 +37,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def prepare(subscribers: int) -> None:
     """Make this process ready to measure, or end it with the reason."""
-    # As an exception, so that every process started here is ended on the way out.
+    # An exception, so that every process started here is ended on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         raise_descriptor_limit(subscribers)
@@ -53,7 +53,10 @@ def attempt(
     action: Callable[[str], None],
     seconds: int = PART_SECONDS,
 ) -> dict[str, str]:
-    """Do something with each name, for so long at most; return why it failed."""
+    """Do something with each name, each within so many seconds.
+
+    :returns: why it failed, by name.
+    """
     failures = {}
     for name in names:
         print(f"{what} {name} …", file=sys.stderr)

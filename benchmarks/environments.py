@@ -1,4 +1,5 @@
-"""The environments of the peers: each its own, made on first use, of pinned versions.
+"""The environments of the peers. Each peer has its own, of pinned versions, which is
+made at first use.
 
 What never lives here: who runs in them, and what is measured.
 """
@@ -26,8 +27,8 @@ ERROR_TAIL = 500  # characters of what a failed command printed
 class Environment(Protocol):
     """What a server is installed in.
 
-    `prepare` installs what is missing and raises a BenchmarkError when it cannot;
-    `versions` may be asked after that, and returns them by the names that people use.
+    `prepare` installs what is missing, or raises a BenchmarkError. `versions` can be
+    called after that; it returns the versions by the names that people use.
     """
 
     def prepare(self) -> None: ...
@@ -35,7 +36,10 @@ class Environment(Protocol):
 
 
 def printed_by(command: Sequence[str | Path]) -> str:
-    """Return what a command prints; one that fails is a BenchmarkError."""
+    """Return what a command prints.
+
+    :raises BenchmarkError: when the command fails.
+    """
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=INSTALL_SECONDS
@@ -139,10 +143,10 @@ class NodePackage:
 
 @dataclass(frozen=True)
 class Debian:
-    """Debian's packages, each with the file that it is wanted for.
+    """Debian's packages, each with the file that is needed of it.
 
-    :param service: the system's service of the first of them, which Debian may start
-        when it installs it; only our own servers are to run
+    :param service: the system's service of the first package. Debian can start it at
+        the installation, and it is stopped: only our own servers must run
     """
 
     files: Mapping[str, Path]

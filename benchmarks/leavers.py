@@ -1,9 +1,9 @@
-"""What those cost who subscribe and leave: ``python benchmarks/leavers.py``.
+"""What subscribers cost that come and go: ``python benchmarks/leavers.py``.
 
-On one gevent worker, by itself and beside idle connections that it keeps alive: CPU of
-the server per subscriber that comes and goes. With ``--endurance 200000``, instead, so
-many come and go on each worker class, and what they leave behind is printed: memory and
-file descriptors.
+It prints the server's CPU per subscriber that comes and goes on one gevent worker: by
+itself, and beside idle connections that the worker keeps alive. With ``--endurance
+200000``, that many come and go on each worker class instead, and it prints what they
+leave behind: memory and file descriptors.
 
 Every stream must begin properly. Otherwise there are no figures.
 """
@@ -28,11 +28,11 @@ WORKERS = {
     "gevent": ("--worker-class=gevent",),
 }
 IDLE = 3000  # connections that a worker keeps alive
-LEAVERS = 1000  # in a round
+LEAVERS = 1000  # subscribers that come and go in a round
 ROUNDS = 3
-TOGETHER = 50  # that come and leave at once in a long run; else each does by itself
-PAUSE = 0.002  # seconds before they speak: for gevent to begin to wait for that
-STEPS = 10  # times that the memory is read in a long run
+TOGETHER = 50  # that come and leave at once in a long run, and in a warm-up
+PAUSE = 0.002  # seconds before a client sends, so that gevent begins to wait for it
+STEPS = 10  # of a long run; memory is read after each
 MILLISECONDS_ALLOWED = 2.0
 HTTP_SECONDS = 60
 
@@ -64,7 +64,7 @@ def read_until(client: socket.socket, mark: bytes) -> None:
 
 
 def come_and_go(port: int, times: int, *, together: int) -> None:
-    """Subscribe and leave, so many times, so many at once."""
+    """Subscribe and leave so many times, ``together`` at once."""
     for _ in range(times // together):
         clients = [connect(port) for _ in range(together)]
         time.sleep(PAUSE)
@@ -87,7 +87,7 @@ def milliseconds_per_leaver(started: Server) -> float:
 
 
 def idle_connection(port: int) -> socket.socket:
-    """One that has had an answer and may ask again."""
+    """A connection that has had an answer, and that the server keeps alive."""
     client = connect(port)
     client.sendall(PLAIN_REQUEST)
     read_until(client, b"</p>")
@@ -97,7 +97,7 @@ def idle_connection(port: int) -> socket.socket:
 def beside_idle(idle: int) -> bool:
     """Print what a leaver costs beside so many idle connections.
 
-    :returns: whether that is allowed.
+    :returns: whether it costs no more than is allowed.
     """
     core, load_core = cores()
     if load_core is not None:
@@ -118,7 +118,7 @@ def beside_idle(idle: int) -> bool:
 
 
 def endure(worker: str, times: int) -> None:
-    """Print what so many leave behind."""
+    """Print what so many leavers leave behind."""
     core, load_core = cores()
     if load_core is not None:
         os.sched_setaffinity(0, {load_core})

@@ -44,7 +44,7 @@ class Entry:
     """One line of the comparison.
 
     :param title: what the chart and the tables call it
-    :param back: what a client gets that comes back
+    :param back: what a client that comes back gets
     :param shares: how several processes share the events; not measured here
     """
 

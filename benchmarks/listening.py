@@ -1,5 +1,5 @@
-"""A subscriber of the benchmark's own, for what load.c cannot do: to listen to one
-process while another publishes.
+"""A subscriber for what load.c cannot do: it listens to one process while another
+publishes.
 
 What never lives here: who publishes, and what is asked.
 """
@@ -20,12 +20,12 @@ STREAM_REQUEST = b"GET /stream?channel=sse HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OPENED = b"event: stream-open\n"
 EVENT = re.compile(rb"data: ([0-9]+) ([0-9]+) x*\n")
 EVENT_END = b"x\n"
-STALL_SECONDS = 15  # without a byte: something is lost
+STALL_SECONDS = 15  # without a byte, after which something counts as lost
 RECEIVE = 1 << 18
 
 
 class Listener:
-    """A client that has its stream's first block; its socket blocks."""
+    """A client that has had the first block of its stream. Its socket blocks."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), STALL_SECONDS)
@@ -36,11 +36,11 @@ class Listener:
             self.take()
 
     def take(self) -> None:
-        """Take what has come, or comes."""
+        """Take what has come, or wait for it."""
         piece = self.socket.recv(RECEIVE)
         if not piece:
             raise BenchmarkError(f"a stream ended after {self.events} events")
-        # The end of an event may have been cut.
+        # The end of an event can lie in two pieces.
         before = self.received[-1:]
         self.received += piece
         self.events += (before + piece).count(EVENT_END)
@@ -56,7 +56,7 @@ class Listener:
 def latencies(listener: Listener, events: int) -> list[float]:
     """Take events one by one.
 
-    :returns: ms from the publishing of each to its arrival.
+    :returns: ms from the publishing of each event to its arrival.
     """
     took = []
     seen = listener.events
@@ -74,7 +74,7 @@ def latencies(listener: Listener, events: int) -> list[float]:
 
 
 def take_all(listeners: Sequence[Listener], events: int) -> None:
-    """Take what comes to several, until each has so many events."""
+    """Take what comes to several listeners, until each has so many events."""
     with selectors.DefaultSelector() as selector:
         for listener in listeners:
             selector.register(listener.socket, selectors.EVENT_READ, listener)
@@ -91,7 +91,7 @@ def take_all(listeners: Sequence[Listener], events: int) -> None:
 
 @contextmanager
 def drained(listeners: Sequence[Listener]) -> Iterator[None]:
-    """Read and forget what comes to several, in a thread."""
+    """Read and drop what comes to several listeners, in a thread."""
     over = threading.Event()
 
     def drain() -> None:

@@ -2,23 +2,23 @@
  *
  *     load PORT STREAM_PATH [EVENT_PATH]
  *
- * The server makes the events when it is asked to, at /publish of servers/control.py;
- * with EVENT_PATH, each event is posted there as the body of a request of its own.
+ * The server makes the events when /publish of servers/control.py asks for them. With
+ * EVENT_PATH, each event is posted there instead, as the body of a request of its own.
  * In STREAM_PATH, {} stands for the subscriber's number, from 0.
  *
  * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
  *
- *     open N                open N more subscribers, wait for the first block of each
+ *     open N                open N more subscribers, and wait for each one's first block
  *     round EVENTS BATCH    publish EVENTS events, BATCH in one request, each request
  *                           only after every subscriber has all the events before it
- *     scatter EVENTS BATCH  the same, but each event is for one subscriber only, which
- *                           the server chooses: at /scatter of servers/ours_at_scale.py
+ *     scatter EVENTS BATCH  the same, but each event is for one subscriber only:
+ *                           /scatter of servers/ours_at_scale.py chooses it
  *     beside EVENTS PATH    publish EVENTS events without a pause, and ask for PATH
  *                           again and again meanwhile
- *     resume EVENTS         leave, and have all subscribers come back at once, each with
+ *     resume EVENTS         have all subscribers leave and come back at once, each with
  *                           its Last-Event-ID, for EVENTS events that were published
- *                           meanwhile: for each the same, numbered as the next round's
- *     visit COUNT PATH      connect, ask for PATH, read its first block, leave: so many
+ *                           meanwhile: the same for each, numbered as the next round's
+ *     visit COUNT PATH      connect, ask for PATH, read its first block, leave: COUNT
  *                           times, one after the other
  *
  * What lives here: connections, rounds and their tally. What the bytes mean is in
@@ -36,15 +36,15 @@
 #include "measure.h"
 #include "stream.h"
 
-#define CONNECTING 100     /* not answered yet: less than any server's backlog */
-#define COMING_BACK 1500   /* the same, for those who come back: gunicorn's is 2048 */
-#define STALL_MS 15000     /* no progress for so long: what is missing is lost */
-#define SETTLE_MS 50       /* for events that come twice: after the last expected one */
+#define CONNECTING 100     /* at once without an answer: less than any server's backlog */
+#define COMING_BACK 1500   /* the same for a resume: gunicorn's backlog is 2048 */
+#define STALL_MS 15000     /* without progress, after which what is missing is lost */
+#define SETTLE_MS 50       /* after the last expected event, for events that come twice */
 #define SEND_TIMEOUT_S 5   /* for connect and send; on loopback both are immediate */
-#define LIFE_S 600         /* for a command and the wait for it; then SIGALRM */
+#define LIFE_S 600         /* for a command and the wait for it; then SIGALRM ends us */
 #define READY 512          /* sockets per epoll_wait */
-#define RECEIVE (1 << 18)  /* bytes per recv: a burst for one subscriber, many times */
-#define ROUND_EVENTS 64    /* at most: bits of `seen` */
+#define RECEIVE (1 << 18)  /* bytes per recv: many times a burst for one subscriber */
+#define ROUND_EVENTS 64    /* at most: `seen` has a bit for each */
 #define SCATTERED 100000   /* events of a scatter, at most */
 #define REQUEST 512        /* bytes of one */
 #define BESIDE_NS 10000000 /* from one ordinary request to the next */
@@ -54,13 +54,13 @@ struct subscriber {
     uint64_t number;
     struct stream stream;
     uint64_t seen;   /* the events of this round, one bit each */
-    uint64_t latest; /* of the scattered ones */
+    uint64_t latest; /* the last scattered event */
 };
 
-struct exchange { /* a request and its answer, which ends with the connection */
+struct exchange { /* a request and its answer; the connection ends with the answer */
     int fd;
     uint64_t due_ns;
-    char answer[11]; /* "HTTP/1.1 2", which is all that is looked at */
+    char answer[11]; /* "HTTP/1.1 2": nothing more is looked at */
     size_t length;
 };
 
@@ -195,7 +195,7 @@ static void read_answer(struct exchange *e, const char *p, ssize_t length) {
 
 static void count_delivery(void *owner, uint64_t seq, uint64_t stamp) {
     struct subscriber *s = owner;
-    uint64_t index = seq - round_first; /* of an older event: huge, thus a stray */
+    uint64_t index = seq - round_first; /* huge for an older event, which is a stray */
     if (!seq)
         return;
     if (index >= round_events) {
@@ -214,7 +214,7 @@ static void count_delivery(void *owner, uint64_t seq, uint64_t stamp) {
     histogram_add(&tally.latency, received_ns - stamp);
 }
 
-/* The number of a scattered event says for whom it is: servers/ours_at_scale.py. */
+/* The number of a scattered event names its subscriber: servers/ours_at_scale.py. */
 static void count_scattered(void *owner, uint64_t seq, uint64_t stamp) {
     struct subscriber *s = owner;
     uint64_t turn = seq / subscribed, index = turn - round_first;
@@ -272,7 +272,7 @@ static void read_ready(int timeout_ms) {
         read_socket(ready[i].data.ptr);
 }
 
-/* Waits for more; false when there was no progress in time. Heartbeats are none. */
+/* Waits for more. False when there was no progress in time; heartbeats are none. */
 static bool progress(void) {
     uint64_t waited_ms = (now_ns() - progress_ns) / 1000000;
     if (waited_ms >= STALL_MS)
@@ -309,7 +309,7 @@ static void begin_round(uint64_t events, event_sink *sink) {
         subscribers[i]->seen = 0;
 }
 
-/* True when so much was delivered in this round, and the publisher has its answer. */
+/* True when so many deliveries were made in this round and the publish is answered. */
 static bool wait_for(uint64_t deliveries) {
     while (tally.delivered < deliveries || publisher.fd >= 0)
         if (!progress())
@@ -375,8 +375,8 @@ static void run_scatter(uint64_t events, uint64_t batch) {
     run(events, batch, 1, scatter);
 }
 
-/* Has one ordinary request under way, or the next one due. Its time counts from when it
- * was due: an answer that takes long also delays those who would have come after. */
+/* Sends the next ordinary request when it is due and the one before is answered. Its
+ * time counts from when it was due: a long answer also delays the requests behind it. */
 static void ask_beside(const char *request) {
     if (bystander.fd < 0 && now_ns() >= bystander.due_ns + BESIDE_NS) {
         bystander.due_ns += BESIDE_NS;
@@ -384,7 +384,7 @@ static void ask_beside(const char *request) {
     }
 }
 
-/* Waits like wait_for, with ordinary requests beside; never long, or one comes late. */
+/* Waits like wait_for, and sends ordinary requests meanwhile, each when it is due. */
 static bool wait_beside(uint64_t deliveries, const char *request) {
     while (tally.delivered < deliveries || publisher.fd >= 0) {
         if (now_ns() - progress_ns > STALL_MS * 1000000ull)
@@ -395,8 +395,8 @@ static bool wait_beside(uint64_t deliveries, const char *request) {
     return true;
 }
 
-/* Each event is published while the one before is on its way, so that the server always
- * has something to send. */
+/* Each event is published while the one before is still being delivered, so that the
+ * server always has something to send. */
 static void run_beside(uint64_t events, const char *path) {
     char request[REQUEST];
     bool going = true;
@@ -463,7 +463,7 @@ static void run_visits(uint64_t count, const char *path) {
     for (uint64_t i = 0; i < count; i++)
         visit(path);
     double seconds = (double)(now_ns() - start) / 1e9;
-    settle(); /* for the server to see that the last one has left */
+    settle(); /* so that the server sees that the last visitor has left */
     printf("{\"visits\": %lu, \"seconds\": %.6f}\n", count, seconds);
 }
 

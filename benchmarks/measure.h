@@ -1,7 +1,7 @@
 /* Clocks, and a histogram of latencies. Knows no sockets and no events.
  *
- * The histogram is logarithmic with linear steps inside each power of two, so that
- * any latency costs one increment and is kept to about 3 %.
+ * The histogram is logarithmic, with linear steps inside each power of two. So any
+ * latency costs one increment, and is exact to about 3 %.
  */
 #ifndef MEASURE_H
 #define MEASURE_H

@@ -1,6 +1,6 @@
 """How one server is measured: which rounds, and what is read before and after.
 
-How processes are run is in processes.py, what the figures mean in report.py.
+How processes are run lives in processes.py, what the figures mean in report.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from server import Server, server
 EVENTS = 40  # in a round
 KINDS = {"One event after the other": 1, "Burst of 40": EVENTS}  # events per publish
 WARM_UP = 100  # subscribers that join before memory is read for the first time
-CONTROL_CONNECTIONS = 200  # beside the subscribers: publishing, and some that linger
+CONTROL_CONNECTIONS = 200  # beside the subscribers, for publishing and its leftovers
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def exact(measured: Round) -> Round:
 
 
 def measure(contender: Contender, subscribers: int, rounds: int) -> Result:
-    """Measure one server; and the C server in turn with it, round by round: what a
-    send costs changes from one minute to the next.
+    """Measure one server, and the C server in turn with it, round by round: the cost of
+    a send changes from one minute to the next.
 
     :raises BenchmarkError: if it cannot be run, or if one delivery is wrong.
     """
@@ -129,7 +129,7 @@ def rounds_in_turn(
 
 
 def measure_lone_publish() -> float:
-    """Return the µs of CPU of a publish() that nobody listens to."""
+    """Return the µs of CPU of a publish() without a subscriber."""
     server_core, _ = cores()
     printed = output_of([sys.executable, str(HERE / "lone_publish.py")], server_core)
     microseconds: float = json.loads(printed)["publish_us"]

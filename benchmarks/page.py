@@ -22,7 +22,7 @@ ONE_BY_ONE, BURST = KINDS
 
 @dataclass(frozen=True)
 class Comparison:
-    """What one run has measured, and why others are missing, by title."""
+    """What one run has measured, and by title why other servers are missing."""
 
     measured: Sequence[tuple[Entry, Result]]
     failures: Mapping[str, str]
@@ -31,7 +31,7 @@ class Comparison:
     day: date = field(default_factory=date.today)
 
     def lines(self) -> list[Line]:
-        """Return what is shown of each, the cheapest first."""
+        """Return a line for each server, the cheapest first."""
         lines = [Line.of(entry, result) for entry, result in self.measured]
         return sorted(lines, key=lambda line: line.one_by_one.cpu_us)
 
@@ -47,14 +47,14 @@ class Line:
 
     @property
     def memory(self) -> str:
-        """The kB as they are shown; what is smaller lies within what repeats badly."""
+        """The kB as they are shown. Below one they differ from run to run."""
         return f"{self.kilobytes:.1f}" if self.kilobytes >= 1 else "< 1"
 
     @classmethod
     def of(cls, entry: Entry, result: Result) -> Line:
         return cls(
             entry,
-            max(result.kilobytes, 0),  # a process may have shrunk meanwhile
+            max(result.kilobytes, 0),  # a process can have shrunk meanwhile
             Figures.of(result.rounds[ONE_BY_ONE]),
             Figures.of(result.rounds[BURST]),
             result.against_c(ONE_BY_ONE, lambda one: one.delivery_cpu_us),

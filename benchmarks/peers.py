@@ -1,8 +1,8 @@
 """Measures the peers in one run, and writes the page and the chart of docs/.
 
-``python benchmarks/peers.py``; how to read it is said in the page. A single measurement
-is that of measuring.py. A peer that cannot be had or fails is named with the reason,
-and the others are measured.
+``python benchmarks/peers.py``. The page says how to read it. measuring.py measures each
+peer. A peer that cannot be installed, or fails, is named with the reason, and the
+others are measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ DOCS = HERE.parent / "docs"
 
 
 def compare(names: Iterable[str], subscribers: int, rounds: int) -> Comparison:
-    """Prepare them all first, so that they are measured close to each other."""
+    """Measure these peers. All are prepared first, so that little time lies between the
+    measurements."""
     results: list[tuple[Entry, Result]] = []
 
     def measure_one(name: str) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
 
-STOP_SECONDS = 10  # for a process to end after SIGTERM; then SIGKILL
+STOP_SECONDS = 10  # that a process has after SIGTERM; then it gets SIGKILL
 ANSWER_SECONDS = 610  # for the load generator, which gives up by itself after 600
 COMPILE_SECONDS = 120
 # Beside one descriptor per subscriber: the extension keeps the numbers below 1024 free,
@@ -31,11 +31,11 @@ SPARE_DESCRIPTORS = 2048
 
 
 class BenchmarkError(Exception):
-    """A benchmark could not be carried out; the text says which and why."""
+    """A benchmark could not be carried out. The text says why."""
 
 
 def raise_descriptor_limit(subscribers: int) -> None:
-    """Raise the limit of this process and its children as far as it goes.
+    """Raise the limit on open files of this process and its children to the hard one.
 
     :raises BenchmarkError: if `subscribers` do not fit below it.
     """
@@ -50,7 +50,8 @@ def raise_descriptor_limit(subscribers: int) -> None:
 
 
 def cores() -> tuple[int, int] | tuple[None, None]:
-    """Return the server's core and the load's; with one core, nothing is pinned."""
+    """Return the server's core and the load's; None where there is only one core, so
+    that nothing is pinned."""
     usable = sorted(os.sched_getaffinity(0))
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
@@ -73,14 +74,14 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Return ours, with the package under test first on the path."""
+    """Return our environment, with the package under test first on the path."""
     path = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise a BenchmarkError in what takes longer; only in the main thread."""
+    """Raise a BenchmarkError in a block that takes longer. For the main thread only."""
 
     def expire(*_: object) -> None:
         raise BenchmarkError(f"it took more than {seconds} s")
@@ -103,7 +104,8 @@ def process(
     stdout: int | IO[bytes],
     stderr: int | IO[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process in a group of its own, on one core; end the group at the exit."""
+    """Start a process in a group of its own, on one core. The group is ended at the
+    exit."""
     started = subprocess.Popen(
         command,
         stdin=stdin,

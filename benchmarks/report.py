@@ -13,7 +13,7 @@ from typing import Any
 from contenders import RECIPE, Contender
 
 NONE = "-"
-# Columns set to the left; figures to the right.
+# These columns are set to the left, all others to the right.
 TEXTS = ("server", "what it is", "what", "in figures")
 
 
@@ -85,8 +85,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Result:
-    """All that was measured of one contender; `rounds` by the kind of round, and those
-    that the C server had in turn with them."""
+    """All that was measured of one contender. `rounds` has its rounds by their kind,
+    `baseline` those that the C server ran in turn with them."""
 
     contender: Contender
     kilobytes: float
@@ -99,7 +99,7 @@ class Result:
         return sum(one.delivered for kind in self.rounds.values() for one in kind)
 
     def against_c(self, kind: str, figure: Callable[[Round], float]) -> float:
-        """The median of a figure's ratios to that of the C server, round by round."""
+        """The median of the ratios, round by round, of a figure to the C server's."""
         return median_ratio(
             [figure(one) for one in self.rounds[kind]],
             [figure(one) for one in self.baseline[kind]],
@@ -125,7 +125,7 @@ class Result:
 
 @dataclass(frozen=True)
 class AtMost:
-    """What is asked of a figure that is to be small."""
+    """The limit of a figure that must be small."""
 
     limit: float
 
@@ -138,7 +138,7 @@ class AtMost:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """What is asked of a figure that is to be large."""
+    """The limit of a figure that must be large."""
 
     limit: float
 
@@ -151,7 +151,7 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one question, beside what is asked; `figures` are behind it."""
+    """The answer to one question, and its limit; `figures` says what it comes from."""
 
     what: str
     server: str
@@ -183,7 +183,7 @@ def ratio(value: float, reference: float | None) -> str:
 
 
 def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
-    """The median of the ratios of what was measured in turn."""
+    """The median of the ratios of figures that were measured in turn."""
     return median(a / b for a, b in zip(values, references, strict=True))
 
 

@@ -1,7 +1,7 @@
-"""What scale costs: a part for each question, with what is asked of the answer.
+"""What scale costs: a part for each question, with the limit of its answer.
 
-The numbers of subscribers follow from one, so that a quick look is possible; what is
-asked is asked of the full size. How a server is run is in measuring.py.
+All numbers of subscribers follow from one, so that a quick look is possible. The limits
+hold for the full size. How a server is run lives in measuring.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from report import AtMost, Finding, Round, median_ratio
 from server import Server
 
 CROWD_EVENTS = 20  # in a round of either crowd
-SCATTERED = 10_000  # events in a round, so many in one request:
-SCATTERED_AT_ONCE = 1_000
+SCATTERED = 10_000  # events in a round
+SCATTERED_AT_ONCE = 1_000  # of these in one request
 VISITS = 1_000  # in a round: long enough for the clock, short enough to take turns
-FIRST_VISITS = 200  # not measured: what a server makes at first use
+FIRST_VISITS = 200  # not measured: a server prepares some things at first use
 CONTINUOUS_EVENTS = 40  # in a round of continuous fan-out
 SINGLE_EVENTS = 5  # in a round beside the thread that computes
 OWN_CHANNEL = "/stream?channel={}"
@@ -56,7 +56,7 @@ def crowd(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def channels(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """What does a publish cost when everybody has a channel of their own?"""
+    """What does a publish cost when each subscriber has a channel of its own?"""
     count = subscribers * 2
     raise_descriptor_limit(count)
     for contender in (GEVENT, SYNC, GTHREAD):
@@ -76,7 +76,7 @@ def channels(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def subscription(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """What does it cost to come and go, beside an ordinary request?"""
+    """What does a subscription that comes and goes cost, beside an ordinary request?"""
     for contender in (SYNC, GTHREAD, GEVENT):
         with running(contender, subscribers) as (started, generator):
             kinds: dict[str, list[float]] = {STREAM: [], PLAIN: []}
@@ -128,8 +128,8 @@ def bystander(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def busy_thread(subscribers: int, rounds: int) -> Iterator[Finding]:
-    """How long does a fan-out take while another thread computes? With two cores for
-    the server: only there do threads that wait for the GIL overtake each other."""
+    """How long does a fan-out take while another thread computes? The server has two
+    cores: on one, threads that wait for the GIL do not overtake each other."""
     count = max(subscribers // 10, 1)
     with running(GTHREAD, count, is_pinned=False) as (started, generator):
         generator.ask(f"open {count}")
@@ -148,7 +148,7 @@ def busy_thread(subscribers: int, rounds: int) -> Iterator[Finding]:
 
 
 def fan_out_ms(started: Server, generator: Load, rounds: int) -> Sequence[float]:
-    """Return how long single events took from being published to the last arrival."""
+    """Return the ms of single events, each from its publishing to its last arrival."""
     return [
         run_round(started, generator, "round 1 1").max_ms
         for _ in range(rounds * SINGLE_EVENTS)

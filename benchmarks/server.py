@@ -1,4 +1,5 @@
-"""A server under measurement: started with what it needs, asked, watched, ended.
+"""A server under measurement: how it is started with what it needs, asked, watched and
+ended.
 
 What never lives here: which server it is, and what is measured.
 """
@@ -18,14 +19,14 @@ from processes import BenchmarkError, process
 from usage import Usage, usage
 
 START_SECONDS = 20  # for a server to answer its first request
-HTTP_SECONDS = 60  # for an answer: a worker may be busy with what it still has to send
-NUDGE_SECONDS = 0.25  # between two events: often enough for some hundred joins
-IDLE_SECONDS = 0.5  # that use no more than a tenth of themselves: a server is idle
+HTTP_SECONDS = 60  # for an answer: a worker can still be busy with sending
+NUDGE_SECONDS = 0.25  # between two events: short enough for some hundred joins
+IDLE_SECONDS = 0.5  # a server is idle if it uses at most a tenth of these
 LOG_TAIL = 2000  # characters of a failed server's output that are shown
 
 
 class Server:
-    """A running server, with whatever else it needs."""
+    """A running server, with the programs that it needs."""
 
     def __init__(self, port: int, started: Sequence[subprocess.Popen[bytes]]) -> None:
         self.port = port
@@ -56,7 +57,7 @@ class Server:
             return answer.status, answer.read()
 
     def wait_until_ready(self) -> None:
-        """Wait for an answer, whatever it is."""
+        """Wait for an answer, of any status."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._is_running():
             with contextlib.suppress(ConnectionError):
@@ -72,7 +73,7 @@ class Server:
     def nudged(self) -> Iterator[None]:
         """Publish every now and then, for streams that begin with their first event.
 
-        The number of these events is 0, which is of no round; the last of them are
+        These events have the number 0, which belongs to no round. All of them are
         delivered when this ends.
         """
         over = threading.Event()
@@ -104,9 +105,9 @@ class Server:
 def server(
     commands: Sequence[Sequence[str]], port: int, core: int | None
 ) -> Iterator[Server]:
-    """Run a server, of the last command, and before it what it needs, of the others.
+    """Run a server. The last command is the server's, the others start what it needs.
 
-    If something fails meanwhile, the error shows what they printed.
+    If something fails meanwhile, the error shows what the programs printed.
     """
     with tempfile.TemporaryFile() as log:
         try:

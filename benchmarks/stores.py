@@ -1,5 +1,5 @@
-"""The stores that processes share: a SQLite file, or a Redis that runs while it is
-measured. Each is known by its URL.
+"""The stores that processes share: an SQLite file, or a Redis that runs while it is
+measured. A URL names each.
 
 What never lives here: who publishes, who listens, and what is measured.
 """
@@ -25,31 +25,32 @@ START_SECONDS = 10  # for Redis to answer
 
 @contextmanager
 def sqlite_file() -> Iterator[str]:
-    """Return the URL of a new file, which goes at the exit."""
+    """Return the URL of a new file, which is removed at the exit."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         yield f"sqlite:///{folder}/events.db"
 
 
 class Redis:
-    """A running Redis, and a way to ask it what it does."""
+    """A running Redis, which can be asked what it does."""
 
     def __init__(self, port: int, client: Any) -> None:
         self.url = f"redis://127.0.0.1:{port}"
         self.client = client
 
     def calls(self) -> int:
-        """Return how many scripts have been run, which is what the broker's reads and
-        publishes are."""
+        """Return how many scripts have been run: each read and each publish of the
+        broker's is one."""
         stats = self.client.info("commandstats")
         names = ("cmdstat_evalsha", "cmdstat_eval")
         return sum(stats[name]["calls"] for name in names if name in stats)
 
     @contextmanager
     def sent(self) -> Iterator[Counter[str]]:
-        """Count the commands that others send, by name; those of scripts are none."""
+        """Count by name the commands that others send. Commands that a script runs do
+        not count."""
         counts: Counter[str] = Counter()
         with self.client.monitor() as monitor:
-            self._read_to_mark(monitor)  # our own connection begins with some, too
+            self._read_to_mark(monitor)  # what our own connection began with
             yield counts
             counts.update(self._read_to_mark(monitor))
 
@@ -64,7 +65,7 @@ class Redis:
                 names.append(command["command"].split()[0])
 
     def connections(self) -> list[dict[str, str]]:
-        """Return all but the one that asks."""
+        """Return all connections but the one that asks."""
         own = str(self.client.client_id())
         found: list[dict[str, str]] = self.client.client_list()
         return [one for one in found if one["id"] != own]

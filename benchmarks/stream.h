@@ -1,9 +1,9 @@
 /* Reads an HTTP response that is an event stream, in pieces cut anywhere.
  *
- * What lives here: the head, the chunks, the lines and the blocks, and the benchmark's
- * own shape of data. What never does: sockets, clocks, counting. Whole lines are read
- * where they lie; only the beginning of a line whose end is not there yet is copied.
- * Lines end with LF or CR LF; none of the servers measured sends a lone CR.
+ * Here live the head, the chunks, the lines and the blocks, and the benchmark's own
+ * shape of data. Sockets, clocks and counting never do. A whole line is read where it
+ * lies; only the beginning of a line whose end has not come is copied. Lines end with
+ * LF or CR LF: none of the servers measured sends a lone CR.
  */
 #ifndef STREAM_H
 #define STREAM_H
@@ -14,8 +14,8 @@
 #include <strings.h>
 
 #define DATA_BYTES 64 /* of every measured event: "<seq> <publish time in ns> xxx…" */
-#define ID_BYTES 64   /* with the end of the text; a longer id is kept as none */
-#define LINE_BYTES 96 /* "data: " and the data fit; what is longer is cut: not ours */
+#define ID_BYTES 64   /* with the NUL; a longer id counts as none */
+#define LINE_BYTES 96 /* fits "data: " and the data; a longer line is cut, and not ours */
 
 enum part { IN_HEAD, IN_PLAIN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, BROKEN };
 
@@ -101,7 +101,7 @@ static void hold(struct stream *s, const char *p, size_t length) {
     s->held += (uint8_t)kept;
 }
 
-/* Reads one line, or holds what is there of it; returns where it stopped. */
+/* Reads one line, or keeps what has come of it; returns where it stopped. */
 static const char *feed_line(struct stream *s, const char *p, const char *end,
                              event_sink *deliver, void *owner) {
     const char *newline = memchr(p, '\n', (size_t)(end - p));
@@ -129,7 +129,7 @@ static const char *feed_chunk(struct stream *s, const char *p, const char *end,
     return stop;
 }
 
-/* A size of 0 is the end of the stream, which no round expects: broken. */
+/* A size of 0 is the end of the stream. No round expects that, so it is BROKEN. */
 static void feed_chunk_size(struct stream *s, char c) {
     static const char digits[] = "0123456789abcdef";
     const char *digit = c ? strchr(digits, c | 0x20) : NULL;

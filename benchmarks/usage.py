@@ -1,4 +1,4 @@
-"""What processes have used, seen from outside: the same for every server.
+"""What processes have used, read from outside and in the same way for every server.
 
 What never lives here: who started them, and what the figures mean.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes have used so far, CPU time, user and system, and what they have
+    """What processes have used so far (CPU time, user and system), and what they have
     now: memory (RSS), threads, file descriptors."""
 
     cpu_seconds: float
@@ -25,7 +25,7 @@ class Usage:
 
 
 def usage(group: int) -> Usage:
-    """Return what the processes of a group use, seen from outside."""
+    """Return what the processes of a group use."""
     pids = map(int, filter(str.isdigit, os.listdir("/proc")))
     members = [pid for pid in pids if group_of(pid) == group]
     return Usage(
@@ -39,13 +39,14 @@ def usage(group: int) -> Usage:
 def group_of(pid: int) -> int | None:
     with contextlib.suppress(ProcessLookupError):
         return os.getpgid(pid)
-    return None  # ended meanwhile
+    return None  # The process has ended meanwhile.
 
 
 def cpu_seconds(pid: int) -> float:
-    """Read the clock of which clock_getcpuclockid(3) returns the number.
+    """Read the clock whose number clock_getcpuclockid(3) returns.
 
-    It says the same as /proc/PID/stat, in nanoseconds instead of hundredths.
+    It tells the same time as /proc/PID/stat, in nanoseconds instead of hundredths of a
+    second.
     """
     return time.clock_gettime(~pid << 3 | 2)
 

@@ -1,6 +1,6 @@
 """A language model small enough to ship: a Markov chain over one text, ``rivers.txt``.
 
-It says the same to the same prompt, every time.
+The same prompt always gets the same answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ Pair = tuple[str, str]
 def speech(prompt: str, sentences: int = 4) -> Iterator[str]:
     """What the chain says, a word at a time, each with the space before it.
 
-    :param prompt: it begins with a sentence that has to do with that, if it has one.
+    :param prompt: the chain begins with a sentence whose first words have one of these,
+        if there is one.
     """
     beginnings, followers = chain()
     chance = random.Random(prompt)
@@ -38,7 +39,7 @@ def chain() -> tuple[list[Pair], dict[Pair, list[str]]]:
     """The pairs of words that sentences begin with, and what follows each pair."""
     text = Path(__file__).with_name("rivers.txt").read_text("utf-8")
     words = [f" {word}" for word in text.split()]
-    # After the end comes the beginning.
+    # The text is a circle: after its end comes its beginning.
     triples = zip(words, words[1:] + words[:1], words[2:] + words[:2], strict=True)
     beginnings: list[Pair] = []
     followers: dict[Pair, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Publishing what a database transaction has done: after its commit, so that whoever is
-told can read it, and not after a rollback.
+"""Publishing what a database transaction has done: after its commit, so that a client
+that gets the event can read the change, and never after a rollback.
 
-``publish_after_commit`` takes any of SQLAlchemy's sessions, whoever makes them: with
-Flask-SQLAlchemy, call it with ``db.session``.
+``publish_after_commit`` takes any of SQLAlchemy's sessions. With Flask-SQLAlchemy, call
+it with ``db.session``.
 
 To run it: ``pip install flask-sse-lite[sqlalchemy]``, ``flask --app
 examples/transactions run``, and open two windows.
@@ -61,7 +61,7 @@ def create_app(engine: Engine | None = None) -> Flask:
 
     @app.get("/")
     def show() -> ResponseReturnValue:
-        # The position first: what is sold from here on, the page is told.
+        # The position comes first: the page is told of all that is sold from here on.
         position = sse.position()
         with Session(engine) as session:
             items = session.scalars(select(Item))
@@ -70,8 +70,8 @@ def create_app(engine: Engine | None = None) -> Flask:
 
     @app.post("/buy/<name>")
     def buy(name: str) -> ResponseReturnValue:
-        """Sell some, and tell all pages; or nobody, where the stock does not suffice
-        in the end."""
+        """Sell some, and tell all pages. Where the stock does not suffice, the
+        transaction is rolled back, and no page is told."""
         with Session(engine) as session, session.begin():
             item = session.get(Item, name, with_for_update=True) or abort(404)
             item.stock -= request.form.get("count", 1, type=int)

@@ -80,6 +80,12 @@ class Channels:
             self._settings = Settings.read(self._config)
         return self._settings
 
+    @property
+    def secret_keys(self) -> list[str]:
+        """The application's keys, the one that signs last; none where it has none."""
+        key = self._config.get("SECRET_KEY")
+        return [*(self._config.get("SECRET_KEY_FALLBACKS") or ()), key] if key else []
+
     def check_configuration(self) -> None:
         """Refuse now what the first use would refuse. The configuration can still
         change until then, and nothing connects to a store here.

@@ -14,7 +14,7 @@ import flask
 from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import browser, permission, routes, views
+from . import browser, permission, routes, tokens, views
 from .application import current_channels, set_up
 from .arguments import (
     MAX_CHANNELS,
@@ -281,6 +281,28 @@ class SSE(SharedBlueprint):
         require(check_type, type)
         items = Items(iterable, type, on_error=on_error)
         return views.run(items, permit, linger, self._address)
+
+    def sign(self, *channels: Name, max_age: float = tokens.DEFAULT_MAX_AGE) -> str:
+        """A token that lets whoever brings it listen to some channels, through the
+        blueprint's view. Native applications and pages of other origins use it, which
+        have no cookie of the application's::
+
+            @app.get("/token")
+            def token():
+                return {"token": sse.sign("room.7", max_age=60)}
+
+        The client sends it as ``Authorization: Bearer …``, or as the cookie
+        ``sse_token``. ``SSE_TOKEN_IN_QUERY`` allows ``?token=…``, too: do that only for
+        clients that can set no header, because addresses end up in logs.
+
+        :param max_age: seconds that the token lets clients connect. A stream that has
+            begun goes on: ``SSE_MAX_AGE`` ends it.
+        :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, a name that
+            cannot be a channel's, or an application without ``SECRET_KEY``.
+        """
+        names = checked_names(channels, MAX_CHANNELS)
+        require(tokens.check_max_age, max_age)
+        return tokens.sign(names, max_age)
 
     def position(self) -> str:
         """Where the log stands now. A view takes it before it reads the data that a

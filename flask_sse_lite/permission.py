@@ -1,9 +1,10 @@
 """May this client listen? One answer for every way in.
 
 Here lives every rule of who gets which channels: what strangers get, what an authorizer
-says, what a view of the application's own has decided, and who may read a run. Each way
-in asks here for a ``Permit``, and ``views`` begins no stream without one. What a permit
-is good for, and where a stream begins, is unknown here.
+says, what a token is good for (tokens.py makes and reads it), what a view of the
+application's own has decided, and who may read a run. Each way in asks here for a
+``Permit``, and ``views`` begins no stream without one. What a permit is good for, and
+where a stream begins, is unknown here.
 
 A new way in, or a new rule, is a function of this module and its caller.
 """
@@ -17,7 +18,9 @@ from typing import NamedTuple, NoReturn
 from flask import abort, current_app
 from werkzeug.wrappers import Response
 
+from . import tokens
 from .application import current_channels
+from .channels import DEFAULT_CHANNEL
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
 
@@ -43,13 +46,21 @@ class Permit(NamedTuple):
 def for_query(
     names: tuple[str, ...], authorize: Authorizer | None
 ) -> Permit | Response:
-    """The client names the channels, in the query of the blueprint's view.
+    """The client names the channels, in the query of the blueprint's view, or names
+    none. A token that is good for them lets the client in; otherwise the authorizer
+    decides, or ``SSE_PUBLIC_CHANNELS``. A token that the client has sent for this very
+    request must be good for them.
 
+    :param names: none stands for all channels of the token, or for the default one.
     :param authorize: the application's authorizer, which runs in the request.
     :returns: a permit for all of the channels, or the authorizer's response.
-    :raises Forbidden: where the client may not have one of them.
+    :raises Forbidden: where the client must not have one of them.
     :raises InvalidType: for what an authorizer cannot return.
     """
+    if token := tokens.brought():
+        if permit := _for_token(token, names):
+            return permit
+    names = names or (DEFAULT_CHANNEL,)
     if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
         _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
     if authorize is None:
@@ -90,6 +101,23 @@ def is_public(channel: str, listed: Collection[str]) -> bool:
         channel.startswith(name[:-1]) if name.endswith("*") else channel == name
         for name in listed
     )
+
+
+def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
+    """A token decides, if it can.
+
+    :raises Forbidden: where the client relies on a token that does not let it in.
+    """
+    try:
+        granted = tokens.channels_of(token.text)
+        if others := [name for name in names if name not in granted]:
+            raise tokens.Refused(f"the token is not for {', '.join(map(repr, others))}")
+    except tokens.Refused as refusal:
+        if token.is_chosen:
+            _forbid(str(refusal))
+        logger.debug("The cookie's token lets nobody in: %s", refusal)
+        return None
+    return Permit(names or granted)
 
 
 def _for_strangers(names: tuple[str, ...]) -> Permit:

@@ -1,8 +1,8 @@
 """EventStream: a Flask response that is an event stream.
 
-Here lives what makes a response an event stream: its headers, and its way to the WSGI
-server. What it streams comes from elsewhere: a subscription's bytes, or an iterable of
-the application's.
+Here lives what makes a response an event stream: its headers, and how the WSGI server
+gets its body. The body is made elsewhere: by a subscription, or from an iterable of the
+application's.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ MIMETYPE = "text/event-stream"
 #: in the event. The answers that keep a client away (204) carry this header too.
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 
-#: These keep caches and proxies from holding events back or rewriting them. nginx has a
-#: header of its own.
+#: These headers keep caches and proxies from holding events back or rewriting them.
+#: nginx has one of its own.
 HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
     **NOSNIFF,
 }
 
-#: What a page calls the id that it resumes from, in its query.
+#: The name of the query parameter in which a page puts the id that it resumes from.
 LAST_ID_PARAMETER = "last_event_id"
 
-#: What clients call that id, without regard to capitals, hyphens and underscores:
+#: The names that clients give that parameter, without regard to capitals, hyphens and
+#: underscores:
 #: ``lastEventId`` (event-source-polyfill, reconnecting-eventsource, better-sse),
 #: ``lastEventID`` and ``Last-Event-ID`` (Mercure), ``evs_last_event_id`` (amvtek's
 #: polyfill).
@@ -130,12 +131,13 @@ class EventStream(Response):
                 return self._subscribe(self.response, environ, start_response)
             if self._frames and self.response is self._frames:
                 return self._begin(self._frames, environ, start_response)
-        # An iterable that flask-compress, say, has put there goes werkzeug's way.
+        # Something (flask-compress, say) has put another iterable into the response:
+        # werkzeug serves that as any other body.
         return super().__call__(environ, start_response)
 
     def close(self) -> None:
-        """The server calls this last, and it can be called again. A test calls it, to
-        leave before the stream ends::
+        """End the stream. The server calls this last; a second call does nothing. A
+        test calls it to leave before the stream ends::
 
             response = EventStream(["one", "two"])
             response.close()
@@ -144,7 +146,7 @@ class EventStream(Response):
             super().close()
         finally:
             if self._items:
-                self._items.close()  # Nobody need have asked it for anything.
+                self._items.close()  # The frames close it only once they have begun.
 
     def _subscribe(
         self,
@@ -152,9 +154,9 @@ class EventStream(Response):
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """The server gets the subscription itself: werkzeug's layers would cost time
-        for every event, and cannot be closed while they wait. The subscription gets the
-        server's ``write``, through which it finds its connection."""
+        """Give the server the subscription itself. (werkzeug's layers would cost time
+        for every event, and cannot be closed while they wait.) The subscription gets
+        the server's ``write``, and finds its connection through it."""
         _, status, headers = self.get_wsgi_response(environ)
         write = start_response(status, headers)
         subscription.started(environ, write)
@@ -167,7 +169,8 @@ class EventStream(Response):
         environ: WSGIEnvironment,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
-        """Wait for the iterable's first item, while its errors can be ordinary ones."""
+        """Wait for the iterable's first item: until then, Flask can answer an error of
+        the iterable as it answers a view's."""
         assert self._items
         items = self._items
         _, status, headers = self.get_wsgi_response(environ)
@@ -199,9 +202,9 @@ class EventStream(Response):
 class InRequest(Iterator[bytes]):
     """Frames that are made within the request's context.
 
-    They take the context when the server asks for the response, not in the view: an
-    ``async`` view runs in a context of its own, and what began there cannot go on in
-    the server's (Flask before 3.1.2 raises ValueError).
+    The frames take the context when the server asks for the response, not in the view:
+    an ``async`` view runs in a context of its own, and a generator that began there
+    cannot go on in the server's (Flask before 3.1.2 raises ValueError).
     """
 
     def __init__(self, frames: Iterator[bytes]) -> None:
@@ -209,8 +212,8 @@ class InRequest(Iterator[bytes]):
         self._is_entered = False
 
     def enter(self) -> None:
-        """Take the context of the request that is served now, once. Outside a request
-        this does nothing."""
+        """Take the context of the request that is served now. A second call does
+        nothing, and neither does a call outside a request."""
         if not self._is_entered:
             self._is_entered = True
             if has_request_context():
@@ -221,7 +224,7 @@ class InRequest(Iterator[bytes]):
         return next(self._frames)
 
     def close(self) -> None:
-        """Let go of the context. A second call does nothing."""
+        """Close the frames, and let go of the context. A second call does nothing."""
         if close := getattr(self._frames, "close", None):
             close()
 
@@ -229,11 +232,10 @@ class InRequest(Iterator[bytes]):
 def last_event_id() -> str:
     """The id that the request resumes from, or nothing.
 
-    The header goes before the query: a browser that reconnects repeats the query that
-    the page has made, and only the header is up to date. Clients that cannot set a
-    header put the id into the query, behind the page's, and under a name of their own.
-    For the same reason a client's name goes before the page's, and the last of several
-    before the others.
+    The header goes before the query: a browser that reconnects repeats the query of the
+    page, and only the header is up to date. A client that cannot set a header appends
+    the id to the page's query, under a name of its own. So a client's name goes before
+    the page's, and the last of several before the others.
     """
     header: str = request.environ.get("HTTP_LAST_EVENT_ID", "")
     if not header:
@@ -242,7 +244,7 @@ def last_event_id() -> str:
         # WSGI shows bytes as latin-1, and what the client sent is UTF-8.
         return header.encode("latin-1").decode()
     except UnicodeError:
-        return header  # A test client's header, which was never bytes.
+        return header  # A test client's header was never bytes.
 
 
 def _last_id_in_query() -> str:
@@ -256,7 +258,7 @@ def _last_id_in_query() -> str:
 
 
 def _settings() -> Settings:
-    """The application's settings, whether it has channels or not."""
+    """The settings of the application. It need have no channels to have these."""
     if channels := current_app.extensions.get("sse"):
         settings: Settings = channels.settings
         return settings
@@ -264,9 +266,9 @@ def _settings() -> Settings:
 
 
 def _ordinary_error(error: Exception) -> Response:
-    """What Flask answers when a view raises this.
+    """What Flask answers when a view raises an error.
 
-    :raises Exception: the error, where Flask would let it through.
+    :raises Exception: the error, where Flask would raise it to the server.
     """
     if not has_request_context():
         raise error

@@ -1,8 +1,8 @@
 """Where the routes of an SSE lie in an application.
 
 Here lives what ``init_app`` and ``register_blueprint`` must know of each other: which
-routes an application has, and what to write where the two contradict. What a route
-answers lives in ``views``.
+routes an application has, and what the developer must write where the two contradict
+each other. What a route answers lives in ``views``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _KEY = "sse.at_default"
 
 
 class Place(Enum):
-    """What ``init_app`` takes beside a prefix and None."""
+    """What ``init_app`` takes as ``url_prefix``, beside a prefix and None."""
 
     DEFAULT = "the instance's own url_prefix"
 
 
 def is_served(app: Flask, sse: Blueprint) -> bool:
-    """Whether an application has an SSE's routes, wherever they lie."""
+    """Whether an application has the routes of an SSE, at whatever address."""
     return any(_owner(view) is sse for view in app.view_functions.values())
 
 
 def _owner(view: object) -> Blueprint | None:
-    """The blueprint whose method a view is."""
+    """The blueprint whose method a view is; None for any other view."""
     owner = getattr(view, "__self__", None)
     return owner if isinstance(owner, Blueprint) else None
 
@@ -48,10 +48,10 @@ def _owner_at(app: Flask, address: str) -> Blueprint | None:
 
 
 def check_default(app: Flask, sse: Blueprint) -> None:
-    """Make sure that an SSE's default place is free for it.
+    """Make sure that the default address of an SSE is free for it.
 
-    :raises SetupError: where the routes of another SSE lie there, or have its name.
-        Those would be served, and this one's authorizer would never be asked.
+    :raises SetupError: where the routes of another SSE lie there, or have its name. The
+        application would serve those, and never ask this SSE's authorizer.
     """
     other = app.blueprints.get(sse.name) or _owner_at(app, sse.url_prefix or "")
     if other and other is not sse:
@@ -65,17 +65,18 @@ def check_default(app: Flask, sse: Blueprint) -> None:
 
 
 def note_default(app: Flask, sse: Blueprint) -> None:
-    """``init_app`` has registered an SSE at its default place."""
+    """Remember that ``init_app`` has registered an SSE at its default address."""
     app.extensions.setdefault(_KEY, []).append(sse)
 
 
 def is_repeated(app: Flask, sse: Blueprint, options: dict[str, Any]) -> bool:
-    """Whether a registration asks for no more than ``init_app`` has done.
+    """Whether a call of ``register_blueprint`` asks for no more than ``init_app`` has
+    done.
 
-    :param options: what ``register_blueprint`` was given. A ``name`` asks for a second
-        place beside the first, as for any blueprint.
-    :raises SetupError: where it asks for another place, so that nobody can tell
-        whether the first is meant to stay.
+    :param options: what ``register_blueprint`` was given. With a ``name`` it asks for a
+        second address beside the first, as it does for any blueprint.
+    :raises SetupError: where it asks for another address, so that nobody can tell
+        whether the first must stay.
     """
     if not any(known is sse for known in app.extensions.get(_KEY, ())):
         return False
@@ -92,9 +93,9 @@ def is_repeated(app: Flask, sse: Blueprint, options: dict[str, Any]) -> bool:
 
 
 def address(app: Flask, view: object, **values: Any) -> str | None:
-    """Where an application serves a view, if it does.
+    """The address at which an application serves a view; None where it does not.
 
-    :param values: what stands in the address.
+    :param values: the variable parts of the address.
     """
     for endpoint, function in app.view_functions.items():
         if function == view:

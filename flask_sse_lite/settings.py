@@ -35,6 +35,10 @@ STALLED_HEARTBEATS = 2.25
 SHORTEST_STALL = 2.0
 
 
+#: The query's parameter that brings a token, where ``SSE_TOKEN_IN_QUERY`` is on.
+TOKEN_PARAMETER = "token"
+
+
 def _whole(least: int) -> Callable[[Any], str | None]:
     def check(value: Any) -> str | None:
         is_whole = isinstance(value, int) and not isinstance(value, bool)
@@ -60,6 +64,10 @@ def _seconds_or_none(value: Any) -> str | None:
 
 def _url(value: Any) -> str | None:
     return None if isinstance(value, str) and value else 'a URL such as "memory://"'
+
+
+def _text(value: Any) -> str | None:
+    return None if isinstance(value, str) and value else "a text that is not empty"
 
 
 def _handoff(value: Any) -> str | None:
@@ -108,6 +116,9 @@ class Settings:
     handoff: bool | str = _setting("auto", _handoff)
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
+    token_in_query: bool = _setting(False, _flag)
+    token_cookie: str = _setting("sse_token", _text)
+    token_salt: str = _setting("flask_sse_lite", _text)
     #: Whether the URL stands under Flask-SSE's key.
     is_flask_sse: bool = False
     #: Whether these are a ``Publisher``'s settings: the application says what its store

@@ -1,8 +1,8 @@
 """What the views answer: a stream, or why there is none.
 
-Here lives the way from a request to its response: which channels it asks for, whether
-there is room, and where the stream begins. Whether its client may listen is decided in
-``permission``: each stream here needs a ``Permit``.
+Here lives how a request becomes a response: which channels it asks for, whether there
+is room for a stream, and where in the log the stream begins. ``permission`` decides who
+is allowed to listen: without a ``Permit`` nothing here begins a stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
 from .application import current_channels
 from .arguments import MAX_CHANNELS
-from .channels import DEFAULT_CHANNEL, Channels
+from .channels import Channels
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .generators.items import Items
@@ -31,8 +31,8 @@ NO_ROOM = "There is no room for an event stream now."
 
 
 def requested_channels() -> tuple[str, ...]:
-    """The channels that the query names."""
-    names = request.args.getlist("channel") or [DEFAULT_CHANNEL]
+    """The channels that the query names; none where it names none."""
+    names = request.args.getlist("channel")
     if len(names) > MAX_CHANNELS:
         abort(400, f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}.")
     try:
@@ -44,7 +44,11 @@ def requested_channels() -> tuple[str, ...]:
 
 
 def stream(permit: Permit, replay: int | None) -> Response:
-    """The stream of a permit's channels, from where the request resumes."""
+    """A stream of the channels of a permit, from where the request resumes.
+
+    :param replay: how many events of each channel a newcomer gets; None for
+        ``SSE_REPLAY``.
+    """
     names = permit.channels
     return _admit(lambda channels: channels.subscribe(names, last_event_id(), replay))
 
@@ -55,11 +59,13 @@ def run(
     linger: float,
     address: Callable[[str], str | None],
 ) -> Response:
-    """The stream of what an application's iterable says, which goes on without its
-    client. Where that is known already, the iterable is not touched.
+    """A stream of a run: an iterable of the application's that goes on without its
+    client. Where the request resumes a run that has begun already, the iterable is not
+    iterated.
 
-    :param permit: for the channel that the iterable goes to; None for one of its own.
-    :param address: from a channel to the address at which it can be resumed, if any.
+    :param permit: the permit for the run's channel; None for a channel of its own.
+    :param address: returns the address at which a channel's run can be resumed, if
+        there is one.
     """
     since = last_event_id()
     if permit is None:
@@ -96,7 +102,7 @@ def run(
 
 
 def resume(permit: Permit) -> Response:
-    """The stream of a run that began earlier, from its first event or from where the
+    """A stream of a run that began earlier, from its first event or from where the
     request resumes."""
     (channel,) = permit.channels
 
@@ -110,22 +116,23 @@ def resume(permit: Permit) -> Response:
 
 
 def _admit(find: Callable[[Channels], Cursor]) -> Response:
-    """A stream from a cursor, if there is room.
+    """A stream, if there is room for one.
 
-    :param find: finds the cursor. It is called only where there is room.
+    :param find: finds the cursor from which the stream begins. It is called only where
+        there is room.
     """
     channels = current_channels()
     channels.warn_of_siblings()
     try:
         hub = current_hub()
     except UnsupportedServer as error:
-        # Flask would log the error with a traceback, which says less.
+        # Flask would log a traceback, which says less than the message.
         current_app.logger.error("A stream could not begin: %s", error)
         raise InternalServerError from None
     if hub.is_stopping:
         return _come_back(channels.settings.retry, "The server is about to stop.")
     if hub.is_full(channels.settings):
-        # The hub counts streams again when they begin: several can arrive at once.
+        # When the stream begins, the hub counts again: several can arrive at once.
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
         with channels.broker.within_timeout():
@@ -141,9 +148,13 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
 
 
 def _come_back(milliseconds: int, why: str) -> Response:
-    """The answer for a client that cannot be served now. A client that wants an event
-    stream gets one that says when to come back; any other gets 503, with
-    ``Retry-After``."""
+    """The answer to a client that cannot be served now. A client that accepts an event
+    stream gets one that only says when to come back. Any other client gets 503 with
+    ``Retry-After``.
+
+    :param milliseconds: when to come back. It is spread, so that not all clients come
+        back at once.
+    """
     retry = spread_retry(milliseconds)
     if any(mimetype == MIMETYPE for mimetype, _ in request.accept_mimetypes):
         return Response(come_back(retry), mimetype=MIMETYPE, headers=HEADERS)

@@ -1,5 +1,5 @@
-"""The tests. Those of what goes on for long take seconds, and minutes with ``SOAK`` in
-the environment, as in ``make soak``."""
+"""The tests. Those that go on for long take seconds; with ``SOAK`` in the environment,
+as in ``make soak``, they take minutes."""
 
 import os
 

@@ -1,5 +1,5 @@
-"""What holds for every test: nothing is left behind, nothing skipped in CI, and the
-longest begin first."""
+"""What holds for every test: it leaves nothing behind, CI skips none, and the longest
+files begin first."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from flask_sse_lite.hub import current_hub
 
 from .patience import patient
 
-# A process keeps its hub, which has two descriptors: no test is to blame for them.
+# A process keeps its hub, which has two descriptors. It is made here, so that no test
+# is blamed for them.
 current_hub()
 
-#: Seconds that what a test ended may take to be gone. (A server notices its clients'
-#: leaving in its own time.)
+#: Seconds within which what a test ended must be gone. (A server takes its time to
+#: notice that clients have left.)
 GRACE = patient(15.0)
 
-#: The files that take longest, the longest first. Of files that run side by side, such
-#: a one must not be what all others wait for at the end.
+#: The files that take longest, the longest first. When files run side by side, all
+#: others would otherwise wait for such a file at the end.
 LONGEST = [
     "test_stall.py",
     "test_servers.py",
@@ -67,11 +68,11 @@ STARTING = {
     "serve_example",
 }
 
-#: Files with tests on the memory and on a file beside those on Redis, whose tests say
-#: in their names which is which.
+#: Files whose tests run on memory, on a file and on Redis. Those on Redis say so in
+#: their names.
 ON_ALL_BROKERS = {"test_brokers.py"}
 
-#: Files and tests that start none of them, and take long all the same.
+#: Files and tests that start none of these, and still take long.
 LONG = {
     "TestClients",
     "test_an_application_of_strict_types_passes",
@@ -91,8 +92,9 @@ LONG = {
 
 
 def pytest_configure() -> None:
-    # A shell has what it starts in the background ignore this signal, and all that such
-    # a process starts ignores it, too: the tests send it to processes that they start.
+    # A shell has its background processes ignore SIGINT, and their children inherit
+    # that. The tests send SIGINT to processes that they start, so it must not be
+    # ignored.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -107,7 +109,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def is_quick(item: pytest.Item) -> bool:
-    """Whether a test needs no browser, and no server but what the test itself is."""
+    """Whether a test needs no browser, and no server in another process."""
     names = {item.path.name, *(node.name for node in item.listchain())}
     if "redis" in item.name.lower() or LONG & names:
         return False
@@ -118,8 +120,8 @@ def is_quick(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """All that is there now stays. The garbage of each test is looked for after it,
-    which is soon done where there is little to look at."""
+    """Freeze all objects that exist now. Each test is followed by a garbage collection,
+    which is fast where few objects are left to look at."""
     gc.collect()
     gc.freeze()
 
@@ -131,12 +133,13 @@ def _open_descriptors() -> set[str]:
         try:
             found.add(f"{descriptor} {os.readlink(f'/proc/self/fd/{descriptor}')}")
         except OSError:
-            pass  # The one that lists them.
+            pass  # The descriptor of this listing is closed already.
     return found
 
 
 def _have_the_hub_look_around() -> None:
-    """At once, or a quarter of a second would go by behind each test that streams."""
+    """Have the hub look for clients that left. Otherwise each test that streams would
+    wait a quarter of a second at its end."""
     hub = current_hub()
     if hub.is_running:
         hub._looked_at = 0.0

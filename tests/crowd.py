@@ -1,7 +1,6 @@
-"""Many clients at once, in one thread: what each was sent, to the byte.
+"""Many clients at once, in one thread. What each was sent is checked to the byte.
 
-Here lives how they come, are read, and go. What they should have got stands in the
-tests.
+How clients come, are read and leave lives here. What they must get stands in the tests.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from flask_sse_lite.own_events import BOOKKEEPING
 
 from .servers import HOST, PATIENCE
 
-#: Clients that wait for their answers at the same time, where it does not matter how
-#: many: fewer than any server's queue of connections has room for.
+#: How many clients wait for their answers at the same time, where the number does not
+#: matter: fewer than the backlog of any server.
 IN_FLIGHT = 64
 
 _READ_SIZE = 1 << 18
@@ -30,7 +29,7 @@ _READ_SIZE = 1 << 18
 class Member:
     """One client's connection, and all that came on it.
 
-    :param more: of its request's query, beside the channels.
+    :param more: parameters of the request's query, beside the channels.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Member:
         self.body = b""
         self.opening: Event | None = None
         self.events: list[Event] = []
-        #: The answer is at its end, and the connection is.
+        #: Whether the answer is at its end, and whether the connection is.
         self.is_whole = self.is_over = False
         self._raw = b""
         self._size = 0
@@ -55,7 +54,7 @@ class Member:
 
     @property
     def is_answered(self) -> bool:
-        """Whether it has its opening, or an answer without one."""
+        """Whether the client has its opening, or an answer without one."""
         return self.opening is not None or self.is_whole or self.is_over
 
     def request(self) -> bytes:
@@ -68,7 +67,7 @@ class Member:
         ).encode()
 
     def take(self, data: bytes) -> None:
-        """Take what came. Nothing at all is the end of the connection."""
+        """Take what came. Empty data is the end of the connection."""
         if not data:
             self.is_over = True
             assert not self._raw, f"cut in the middle of {self._raw[:200]!r}"
@@ -113,7 +112,8 @@ class Member:
             self._take_body(rest[:end])
 
     def _take_rest(self) -> None:
-        """Of a body that goes on to the end of the connection, or to its length."""
+        """Take a piece of a body without chunks: the end of the connection ends it, or
+        its length does."""
         data, self._raw = self._raw, b""
         if data:
             self._take_body(data)
@@ -136,15 +136,16 @@ class Member:
 
     @property
     def retry(self) -> int | None:
-        """The time after which it was told to come back."""
+        """The last ``retry`` that the client was sent."""
         return self._decoder.retry
 
 
 class Crowd:
     """All clients of one test, which end with it.
 
-    :param bears_resets: whether a connection can be reset before anything came on it:
-        gunicorn's gevent worker does so to what it has accepted as it stops to listen.
+    :param bears_resets: whether a connection can be reset before anything came on it.
+        gunicorn's gevent worker resets connections that it has accepted when it stops
+        listening.
     """
 
     def __init__(self, port: int, *, bears_resets: bool = False) -> None:
@@ -169,10 +170,10 @@ class Crowd:
     def connect(
         self, *channels: str, path: str = "/stream", since: str = "", **more: str
     ) -> Member:
-        """A client that is connected, and has said nothing.
+        """A client that is connected, and has sent nothing.
 
         :param since: the header ``Last-Event-ID``.
-        :param more: of its request's query, beside the channels.
+        :param more: parameters of the request's query, beside the channels.
         """
         member = Member(channels, path, since, more)
         self.members.add(member)
@@ -183,7 +184,7 @@ class Crowd:
         return member
 
     def join(self, *channels: str, **options: str) -> Member:
-        """A client that has asked for a stream, and has not waited for its answer.
+        """A client that has asked for a stream, and has not waited for the answer.
 
         :param options: those of ``connect``.
         """
@@ -196,7 +197,7 @@ class Crowd:
         assert member.socket.send(request) == len(request)
 
     def join_all(self, count: int, *channels: str, **options: str) -> list[Member]:
-        """So many clients of the same channels, each of which has its answer."""
+        """So many clients of the same channels, each with its answer."""
         members = []
         for _ in range(count):
             members.append(self.join(*channels, **options))
@@ -205,15 +206,15 @@ class Crowd:
         return members
 
     def await_answers(self, members: Sequence[Member], at_most: int = 0) -> None:
-        """Wait until at most so many of them have no answer yet."""
+        """Wait until at most so many of these clients have no answer yet."""
         self.until(lambda: sum(not m.is_answered for m in members) <= at_most)
 
     def await_ends(self, members: Sequence[Member]) -> None:
-        """Wait until the connection of each of them is at its end."""
+        """Wait until the connection of each of these clients is at its end."""
         self.until(lambda: all(member.is_over for member in members))
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Read what comes, until something is so."""
+        """Read what comes, until a condition is true."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             self.read(0.05)
@@ -225,8 +226,8 @@ class Crowd:
             member: Member = key.data
             member.take(self._receive(member))
             if member.is_over or (member.is_whole and not member.opening):
-                # At once: gunicorn's sync worker waits for that, and others would
-                # wait for one more request.
+                # Close at once: gunicorn's sync worker waits for that, and other
+                # servers would wait for one more request.
                 member.is_over = True
                 self._selector.unregister(member.socket)
                 member.socket.close()
@@ -240,7 +241,7 @@ class Crowd:
             return b""
 
     def half_close(self, member: Member) -> None:
-        """Have a client say that it says no more."""
+        """Have a client tell the server that it will send no more."""
         member.socket.shutdown(socket.SHUT_WR)
 
     def leave(self, member: Member) -> None:
@@ -250,7 +251,7 @@ class Crowd:
         self.members.discard(member)
 
     def reset(self, member: Member) -> None:
-        """Leave without a goodbye."""
+        """Leave by a reset, without a proper end."""
         linger = struct.pack("ii", 1, 0)
         member.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.leave(member)

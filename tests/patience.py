@@ -1,15 +1,16 @@
 """How long tests wait for what must come: one factor for all of them.
 
-Here lives the factor alone. Every upper bound of a wait is ``patient(seconds)``, or is
-made of one, so that a slow or busy machine needs one word: ``PATIENCE=3 make test``. A
-time within which the product promises something is no such bound.
+Only the factor lives here. Every upper bound of a wait is ``patient(seconds)``, or is
+made of one, so that one word is enough for a slow or busy machine:
+``PATIENCE=3 make test``. A time within which the product promises something is no such
+bound.
 """
 
 from __future__ import annotations
 
 import os
 
-#: How much slower than a quiet machine of two cores this one can be.
+#: How many times slower this machine can be than a quiet one of two cores.
 FACTOR = float(os.environ.get("PATIENCE") or 1)
 
 if FACTOR < 1:
@@ -20,5 +21,5 @@ if FACTOR < 1:
 
 
 def patient(seconds: float) -> float:
-    """So many seconds of a quiet machine."""
+    """The bound for a wait that takes at most so many seconds on a quiet machine."""
     return seconds * FACTOR

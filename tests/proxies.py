@@ -1,8 +1,8 @@
 """Real proxies for the tests, each as ``docs/proxies.rst`` sets it up.
 
-Here lives how a block of the documentation becomes a proxy that runs on a port of the
-loopback, without privileges: what belongs around the block, and where the addresses in
-it are replaced. What must hold of a proxy stands in the tests.
+How a block of the documentation becomes a proxy that runs on a port of the loopback,
+without privileges, lives here: what belongs around the block, and where the addresses
+in it are replaced. What must hold of a proxy stands in the tests.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ UPSTREAM = "127.0.0.1:8000"
 APACHE_MODULES = Path("/usr/lib/apache2/modules")
 APACHE_LOADED = ("mpm_event", "authz_core", "alias", "proxy", "proxy_http", "asis")
 
-#: What nginx has for clients and servers together: few, so that a test can use them up.
+#: nginx's connections, to clients and to servers together: few, so that a test can use
+#: them up.
 NGINX_CONNECTIONS = 32
 
-#: Debian has servers where only root looks for programs.
+#: Debian puts servers where only root looks for programs.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 
 #: The programs, each by its proxy's name; None where one is not installed.
@@ -50,7 +51,7 @@ def block(language: str, document: Path = DOCUMENT) -> str:
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """A text in which something is replaced that must stand there."""
+    """A text with a part of it replaced. The part must stand in the text."""
     assert old in text, f"{old!r} does not stand in:\n{text}"
     return text.replace(old, new)
 
@@ -83,7 +84,7 @@ def _apache(block_: str, home: Path, port: int, timeout: int) -> list[str]:
         f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so"
         for name in APACHE_LOADED
     )
-    # httpd serves nothing as root, but to others it shows what they can read alone.
+    # httpd refuses to serve as root; as another user it needs a home that all can read.
     user = [] if os.getuid() else ["User www-data", "Group www-data"]
     home.chmod(0o755)
     lines = [
@@ -103,7 +104,7 @@ def _apache(block_: str, home: Path, port: int, timeout: int) -> list[str]:
 
 
 def _caddy(block: str, home: Path, port: int, timeout: int) -> list[str]:
-    """Caddy waits for an answer as long as it takes."""
+    """Caddy has no timeout for an answer."""
     block = replaced(block, ":80 {\n", f"http://{HOST}:{port} {{\n")
     (home / "configuration").write_text(
         f"{{\n    admin off\n    auto_https off\n}}\n{block}"
@@ -111,7 +112,7 @@ def _caddy(block: str, home: Path, port: int, timeout: int) -> list[str]:
     return ["run", "--adapter", "caddyfile", "--config", str(home / "configuration")]
 
 
-#: How each proxy is started: what stands behind its program's name.
+#: How each proxy is started: the arguments of its program.
 ARGUMENTS: dict[str, Callable[[str, Path, int, int], list[str]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
@@ -121,7 +122,8 @@ ARGUMENTS: dict[str, Callable[[str, Path, int, int], list[str]]] = {
 
 
 class Proxy(Server):
-    """A proxy's process. It runs when it listens: what it answers is often an error."""
+    """A proxy's process. It counts as started when it listens, as its answer is often
+    an error."""
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -141,8 +143,8 @@ def proxy(
 
     :param name: one of ``PROGRAMS``.
     :param upstream: the server's port.
-    :param timeout: seconds that the proxy gives an application to say something.
-    :param change: what is different from the documented block.
+    :param timeout: seconds that the proxy waits for an application that says nothing.
+    :param change: changes the documented block.
     """
     program = PROGRAMS[name]
     assert program

@@ -1,7 +1,7 @@
 """Real Redis servers for the tests, each a process of its own.
 
-Here lives how one is started, asked, ended and put to sleep. What is to hold of a
-broker that uses it stands in the tests.
+How one is started, asked, frozen and ended lives here. What must hold of a broker that
+uses it stands in the tests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from redis.retry import Retry
 
 from .servers import HOST, PATIENCE, reserved_port, until
 
-#: The program, if it is installed: Redis, or where another is named, that one.
+#: The program, if it is installed: ``REDIS_SERVER`` of the environment, or Redis.
 REDIS = shutil.which(os.environ.get("REDIS_SERVER", "redis-server"))
 
-#: What keeps its data in files, and loses none in an orderly end.
+#: Options of a server that keeps its data in files, and loses none in an orderly end.
 PERSISTENT = ("--appendonly", "yes")
 
 
@@ -45,9 +45,9 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
-        """Start it, and wait until it answers.
+        """Start the server, and wait until it answers.
 
-        :param options: more of its command line, this time.
+        :param options: more of its command line, for this start only.
         """
         assert REDIS
         Path(self.path).unlink(missing_ok=True)
@@ -75,7 +75,7 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        """End it as an operator does."""
+        """End the server as an operator does."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -89,7 +89,7 @@ class RedisServer:
             process.wait(PATIENCE)
 
     def freeze(self) -> None:
-        """Let it go on existing, and do nothing."""
+        """Suspend the process: it goes on existing, and does nothing."""
         assert self._process
         self._process.send_signal(signal.SIGSTOP)
 
@@ -98,7 +98,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def forget(self) -> None:
-        """Delete what it has in files; it is not running."""
+        """Delete the server's files. It must not be running."""
         for path in Path(self._folder).iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
@@ -106,23 +106,24 @@ class RedisServer:
                 path.unlink()
 
     def incremental_files(self) -> list[Path]:
-        """Where it writes each command, if it does."""
+        """The files to which it appends each command, if there are any."""
         return [*Path(self._folder).glob("appendonlydir/*.incr.aof")]
 
     @property
     def has_written(self) -> bool:
-        """Whether all that it acknowledged is the system's to write. (Where the disk is
-        slow, it can keep that to itself for two seconds, under ``everysec``.)"""
+        """Whether all that the server acknowledged was handed to the system to write.
+        (Where the disk is slow, it can hold that back for two seconds, under
+        ``everysec``.)"""
         told = self.ask("INFO", "persistence")
         return bool(told.get("aof_buffer_length", 0) == 0)
 
     def clients(self, type: str) -> int:
-        """How many connections of a type it has, but for the one that asks."""
+        """How many connections of a type the server has, without the one that asks."""
         count = len(self.ask("CLIENT", "LIST", "TYPE", type).splitlines())
         return count - (type == "normal")
 
     def ask(self, *words: Any, **options: Any) -> Any:
-        """What it answers to a command.
+        """The server's answer to a command.
 
         :param options: of the client.
         """
@@ -133,8 +134,8 @@ class RedisServer:
 
 @contextmanager
 def redis_server(*options: str) -> Iterator[RedisServer]:
-    """A Redis that answers, until the end of the block. Without it, the test is
-    skipped."""
+    """A Redis that answers, until the end of the block. The test is skipped where Redis
+    is not installed."""
     if REDIS is None:
         pytest.skip("redis-server is not installed")
     with TemporaryDirectory(prefix="redis-") as folder, reserved_port() as port:

@@ -1,9 +1,9 @@
 """Real servers for the tests, each a process of its own on a port of the loopback, and
 a client that sees what they put on the wire.
 
-Here lives how a server is started, asked and ended, whichever it is: one more is one
-more line in ``COMMANDS``, and one in ``KINDS`` with what is peculiar to it. What is to
-hold of them stands in the tests.
+How a server of any kind is started, asked and ended lives here. A new kind is one more
+line in ``COMMANDS``, and one in ``KINDS`` with what is peculiar to it. What must hold
+of a server stands in the tests.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from .patience import patient
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parent.parent
 
-#: Where the programs lie that were installed with what the tests import.
+#: The folder of the programs that were installed with what the tests import.
 SCRIPTS = Path(sys.executable).parent
 
 #: The application that is served unless another is named.
 CHANNELS = "tests.applications.channels:app"
 
-#: Seconds that anything may take which does not fail. The machine may be slow and busy.
+#: Seconds that anything may take that does not fail. The machine may be slow and busy.
 PATIENCE = patient(30.0)
 
 #: Seconds that a server may take to end when it is asked to.
@@ -60,8 +60,8 @@ _UWSGI = (
     "{options}"
 )
 
-#: How each kind of server is started: what stands behind the interpreter's name, or a
-#: program beside the interpreter.
+#: How each kind of server is started: the command line behind the interpreter, or a
+#: program that lies beside the interpreter.
 COMMANDS = {
     "gunicorn sync": _GUNICORN + " --worker-class sync {options} {app}",
     "gunicorn gthread": _GUNICORN + " --threads 32 {options} {app}",
@@ -85,29 +85,30 @@ T = TypeVar("T")
 
 
 class Kind(NamedTuple):
-    """A kind of server, which way streams go there, and what is peculiar to it."""
+    """A kind of server, how it delivers streams, and what is peculiar to it."""
 
     #: One of ``COMMANDS``.
     server: str
-    #: The hub takes the streams' connections over. Otherwise the server iterates them.
+    #: The hub takes over the streams' connections. Otherwise the server iterates the
+    #: streams.
     hands_off: bool = True
-    #: More of its command line.
+    #: More of the server's command line.
     options: str = ""
-    #: What it holds for each request that it is busy with, and for no longer, as
-    #: ``stats`` names it. (A pool of threads stays.)
+    #: What the server holds for each request while it is busy with it, under its name
+    #: in ``stats``. (A pool of threads stays.)
     holds: str = "descriptors"
-    #: Its connections serve one request after another.
+    #: A connection of the server serves one request after another.
     keeps_alive: bool = True
-    #: That is so after a HEAD for what has no length, too.
+    #: The connection is also kept after a HEAD for what has no length.
     keeps_alive_after_head: bool = True
-    #: What clients say behind a request reaches the worker.
+    #: What a client sends after its request reaches the worker.
     hears: bool = True
-    #: The versions of HTTP in which it sends a stream in chunks.
+    #: The versions of HTTP in which the server sends a stream in chunks.
     chunks: tuple[str, ...] = ("1.1",)
-    #: When it is told to stop, it lets its streams come to their proper end.
+    #: When the server is told to stop, it lets its streams end properly.
     ends_properly: bool = True
-    #: What it logs of a request for a stream, with ``{target}`` for what was asked
-    #: for; nothing where it logs no requests.
+    #: What the server logs of a request for a stream, with ``{target}`` for the
+    #: requested path; empty where it logs no requests.
     access_line: str = ""
 
     def __str__(self) -> str:
@@ -125,8 +126,8 @@ class Kind(NamedTuple):
 _LOGGED = "--access-logfile -"
 _LINE = '"GET {target} HTTP/1.1" 200 '
 
-#: All servers of ``COMMANDS`` with their connections handed over, with as few threads
-#: as they take.
+#: All servers of ``COMMANDS`` that hand connections over, each with as few threads as
+#: it takes.
 HANDED_OFF = [
     Kind("gunicorn sync", options=_LOGGED, keeps_alive=False, access_line=_LINE),
     Kind(
@@ -140,30 +141,30 @@ HANDED_OFF = [
         options=_LOGGED,
         holds="greenlets",
         keeps_alive_after_head=False,
-        # Where the status belongs, gunicorn has the first word of an error that
-        # gevent met, here of a dead socket.
+        # gunicorn logs the first word of an error of gevent's, here of a dead socket,
+        # in place of the status.
         access_line='"GET {target} HTTP/1.1" (200|socket) ',
     ),
     Kind(
         "gevent.pywsgi",
         holds="greenlets",
-        # It answers a HEAD with a last chunk behind the head, which nobody expects.
+        # It answers a HEAD with a last chunk behind the head, which no client expects.
         keeps_alive_after_head=False,
         access_line=_LINE,
     ),
-    # A signal ends it there and then.
+    # A signal ends cheroot at once.
     Kind("cheroot", keeps_alive_after_head=False, ends_properly=False),
     Kind(
         "werkzeug",
         holds="threads",
         keeps_alive=False,
-        # It looks at its own version of HTTP, not at the client's.
+        # werkzeug looks at its own version of HTTP, not at the client's.
         chunks=("1.0", "1.1"),
-        # So does a signal here.
+        # A signal ends werkzeug at once, too.
         ends_properly=False,
         access_line=_LINE,
     ),
-    # It frames nothing: the end of a stream is the end of its connection.
+    # uWSGI frames nothing: the end of a stream is the end of its connection.
     *(
         Kind(
             server,
@@ -172,13 +173,14 @@ HANDED_OFF = [
             chunks=(),
             access_line="GET {target} => generated [0-9]+ bytes .*HTTP/1.1 200",
         )
-        # The router throws away by itself what it was not told to expect.
+        # The router discards what it was not told to expect.
         for server, hears in {"uWSGI": True, "uWSGI behind its router": False}.items()
     ),
 ]
 
-#: Servers that iterate the streams themselves, with room for the tests' many. Not
-#: gunicorn's sync worker: there the first such stream is all that the worker does.
+#: Servers that iterate the streams themselves, with threads or greenlets for the tests'
+#: many streams. gunicorn's sync worker is left out: its first such stream would hold
+#: the whole worker.
 ITERATED = [
     Kind(
         "gunicorn gthread",
@@ -199,24 +201,24 @@ KINDS = [*HANDED_OFF, *ITERATED]
 
 
 def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
-    """Wait for something that nobody tells of.
+    """Wait until a condition is true, by asking again and again.
 
-    :param timeout: seconds, after which it is a failure.
+    :param timeout: seconds after which the wait fails.
     :returns: the condition's first true value.
     """
     began = time.monotonic()
     while not (value := condition()):
         waited = time.monotonic() - began
         assert waited < timeout, f"not so within {timeout} s"
-        # To ask costs something too, and the more, the longer it takes.
+        # Asking has a cost, so we ask more rarely the longer it takes.
         time.sleep(min(0.01 + waited / 20, 0.1))
     return value
 
 
 @contextmanager
 def descriptor_limit(limit: int | None) -> Iterator[None]:
-    """Have this process, and what it starts meanwhile, have so many file descriptors
-    at most; None for as many as there can be."""
+    """Limit the file descriptors of this process, and of what it starts meanwhile; None
+    for as many as there can be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit or hard, hard))
     try:
@@ -243,9 +245,9 @@ def serve(
     :param app: what it serves, as ``module:variable``.
     :param options: more of the command line.
     :param tls: how its clients speak to it, where it is told to speak TLS.
-    :param folder: where it starts.
+    :param folder: the server's working directory.
     :param python: how another interpreter than ours is run: its path, and options.
-    :param speaking: asks it in another protocol than HTTP.
+    :param speaking: a class that asks the server in another protocol than HTTP.
     :param config: the application's configuration.
     """
     with TemporaryDirectory(prefix="server-") as home, reserved_port() as port:
@@ -265,13 +267,13 @@ def serve(
 
 def several(kind: str, workers: int) -> str:
     """The options of a gunicorn with so many workers. Its master loads the application,
-    which spares each worker a second; but not for gevent, where the standard library
-    complains as a worker ends if it was patched in the master."""
+    which saves each worker a second. Under gevent it must not: the standard library
+    complains at a worker's end if it was patched in the master."""
     loaded = "" if "gevent" in kind else "--preload"
     return f"--workers {workers} --graceful-timeout 5 {loaded}"
 
 
-#: nginx, if it is installed. Debian has it where only root looks for programs.
+#: nginx, if it is installed. Debian puts it where only root looks for programs.
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 _NGINX_CONFIGURATION = """
@@ -305,8 +307,8 @@ def nginx(upstream: str, location: str) -> Iterator[Server]:
     """nginx in front of a server that runs, until the end of the block.
 
     :param upstream: the server's address.
-    :param location: how nginx passes all requests on to it, in its own words, which
-        call the server ``application``.
+    :param location: nginx's directives that pass all requests on to the server; they
+        call it ``application``.
     """
     assert NGINX
     with TemporaryDirectory(prefix="nginx-") as home, reserved_port() as port:
@@ -328,8 +330,8 @@ def nginx(upstream: str, location: str) -> Iterator[Server]:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that nobody else is given. A server that allows its address to be used
-    again can listen there, as what holds it never does; so can its successor."""
+    """A port that nobody else is given. The socket that holds it never listens, so a
+    server that sets ``SO_REUSEADDR`` can listen there, and its successor too."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((HOST, 0))
@@ -337,8 +339,8 @@ def reserved_port() -> Iterator[int]:
 
 
 def _environment(home: str, config: Mapping[str, Any]) -> dict[str, str]:
-    """Our environment, but for what would configure a server, and with the package
-    that stands beside these tests."""
+    """Our environment without what would configure a server, and with the package that
+    stands beside these tests."""
     ours = {
         name: value
         for name, value in os.environ.items()
@@ -349,7 +351,7 @@ def _environment(home: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Response(NamedTuple):
-    """What an ordinary request got."""
+    """The answer to an ordinary request."""
 
     status: int
     headers: Mapping[str, str]
@@ -357,7 +359,7 @@ class Response(NamedTuple):
 
 
 class Server:
-    """A server process, with all that it starts."""
+    """A server process, with every process that it starts."""
 
     def __init__(
         self,
@@ -381,7 +383,7 @@ class Server:
     # Its life
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -403,7 +405,7 @@ class Server:
             return False
 
     def stop(self) -> None:
-        """End it, and see that it is gone."""
+        """End the server, and check that it is gone."""
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -413,7 +415,7 @@ class Server:
         except subprocess.TimeoutExpired:
             pass
         try:
-            # It leads a group of its own, in which all that it started is too.
+            # It leads a group of its own, with every process that it started.
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -430,18 +432,18 @@ class Server:
         self._process.send_signal(number)
 
     def workers(self) -> list[int]:
-        """The processes that it has started: of gunicorn, the workers."""
+        """The processes that this process has started: of gunicorn, the workers."""
         assert self._process is not None
         pid = self._process.pid
         return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def wait(self, timeout: float = PATIENCE) -> None:
-        """Wait until that process has ended, which it is to do by itself."""
+        """Wait until the process has ended by itself."""
         assert self._process is not None
         self._process.wait(timeout)
 
     def home(self, name: str) -> Path:
-        """A file of the folder that is its home."""
+        """A file in the server's home folder."""
         return Path(self._environment["HOME"], name)
 
     def log(self) -> str:
@@ -449,8 +451,8 @@ class Server:
 
     @contextmanager
     def watched(self) -> Iterator[Server]:
-        """Print what it logs meanwhile, which pytest shows when a test fails. There is
-        to be no traceback in it."""
+        """Print what the server logs meanwhile; pytest shows that when a test fails.
+        The log must contain no traceback."""
         before = len(self.log())
         try:
             yield self
@@ -495,7 +497,8 @@ class Server:
 
     @contextmanager
     def channel(self) -> Iterator[str]:
-        """A channel that nobody else has, the end of which is that of its streams."""
+        """A channel that nobody else has. It is closed at the end of the block, which
+        ends its streams."""
         name = f"room.{next(_rooms)}"
         try:
             yield name
@@ -504,8 +507,8 @@ class Server:
 
     @contextmanager
     def flask(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command of ``flask`` beside it, with its configuration; ended at the end of
-        the block, or when nothing comes of it."""
+        """A command of ``flask`` beside the server, with the server's configuration. It
+        is killed at the end of the block, or when it takes too long."""
         process = subprocess.Popen(
             [sys.executable, "-m", "flask", "--app", CHANNELS, *words],
             cwd=ROOT,
@@ -526,20 +529,20 @@ class Server:
             process.communicate()
 
     def stats(self) -> dict[str, int]:
-        """What the process that answers has in use."""
+        """What the answering process has in use."""
         numbers: dict[str, int] = json.loads(self.request("GET", "/stats").body)
         return numbers
 
     def is_served_by_another(self, process: int) -> bool:
-        """Whether another process answers than that. (One that goes may drop who asks
-        it.)"""
+        """Whether another process than the given one answers. (A process that is ending
+        may drop the connection.)"""
         try:
             return self.stats()["process"] != process
         except (OSError, http.client.HTTPException):
             return False
 
     def paths(self) -> dict[str, dict[str, int]]:
-        """How the streams of the process that answers are delivered: ``sse.stats``."""
+        """How the answering process delivers its streams: ``sse.stats``."""
         paths: dict[str, dict[str, int]] = json.loads(
             self.request("GET", "/paths").body
         )
@@ -552,11 +555,12 @@ class Server:
         query: str = "",
         receive_buffer: int | None = None,
     ) -> Client:
-        """A client that streams channels, and has read nothing but the head.
+        """A client that has asked for channels, and has read only the head.
 
         :param since: the header ``Last-Event-ID``.
         :param query: the parameter ``last_event_id``.
-        :param receive_buffer: bytes that its kernel takes in while it reads none.
+        :param receive_buffer: bytes that its kernel takes in while the client reads
+            none.
         """
         parameters = [("channel", channel) for channel in channels]
         if query:
@@ -572,7 +576,7 @@ class Server:
 
 
 class Client:
-    """One HTTP connection, which takes nothing that is framed wrongly."""
+    """One HTTP connection; wrong framing is an error."""
 
     def __init__(
         self,
@@ -594,7 +598,7 @@ class Client:
             self.socket = tls.wrap_socket(self.socket, server_hostname=HOST)
         self._http = h11.Connection(h11.CLIENT)
         self._body = b""
-        #: All that is left of the stream, once.
+        #: All that is left of the stream. It can be iterated once.
         self.events = self._decoded()
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -614,7 +618,7 @@ class Client:
         self.socket.close()
 
     def reset(self) -> None:
-        """Leave without a goodbye."""
+        """Leave by a reset, without a proper end."""
         linger = struct.pack("ii", 1, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.socket.close()
@@ -625,7 +629,8 @@ class Client:
         method: str = "GET",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Ask, and read the head of the answer. The one before must be at its end."""
+        """Send a request, and read the head of the answer. The answer before must be at
+        its end."""
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
         fields = {"Host": HOST, **headers}
@@ -642,7 +647,7 @@ class Client:
         self.headers = {name.decode(): value.decode() for name, value in head.headers}
 
     def _next(self) -> h11.Event:
-        """What HTTP says next."""
+        """The next event of HTTP."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._http.receive_data(self.socket.recv(65536))
         assert isinstance(event, h11.Event)
@@ -675,7 +680,7 @@ class Client:
             assert time.monotonic() < deadline, "nothing but signs of life"
 
     def take(self, count: int) -> list[Event]:
-        """The next so many events, but for those that say where a client stands."""
+        """The next so many events, without those that only tell a position."""
         return list(
             islice((e for e in self.events if e.type not in BOOKKEEPING), count)
         )

@@ -1,7 +1,7 @@
 """A toy: a broker whose events stand in a folder, each in a file of its own.
 
-Here lives what a store of one's own has to do, and no more. The shelf drops nothing,
-and wakes nobody: processes look at it ten times a second.
+What a store of one's own must do lives here, and no more. The shelf drops nothing and
+wakes nobody: processes look at it ten times a second.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from flask_sse_lite.system.locks import Guard
 
 Index = dict[str, Any]
 
-#: What a shelf says of itself where nothing was put there yet.
+#: The index of a shelf on which nothing was put yet.
 EMPTY: Index = {"epoch": "", "sequence": 0, "runs": {}, "counts": {}}
 
 
 class ShelfStore(Store):
-    """Publishing is writing a file, and what the shelf says of itself into another."""
+    """A folder with a file for each event, and one for the index."""
 
     def __init__(self, folder: Path, keeps: Retention, timeout: float) -> None:
         super().__init__(f"The shelf {folder}", timeout)
@@ -44,7 +44,7 @@ class ShelfStore(Store):
 
     @contextmanager
     def _open(self) -> Iterator[Index]:
-        """What the shelf says of itself, for one who can change it."""
+        """The index, for a caller that can change it."""
         deadline, file = self.deadline, self._folder / "index"
         if not self._step.acquire(deadline.left):
             raise BrokerUnavailable(f"{self.name} is too slow")
@@ -246,7 +246,7 @@ def ends(record: Record) -> bool:
 
 
 def connect_to_shelf(settings: Settings, folder: str | None) -> ShelfStore:
-    """``shelf:///a/folder``, which is there."""
+    """The store of ``shelf:///a/folder``. The folder must exist."""
     keeps = Retention(settings.history, settings.history_age)
     path = Path(urlsplit(settings.url).path)
     return ShelfStore(path, keeps, settings.broker_timeout)

@@ -78,7 +78,7 @@ def test_what_names_no_run_is_not_hidden(caplog: pytest.LogCaptureFixture) -> No
 
 @pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
 def test_no_log_names_a_run(tmp_path: Path, kind: str) -> None:
-    """Neither ours, nor gunicorn's as the documentation configures it."""
+    """Neither does our log, nor gunicorn's as the documentation configures it."""
     config = tmp_path / "gunicorn.conf.py"
     block = re.search(r"^    # gunicorn\.conf\.py\n(?:    .*\n|\n)+", PAGES, re.M)
     assert block
@@ -106,6 +106,6 @@ def test_no_log_names_a_run(tmp_path: Path, kind: str) -> None:
             log = served.server.log().splitlines()
             return [line for line in log if "/stream/run/(hidden)" in line]
 
-        # Two of ours, and two of gunicorn's.
+        # Two are ours, and two are gunicorn's.
         until(lambda: len(lines()) >= 4)
         assert secret not in served.server.log()

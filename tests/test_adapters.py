@@ -1,5 +1,5 @@
-"""What is no WSGI server, or none for streams: adapters of ASGI, which never tell that
-a client has left, Tornado, which collects every response, and eventlet."""
+"""What is no WSGI server, or none that can serve streams: adapters of ASGI, which never
+tell that a client has left; Tornado, which collects every response; and eventlet."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from .servers import HOST, PATIENCE, Client, Server, serve, until
 from .versions import Environment, Layer, install, running_python
 
-#: Longer than any test waits: no sign of life comes to anyone's help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
 PACKAGES = ("a2wsgi", "asgiref", "hypercorn", "tornado", "uvicorn")
 
 ADAPTERS = ["a2wsgi", "uvicorn", "asgiref", "hypercorn"]
 
-#: More than any of these adapters has threads, unless it is told to.
+#: More clients than any of these adapters has threads by default.
 MANY = 12
 
 #: Seconds within which the log names the cause.
@@ -64,7 +64,8 @@ def warnings(server: Server) -> list[str]:
 def test_an_adapter_of_asgi_is_warned_of_once_and_what_is_advised_helps(
     server: Server,
 ) -> None:
-    """Where clients leave unseen, the age of their streams makes room again."""
+    """Where no server notices that clients leave, the age of their streams makes room
+    again."""
     for _ in range(MANY):
         ask(server).close()
     assert server.request("GET", "/ping").body == b"pong"
@@ -74,7 +75,7 @@ def test_an_adapter_of_asgi_is_warned_of_once_and_what_is_advised_helps(
     said = warnings(server)
     (adapter,) = [text for text in said if "An adapter of ASGI" in text]
     assert "SSE_MAX_AGE" in adapter
-    # They say so whatever there is; nobody has counted.
+    # The adapters say so in any case: the processes are not counted.
     (several,) = [text for text in said if "SSE_URL" in text]
     assert "may run several" in several
     assert "several worker" not in several

@@ -25,7 +25,7 @@ from .test_openai_compatible import CALLING, PROMPT, SCHEMA, serve_example
 
 CLIENTS = Path(__file__).parent / "clients"
 
-#: Where the packages are installed, once.
+#: Where the packages are installed once.
 INSTALLED = ROOT / "build" / "clients"
 
 INSTALL_SECONDS = 300
@@ -38,7 +38,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module", autouse=True)
 def packages() -> None:
-    """What the programs in ``clients`` need."""
+    """Install what the programs in ``clients`` need."""
     if not (shutil.which("node") and (npm := shutil.which("npm"))):
         pytest.skip("Node.js and npm are not installed")
     wanted = (CLIENTS / "package.json").read_text("utf-8")
@@ -60,7 +60,7 @@ def packages() -> None:
 
 
 class Program:
-    """One of the programs in ``clients``, which tells what it sees."""
+    """One of the programs in ``clients``, which prints what it sees."""
 
     def __init__(self, name: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -70,13 +70,13 @@ class Program:
             env=os.environ | {"NODE_PATH": str(INSTALLED / "node_modules")},
         )
         assert self._process.stdout
-        # One that hangs is a failure of its test, not of all.
+        # A hanging program must fail its own test only.
         self._limit = threading.Timer(4 * PATIENCE, self._process.kill)
         self._limit.start()
         self._lines = self._process.stdout
 
     def tell(self) -> Any:
-        """What it has to tell next; None at its end."""
+        """What it prints next; None at its end."""
         line = self._lines.readline()
         return json.loads(line) if line else None
 
@@ -204,7 +204,7 @@ END = {"type": "stream-end", "data": ""}
 
 
 def expect_resumed(server: Server, proxy: Proxy, program: Program, gate: str) -> None:
-    """Cut a client of a run twice, and see that it gets every step once."""
+    """Cut a client of a run twice. It must get every step once."""
     assert program.tell() == message("one")
     for step in ("first", "second"):
         proxy.cut()
@@ -221,7 +221,7 @@ def expect_resumed(server: Server, proxy: Proxy, program: Program, gate: str) ->
 
 
 def steps_of(gate: str) -> str:
-    """What a run does that ``expect_resumed`` looks at."""
+    """The query for a run whose steps ``expect_resumed`` expects."""
     waits = [f"wait:{gate}-{step},{step}" for step in ("first", "second", "last")]
     return urlencode({"steps": ",".join(["one", *waits])})
 
@@ -233,7 +233,7 @@ def test_an_event_source_that_is_cut_goes_on_with_its_run(
     gate = f"gate{next(_numbers)}"
     with running("event_source", f"{proxy.url}/run?{steps_of(gate)}") as program:
         expect_resumed(generators, proxy, program, gate)
-        # It comes back once more, with the id of the end, and is told to stay away.
+        # It comes back once more with the id of the end, and is told to stay away.
         assert [told["closed"] for told in program.tell_all()] == [False, True]
     assert begun(generators) == before + 1
 
@@ -263,7 +263,7 @@ def test_an_event_source_at_a_plain_generator_runs_it_once(generators: Server) -
 
 # htmx, in a browser
 
-#: For each of its versions: the scripts, and a part of a page that listens.
+#: For each version: its scripts, and an element that listens.
 HTMX = {
     "htmx 2": (
         ["htmx-2/dist/htmx.js", "htmx-ext-sse/sse.js"],
@@ -320,9 +320,9 @@ def test_htmx_stays_away_after_the_end_if_it_is_told_what_the_end_is(
         server.close(channel)
         if closes:
             page.wait_for_function("window.ended === true")
-            # Longer than it waits before it asks again.
+            # Longer than htmx waits before it asks again.
             page.wait_for_timeout(2000)
             assert len(asked) == 1
         else:
-            # Playwright hands out what happened while it is asked something.
+            # Playwright delivers events only while it is asked something.
             until(lambda: page.evaluate("1") and len(asked) >= 4)

@@ -1,4 +1,4 @@
-"""Behind Apache with mod_wsgi, which takes the ``Location`` of a 200 for an order to
+"""Behind Apache with mod_wsgi, which takes the ``Location`` of a 200 as an order to
 itself."""
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
     not (APACHE and MOD_WSGI), reason="Apache or its mod_wsgi is not installed"
 )
 
-#: What the application needs, all of it plain Python: mod_wsgi has a Python of its own.
+#: What the application needs. All of it is plain Python, as mod_wsgi has a Python of
+#: its own.
 PACKAGES = (
     *("blinker", "click", "flask", "flask_sse_lite", "itsdangerous", "jinja2"),
     *("markupsafe", "werkzeug"),
@@ -93,7 +94,7 @@ def apache(request: pytest.FixtureRequest) -> Iterator[Server]:
                 mode=MODES[request.param].format(home=home),
             )
         )
-        # Apache's children are nobody.
+        # Apache's children run as nobody.
         subprocess.run(["chmod", "-R", "a+rX", home], check=True)
         command = [APACHE, "-D", "FOREGROUND", "-f", f"{home}/apache.conf"]
         server = Server(port, command, ROOT, dict(os.environ) | {"HOME": home}, None)

@@ -1,4 +1,4 @@
-"""Dependencies point one way: the imports of every module are read, and judged."""
+"""Dependencies point one way: the imports of every module are read and checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flask_sse_lite"
 
-#: The rooms of the package, a module or a folder each, in bands. What stands in a band
-#: imports from the bands above it here, and not from its neighbours. The package's own
-#: ``__init__`` stands last.
+#: The rooms of the package, each a module or a folder, in bands. A room imports from
+#: the bands above its own, and not from its neighbours. The package's own ``__init__``
+#: is the last.
 BANDS: list[set[str]] = [
     {"errors", "type_names"},
     {"event", "system", "wording", "client_faults", "own_functions", "routes"},
@@ -31,6 +31,7 @@ BANDS: list[set[str]] = [
     {"channels", "response"},
     {"browser", "cli", "publisher"},
     {"application"},
+    {"tokens"},
     {"permission", "sqlalchemy", "testing"},
     {"views"},
     {"extension"},
@@ -38,7 +39,7 @@ BANDS: list[set[str]] = [
     {"__init__"},
 ]
 
-#: The modules that speak to a Redis, and those that speak to an SQLite file.
+#: The modules that speak to Redis, and those that speak to an SQLite file.
 REDIS = ["", ".links", ".lives", ".pool", ".url"]
 SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "store"]
 
@@ -48,14 +49,15 @@ SUITE = [
     *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
 ]
 
-#: What is imported in few places only. A name of a package stands for all of it.
+#: Imports that only few modules may make. A package's name stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "browser"),
+        *("permission", "tokens", "browser"),
     },
     "click": {"cli"},
+    "itsdangerous": {"tokens"},
     "werkzeug": {
         *("response", "views", "extension", "client_faults", "sqlalchemy"),
         "permission",
@@ -72,7 +74,7 @@ CONFINED: dict[str, set[str]] = {
     },
     "resource": {"system.open_files"},
     "gevent": {"system.gevent", "system.poller"},
-    # The suite's forked children end by themselves where they hang.
+    # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop"},
     "gunicorn": set(),
@@ -94,25 +96,25 @@ PURE = {
     *("json", "re", "secrets", "typing"),
 }
 
-#: What an installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click", "markupsafe"}
+#: Packages that every installation has besides the standard library.
+INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe"}
 
-#: What is imported where it is used, for it need not be there.
+#: Modules that can be missing, so that they are imported where they are used.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 
-#: What a module needs that is imported only where it is wanted.
+#: What some modules need that are only imported where they are wanted.
 NEEDED = {
     **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
-    # Whoever writes a broker of their own runs the suite by pytest.
+    # Authors of a broker of their own run the suite under pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: of what, and whether only for the type checker, or when a function
-    is called."""
+    """One import: its module, and whether it is only for the type checker, or made when
+    a function is called."""
 
     module: str
     line: int
@@ -218,7 +220,7 @@ def test_every_room_has_its_band() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_module_imports_from_the_bands_before_its_own(name: str) -> None:
-    # For the type checker alone, too: who has to know a type has to know its room.
+    # Also for the type checker alone: knowing a type means knowing its room.
     here = room_of(name)
     others = {room_of(i.module) for i in imports_of(name) if i.is_ours} - {here}
     assert {room for room in others if BAND_OF[room] >= BAND_OF[here]} == set()
@@ -245,7 +247,7 @@ def test_no_module_is_imported_by_what_it_imports() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_our_own_modules_are_imported_at_the_top(name: str) -> None:
-    # One that hides in a function hides a circle.
+    # An import inside a function can hide a circle.
     assert [i for i in imports_of(name) if i.is_ours and i.is_in_function] == []
 
 

@@ -1,5 +1,5 @@
-"""``async`` views that return streams, under the oldest Flask, the last whose streams
-could not leave an ``async`` view by themselves, and the newest."""
+"""``async`` views that return streams, under three Flasks: the oldest, the last whose
+streams could not leave an ``async`` view by themselves, and the newest."""
 
 from __future__ import annotations
 

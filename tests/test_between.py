@@ -1,6 +1,6 @@
-"""Who stands between the application and its server: error reporters and tracers, which
-must neither cost the handoff nor be told of errors, and middleware that has its hand in
-the body, behind which a stream stays with its server and arrives as it was changed."""
+"""What stands between the application and its server. Error reporters and tracers must
+neither cost the handoff nor be told of errors. Behind middleware that touches the body,
+a stream stays with its server, and arrives as it was changed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pytest
 
 from .servers import HANDED_OFF, PATIENCE, SCRIPTS, Client, Server, serve, until
 
-#: Longer than any test waits: no sign of life comes to anyone's help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: What is behind a warning that streams are not handed off.
+#: The warning that streams cannot be handed off.
 WARNING = re.compile(r"WARNING flask_sse_lite: .*cannot be handed off.*")
 
 KINDS = {kind.server: kind for kind in HANDED_OFF}
@@ -39,14 +39,14 @@ NEWRELIC = (f"{SCRIPTS}/newrelic-admin", "run-program", sys.executable)
 def nothing_leaves_the_machine(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Where reporters would report to: a port that nobody listens on, or nothing."""
+    """Have reporters report to a port on which nobody listens, or not at all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DD_TRACE_AGENT_URL", "http://127.0.0.1:9")
         patch.setenv("DD_INSTRUMENTATION_TELEMETRY_ENABLED", "false")
         patch.setenv("DD_REMOTE_CONFIGURATION_ENABLED", "false")
-        # It leaves files there.
+        # A reporter leaves files there.
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("reporters")))
-        # It plays its whole part, with a collector that it imagines.
+        # New Relic then does all its work, with an imagined collector.
         patch.setenv("NEW_RELIC_DEVELOPER_MODE", "true")
         patch.setenv("NEW_RELIC_LOG", "stderr")
         yield
@@ -70,10 +70,10 @@ def reports(server: Server) -> dict[str, int]:
 def test_a_reporter_costs_no_handoff_and_is_told_of_no_error(
     reporter: str, server_kind: str
 ) -> None:
-    """It sees each request end when its stream begins."""
+    """The reporter sees each request end when its stream begins."""
     options = KINDS[server_kind].options
     if reporter == "ddtrace":
-        # Under it, gunicorn's control server ends with a traceback of its own.
+        # Under ddtrace, gunicorn's control server ends with a traceback of its own.
         options += " --no-control-socket"
     with (
         serve(
@@ -106,14 +106,14 @@ def test_a_reporter_costs_no_handoff_and_is_told_of_no_error(
         until(lambda: server.stats()["streams"] == 1)
         until(lambda: reports(server)["streams"] == 5)
         assert reports(server)["errors"] == 0
-        # And it would tell.
+        # The reporter would have been told of an error.
         assert server.request("GET", "/fail").status == 204
         until(lambda: reports(server)["errors"] == 1)
         server.stop()
         assert not re.search("error|exception", server.log(), re.IGNORECASE)
 
 
-# Those who hide the server's write
+# Middleware that hides the server's write
 
 
 @pytest.mark.parametrize("server_kind", ["gunicorn gthread", "gunicorn gevent"])
@@ -124,7 +124,7 @@ def test_behind_newrelic_the_server_iterates_and_one_warning_says_so(
         serve(server_kind, python=NEWRELIC, SSE_HEARTBEAT=NEVER) as server,
         ExitStack() as stack,
     ):
-        # It hides nothing until it is ready.
+        # New Relic hides nothing until it is ready.
         until(lambda: "Reporting to" in server.log())
         clients = [stack.enter_context(server.stream("room")) for _ in range(3)]
         until(lambda: server.stats()["iterated"] == 3)
@@ -147,8 +147,8 @@ def test_behind_newrelic_the_server_iterates_and_one_warning_says_so(
 def test_behind_an_unknown_middleware_the_setting_decides(
     middleware: str, server_kind: str, is_allowed: str | bool
 ) -> None:
-    """One that might change the body, for all that can be seen, and does not. The
-    warning is only for those who have not decided."""
+    """The middleware could change the body, as far as anyone can see, but does not.
+    Only an operator who has not decided is warned."""
     with (
         serve(
             server_kind,
@@ -187,9 +187,9 @@ def test_who_forbids_it_is_obeyed_where_it_would_be_possible() -> None:
         assert not WARNING.search(server.log())
 
 
-# Those who have a hand in the body
+# Middleware that touches the body
 
-#: All but gunicorn's sync worker, which has time for one such stream alone.
+#: All but gunicorn's sync worker, which can iterate only one stream at a time.
 PATIENT = [server for server in KINDS if server != "gunicorn sync"]
 
 
@@ -199,7 +199,7 @@ def crowded_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with serve(
         request.param,
         app="tests.applications.behind:app",
-        # Those that are iterated need a thread each.
+        # Each iterated stream needs a thread.
         options=kind.options.replace("--threads 2", "--threads 8"),
         SSE_HEARTBEAT=NEVER,
     ) as server:
@@ -228,16 +228,17 @@ def gunzipped(body: bytes) -> bytes:
 
 AS_IT_IS = (unchanged, unchanged)
 
-#: What has no frame of its own. Nor has uWSGI, and so nobody sees it there: what it is
-#: given it passes on, and no more.
+#: Middleware that has no frame of its own. uWSGI has none either, so such middleware
+#: cannot be seen under uWSGI, which passes on exactly what it is given.
 UNSEEN = ("peek", "shout_unseen")
 ADDED = b"data: they say: "
 CHANGED = "the body"
 ENCODED = f"Content-Encoding|{CHANGED}"
 
 
-#: What is in between, what encoding the client accepts, why the stream is not handed
-#: off, and what becomes of its bytes, there and back.
+#: The middleware, the encoding that the client accepts, the reason why the stream is
+#: not handed off, how the middleware changes the bytes, and how the client decodes
+#: them.
 MIDDLEWARE: list[tuple[str, str, str, Change, Change]] = [
     ("pass_through", "", f"{CHANGED}.*tests.applications.behind", *AS_IT_IS),
     ("peek", "", f"{CHANGED}.*tests.applications.behind", *AS_IT_IS),
@@ -277,14 +278,14 @@ def test_a_stream_arrives_once_and_whole_and_as_a_middleware_changed_it(
             client.request(f"{target}&behind={name}", headers=headers)
             return read_all(client)
 
-        # One that stays an item ahead is to have some to begin with.
+        # Middleware that holds one item back needs some to begin with.
         texts = ["a beginning", "hello", "hello again"]
         since, *_ = crowded.publish(*({"data": t, "channel": channel} for t in texts))
         target = f"/stream?{urlencode({'channel': channel, 'last_event_id': since})}"
         already = sum(ways_gone(crowded).values())
         witness.request(target)
         before = until_noted(crowded, already + 1)
-        # Some keep even the head until the end.
+        # Some middleware holds back even the head until the end.
         receiving = pool.submit(receive)
         after = until_noted(crowded, already + 2)
         crowded.publish({"data": "goodbye, hello", "channel": channel})
@@ -303,7 +304,7 @@ def test_a_stream_arrives_once_and_whole_and_as_a_middleware_changed_it(
 
 
 def ways_gone(server: Server) -> dict[tuple[str, str], int]:
-    """How often each way was gone for each reason."""
+    """How many streams were delivered in each way, for each reason."""
     paths = server.paths()
     return {
         (way, reason): number
@@ -313,7 +314,7 @@ def ways_gone(server: Server) -> dict[tuple[str, str], int]:
 
 
 def until_noted(server: Server, count: int) -> dict[tuple[str, str], int]:
-    """The same, once there are so many of them in all."""
+    """As ``ways_gone``, once there are so many streams in all."""
 
     def noted() -> dict[tuple[str, str], int]:
         ways = ways_gone(server)
@@ -327,16 +328,16 @@ def read_all(client: Client) -> bytes:
 
 
 def without_opening(body: bytes) -> bytes:
-    """A stream's events. (What opens it tells each client another time to wait.)"""
+    """A stream without its opening, in which each client's ``retry`` differs."""
     opening, _, events = body.partition(b"\n\n")
     assert opening.lower().startswith(b"event: stream-open\n")
     return events
 
 
-# Those who keep all of it
+# Middleware that keeps the whole body
 
-#: What collects a body before its client gets any of it. (werkzeug's profiler, in
-#: particular, has a name that is known to leave bodies alone.)
+#: Middleware that collects a body before its client gets any of it. (The profiler is
+#: one of werkzeug's, which are known to leave bodies alone.)
 COLLECTING = ["collects", "collects_late", "collects_lazily", "profiler"]
 
 HELD_BACK = re.compile(r"WARNING flask_sse_lite: .*nothing was sent.*")
@@ -357,8 +358,8 @@ def is_silent(client: Client) -> bool:
 def test_no_byte_goes_past_a_server_that_has_not_sent_the_head(
     server_kind: str, is_allowed: str | bool
 ) -> None:
-    """The client gets the whole at its end, as it would any answer; and whoever runs
-    the server is told why."""
+    """The client gets the whole body at its end, as of any answer, and the operator is
+    told why."""
     options = KINDS[server_kind].options if server_kind in KINDS else ""
     with (
         serve(
@@ -384,7 +385,7 @@ def test_no_byte_goes_past_a_server_that_has_not_sent_the_head(
                 assert types == ["stream-open", None, "stream-end"]
         assert server.paths()["handed off"] == {}
         warnings = HELD_BACK.findall(server.log())
-        # uWSGI cannot be recognized behind what starts responses itself.
+        # uWSGI is not recognized behind middleware that starts responses itself.
         assert any("tests.applications.behind" in warning for warning in warnings)
         if server_kind not in ("uWSGI", "uWSGI behind its router"):
             assert any("werkzeug.middleware.profiler" in text for text in warnings)
@@ -403,7 +404,7 @@ def test_behind_one_that_starts_the_response_late_the_setting_decides(
 ) -> None:
     is_known = not server_kind.startswith("uWSGI")
     if server_kind == "gunicorn sync" and is_allowed != True:  # noqa: E712
-        server_kind = "gunicorn gthread"  # It has time for one such stream alone.
+        server_kind = "gunicorn gthread"  # A sync worker can iterate one only.
     with (
         serve(
             server_kind,

@@ -1,5 +1,5 @@
-"""What every broker promises, for those of the package: on the memory, on a file and on
-Redis. The promises stand in ``flask_sse_lite.testing.broker_suite``."""
+"""What every broker promises, tested for those of the package: on memory, on a file and
+on Redis. The promises stand in ``flask_sse_lite.testing.broker_suite``."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ class SqliteStore(StoreUnderTest):
             Path(f"{self.file}{ending}").unlink(missing_ok=True)
 
     def go_away(self) -> None:
-        # Something else stands in its place, and at no time nothing, or a new one would
-        # be made. What is in the log of what was written belongs to the file.
+        # Another file takes its place in one step. If there were none for a moment, a
+        # broker would make a new one. The write-ahead log is emptied first, as it
+        # belongs to the file.
         with closing(sqlite3.connect(self.file)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._away = self.file.with_name("away")
@@ -131,7 +132,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnder
     params=[name for name in STORES if STORES[name].is_shared]
 )
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnderTest]:
-    """For what only makes sense where several processes share their events."""
+    """A store that several processes can share."""
     store = STORES[request.param](tmp_path)
     yield store
     store.close()
@@ -181,7 +182,7 @@ def test_names_that_nobody_published_to_cost_nobody_what_was_retained(
     publish(store.open(), "d", "4")
     for name, known in ids.items():
         assert Reader(broker, name, since=known[0]).take(2) == ["2", "3"]
-    # Nor is any of these names said to have lost something.
+    # None of these names is told of a loss.
     reader = Reader(broker, "nobody 0", "nobody 199", "d", since=before)
     assert reader.take(1) == ["4"]
     assert reader.gaps == []
@@ -200,7 +201,7 @@ def test_a_run_is_not_over_where_the_store_got_it_anew_as_it_spoke(
 
     def speak_too_early(*words: Any) -> Any:
         answer = say_there(*words)
-        broker._duties.keep_claims()  # As the follower does, at any moment.
+        broker._duties.keep_claims()  # As the follower can do at any moment.
         return answer
 
     monkeypatch.setattr(broker.store, "say", speak_too_early)
@@ -269,7 +270,7 @@ def test_who_goes_from_process_to_process_sees_everything_once_and_in_order(
             broker.close()
             brokers[number % 3] = store.open()
         elif step == "resume":
-            # It is to come to all that was published before, over each end.
+            # The reader must get to all that was published before, over each end.
             newest = brokers[0].position()
             while sequences([since]) < sequences([newest]):
                 reader = Reader(broker, *channels, since=since)

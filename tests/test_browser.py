@@ -1,5 +1,5 @@
-"""A real browser, and what its own EventSource makes of the stream: what arrives, and
-how it comes back when the connection is cut."""
+"""A real browser with its own EventSource: what arrives, and how it comes back when the
+connection is cut."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ LISTEN = """
 }
 """
 
-#: What every listener listens to.
+#: The types that every listener listens to.
 TYPES = ("message", "stream-open", "stream-position", "stream-gap", "stream-end")
 
-#: EventSource's states, by their numbers.
+#: EventSource's states; the index of each is its number.
 STATES = ("connecting", "open", "closed")
 
 _rooms = count()
@@ -72,7 +72,7 @@ class Listener:
         page.evaluate(LISTEN, [target, [*TYPES, *types]])
 
     def take(self, count: int) -> list[Seen]:
-        """The next so many events, of ours too."""
+        """The next so many events, ours included."""
         first, self._taken = self._taken, self._taken + count
         self._page.wait_for_function("count => events.length >= count", arg=self._taken)
         events = self._page.evaluate("events")
@@ -86,8 +86,8 @@ class Listener:
 
 
 class Proxy(ThreadingTCPServer):
-    """What stands between a browser and a server, and can be cut: then connections end
-    without a word, and so does every new one until it is mended."""
+    """A proxy between a browser and a server that can be cut. Its connections then end
+    without an answer, and so does every new one until it is mended."""
 
     allow_reuse_address = True
 
@@ -164,7 +164,8 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=path,
             args=CHROMIUM_OPTIONS,
-            # Visitors' browsers keep pages that were left; playwright's would not.
+            # Visitors' browsers keep pages that were left, which playwright switches
+            # off.
             ignore_default_args=["--disable-back-forward-cache"],
         )
         yield browser
@@ -175,7 +176,7 @@ def chromium() -> Iterator[Browser]:
 def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """An empty page, for a visitor of its own.
 
-    :param options: how the browser looks to it; see ``Browser.new_context``.
+    :param options: those of the browser's context; see ``Browser.new_context``.
     """
     with browser.new_context(**options) as context:
         context.set_default_timeout(PATIENCE * 1000)
@@ -235,7 +236,7 @@ def page(browser: Browser, proxy: Proxy) -> Iterator[Page]:
 
 @pytest.fixture
 def channel() -> str:
-    """A channel of the test's own."""
+    """A channel that no other test uses."""
     return f"room.{next(_rooms)}"
 
 
@@ -248,7 +249,7 @@ def stream_of(*channels: str, last_event_id: str = "") -> str:
 
 
 def open_listener(page: Page, target: str, types: Sequence[str] = ()) -> Listener:
-    """A listener that knows where it stands."""
+    """A listener whose stream has begun."""
     listener = Listener(page, target, types)
     assert listener.take(1)[0].type == "stream-open"
     return listener
@@ -268,7 +269,7 @@ def test_data_of_any_shape_arrives_as_it_was_published(
         "  leading and trailing  ": "  leading and trailing  ",
         "two\nlines": "two\nlines",
         "\nempty\n\nlines\n": "\nempty\n\nlines\n",
-        # The format has one line end, and all three become it.
+        # All three line ends become LF.
         "CR LF\r\nCR\rLF\n": "CR LF\nCR\nLF\n",
         "breaks for str.splitlines\u2028\u2029\u0085\f\v\x1c": None,
         "a NUL \0": None,
@@ -402,7 +403,7 @@ def test_a_restarted_server_is_told_as_a_gap(browser: Browser) -> None:
         server.stop()
         listener.wait_until("connecting")
         server.start()
-        # It comes to where the browser has been, in another life.
+        # The new life reaches the number at which the browser was.
         server.publish(*({"data": str(n), "channel": "room"} for n in range(3)))
         proxy.mend()
         opening, gap, *events = listener.take(5)
@@ -437,10 +438,10 @@ def test_a_browser_past_the_limit_goes_on_trying(browser: Browser) -> None:
         listener.wait_until("connecting")
 
 
-# A page that is left for another, and come back to
+# A page that is left, and come back to
 
 
-#: The documentation's words.
+#: As in the documentation.
 LEAVING = """
     addEventListener("pagehide", () => source.close());
     addEventListener("pageshow", event => { if (event.persisted) location.reload(); });
@@ -452,7 +453,7 @@ def leave(page: Page, proxy: Proxy) -> None:
 
 
 def come_back(page: Page) -> None:
-    """The browser has kept the page: there is no load to wait for."""
+    """Go back to the page. The browser has kept it, so there is no load to wait for."""
     page.evaluate("() => { setTimeout(() => history.back()) }")
     page.wait_for_url("**/page", wait_until="commit")
 

@@ -1,6 +1,6 @@
-"""Clients that come and go all the time, beside those who stay. The numbers of file
-descriptors are used again at once: here a connection that is taken for another shows.
-"""
+"""Clients that come and go all the time, beside others that stay. The numbers of file
+descriptors are used again at once, so a connection that is taken for another is
+noticed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .servers import HOST, PATIENCE, Server, serve, until
 
 CROWDED = "tests.applications.crowded:app"
 
-#: Longer than any test waits: what does not arrive has nobody to come to its help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
 ROOMS = [f"room.{n}" for n in range(10)]
@@ -30,13 +30,13 @@ ROOMS = [f"room.{n}" for n in range(10)]
 SUBSCRIBERS = 1000
 ROUNDS = 32 if IS_LONG else 4
 
-#: Those of them who stay from the first round to the last.
+#: Subscribers that stay from the first round to the last.
 REGULARS = 100
 
-#: Newcomers between two turns of what else goes on.
+#: Newcomers between two turns of ``Bustle``.
 PACE = 100
 
-#: In each round, clients who are gone before anyone can have answered.
+#: Clients in each round that leave before they can have been answered.
 FLEETING = 20
 
 WORKERS = [
@@ -54,14 +54,14 @@ class Published(NamedTuple):
 
 
 def sequence(id: str | None) -> int:
-    """The number in a position."""
+    """The sequence number in a position."""
     assert id is not None
     return int(id.rpartition("-")[2])
 
 
 class Bustle:
-    """What else goes on at a server: events in all rooms and ordinary requests, in a
-    thread for each, one step at every turn that they are given."""
+    """What else goes on at a server: events in all rooms, and ordinary requests. Each
+    has a thread, which takes one step at every turn."""
 
     def __init__(self, server: Server) -> None:
         self.published: dict[str, list[Published]] = {room: [] for room in ROOMS}
@@ -70,7 +70,7 @@ class Bustle:
         self._is_over = False
 
     def due(self, member: Member) -> list[tuple[str, str]]:
-        """The ids and the data of all that came behind a member's opening."""
+        """The ids and the data of all events that came after a member's opening."""
         assert member.opening is not None
         since = sequence(member.opening.id)
         rooms = [self.published[channel] for channel in member.channels]
@@ -111,8 +111,8 @@ class Bustle:
                 )
 
     def _request(self, turns: threading.Semaphore) -> None:
-        """Requests on one connection, for as long as the server keeps it. Each answer
-        is to be the one to its request."""
+        """Make requests on one connection, for as long as the server keeps it. Each
+        answer must be the one to its request."""
         connection = http.client.HTTPConnection(HOST, self._server.port)
         with closing(connection):
             for number in self._numbers(turns):
@@ -126,11 +126,11 @@ class Bustle:
 
 
 class Churn:
-    """A crowd of which some leave, in every way there is, and others come."""
+    """A crowd that some clients leave, in every way there is, while others come."""
 
     def __init__(self, crowd: Crowd, bustle: Bustle) -> None:
         self.members: list[Member] = []
-        #: All there ever were, but for the fleeting.
+        #: All members that there ever were, without the fleeting ones.
         self.guests: list[Member] = []
         self._crowd = crowd
         self._bustle = bustle
@@ -140,7 +140,7 @@ class Churn:
     def fill(self) -> None:
         while len(self.members) < SUBSCRIBERS:
             number = next(self._numbers)
-            # Every tenth listens to two rooms.
+            # Every tenth member listens to two rooms.
             rooms = self._random.sample(ROOMS, 2 if number % 10 == 0 else 1)
             newcomer = self._crowd.join(*rooms, token=f"guest-{number}")
             self.members.append(newcomer)

@@ -20,7 +20,7 @@ from flask_sse_lite.decoder import Decoder
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, Server, reserved_port, serve, until
 
-#: Each of the commands, with what it needs at least.
+#: Each command, with the arguments that it must have.
 COMMANDS = {
     "publish": ("publish", "room", "hello"),
     "tail": ("tail", "room"),
@@ -50,7 +50,7 @@ def server(
 
 @pytest.fixture
 def app(tmp_path: Path, sse: SSE) -> Iterator[Flask]:
-    """An application that has a store, and a context."""
+    """An application with a store, in its context."""
     app = Flask("application")
     app.config["SSE_URL"] = f"sqlite:///{tmp_path}/events.db"
     app.register_blueprint(sse)
@@ -60,14 +60,14 @@ def app(tmp_path: Path, sse: SSE) -> Iterator[Flask]:
 
 
 def run(app: Flask, *words: str, input: bytes | None = None) -> Result:
-    """What a command does in this process."""
+    """Run a command in this process."""
     return app.test_cli_runner().invoke(args=["sse", *words], input=input)
 
 
 def succeed(process: subprocess.Popen[str], status: int = 0) -> str:
-    """See a command to its end, which is to be a quiet one.
+    """Wait until a command ends. It must print no error.
 
-    :returns: what it has printed, and was not read before.
+    :returns: what it printed that was not read before.
     """
     printed, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (status, "")

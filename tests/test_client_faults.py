@@ -1,5 +1,5 @@
-"""A bad value that a client has sent is answered by 400, and one that the application
-chose is an error of the application's."""
+"""A bad value that a client sent is answered by 400. One that the application chose is
+an error of the application's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flask_sse_lite import SSE, EventStream, InvalidType, InvalidValue
 
 @pytest.fixture
 def app(sse: SSE) -> Flask:
-    """An application that answers errors as one in production does."""
+    """An application that answers errors as in production."""
     app = Flask("application")
     app.config["SSE_HEARTBEAT"] = 0.4
     app.register_blueprint(sse)
@@ -51,7 +51,7 @@ VERBS: dict[str, Callable[[SSE, Any], Any]] = {
 LINES = ["type", "id", "type of a run", "type of items"]
 NAMES = [name for name in VERBS if name not in LINES]
 
-#: What a view makes of what a client says.
+#: What views make of a client's text.
 MADE: dict[str, Callable[[str], str]] = {
     "as it is": lambda said: said,
     "in a name": lambda said: f"job.{said}",
@@ -134,7 +134,8 @@ def test_json_of_the_wrong_kind_is_the_client_s_fault(
 ) -> None:
     view(app, lambda: VERBS[verb](sse, request.json["deep"][0]["said"]))
     with client.post("/view", json={"deep": [{"said": said}]}) as answer:
-        # Several names to publish to, and a number, are nothing wrong.
+        # These are valid: a number, a list of channels to publish to, a run without
+        # one.
         good = said == 0.5 or (verb, said) in [("publish", ["a"]), ("run", None)]
         assert answer.status_code == (200 if good else 400)
     assert errors(caplog) == []

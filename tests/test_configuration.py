@@ -122,7 +122,7 @@ def test_a_bad_value_is_an_error_that_names_its_key(
 
 
 def is_alone(error: BaseException) -> bool:
-    """Whether a traceback shows no other exception in front of an error."""
+    """Whether an error's traceback shows no other exception before it."""
     return error.__cause__ is None and (
         error.__suppress_context__ or error.__context__ is None
     )
@@ -255,7 +255,7 @@ def test_several_processes_over_memory_are_warned_of_once(
     app = application(sse)
     several_processes(app, method, path).close()
     (warning,) = warnings(caplog)
-    # Nobody has counted them: adapters of ASGI say the same of one process.
+    # The processes are not counted: adapters of ASGI set the flag for a single one.
     assert "may run several processes" in warning
     assert "SSE_URL" in warning
     several_processes(app, method, path).close()

@@ -1,4 +1,5 @@
-"""Beside two extensions that many applications have: Flask-CORS and Flask-Login."""
+"""Together with two extensions that many applications have: Flask-CORS and
+Flask-Login."""
 
 from __future__ import annotations
 
@@ -106,7 +107,7 @@ class User(UserMixin):  # type: ignore[misc]
 
 
 def with_login(app: Flask) -> LoginManager:
-    """Let users log in by their name, as an application does that has a login page."""
+    """Let users log in by their names, as an application with a login page does."""
     manager = LoginManager(app)
     manager.login_view = "log_in"
     manager.user_loader(User)
@@ -156,7 +157,8 @@ def test_login_required_guards_a_view_of_ones_own() -> None:
 
 
 def test_a_login_page_answers_a_stream_by_a_redirect() -> None:
-    """Which an EventSource follows, to find no stream: why the README says 401."""
+    """An EventSource follows the redirect, and finds no stream. That is why the README
+    says 401."""
     app = application()
     with_login(app)
     own_view(app, SSE())

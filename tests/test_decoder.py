@@ -1,4 +1,4 @@
-"""Bytes become the events that were written, as every client reads them."""
+"""The bytes of events are read as the events that were written, by every client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Got(NamedTuple):
 
 
 def sent(event: Event) -> Got:
-    """What a client shall show of an event."""
+    """What a client must show of an event."""
     data = event.data.replace("\r\n", "\n").replace("\r", "\n")
     return Got(data, event.type or "message", event.id or "", event.retry)
 
@@ -87,7 +87,7 @@ READERS = pytest.mark.parametrize(
 
 
 def cut(stream: bytes, places: Iterable[int]) -> list[bytes]:
-    """A stream in pieces; none is empty, as none comes from a socket."""
+    """A stream in pieces. None is empty, as a socket gives no empty piece."""
     borders = sorted({place % (len(stream) + 1) for place in places} - {0})
     starts = [0, *borders]
     pieces = [stream[a:b] for a, b in zip(starts, [*borders, None], strict=True)]
@@ -99,7 +99,7 @@ def cuts(stream: bytes, places: Iterable[int]) -> list[list[bytes]]:
     return [[stream], cut(stream, range(len(stream))), cut(stream, places)]
 
 
-#: What line splitters, decoders and parsers stumble over.
+#: Characters over which line splitters, decoders and parsers stumble.
 BREAKS = st.sampled_from(
     ["\r", "\n", "\r\n", "\n\n", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"]
 )
@@ -139,7 +139,7 @@ def on_the_wire(sequence: Iterable[Event | None]) -> bytes:
 
 
 def with_lasting_ids(sequence: Iterable[Event | None]) -> list[Got]:
-    """An id outlives the events behind it that have none (WHATWG HTML, 9.2.6)."""
+    """An id also holds for the events after it that have none (WHATWG HTML, 9.2.6)."""
     shown, id = [], ""
     for event in filter(None, sequence):
         id = event.id or id
@@ -175,8 +175,8 @@ def test_httpx_sse_reads_a_sequence_with_heartbeats(
     def is_empty(got: Got) -> bool:
         return (got.data, got.type, got.retry) == ("", "message", None)
 
-    # Once an id has come, httpx-sse makes an empty message of every block, of a
-    # heartbeat's too. So empty messages are left out, where it can have made one.
+    # Once an id has come, httpx-sse makes an empty message of every block, also of a
+    # heartbeat. So empty messages are left out where it can have made one.
     made = None in sequence
     for chunks in cuts(on_the_wire(sequence), places):
         assert [
@@ -297,7 +297,7 @@ def test_an_event_without_data_is_not_dispatched_but_its_id_counts() -> None:
 
 
 def test_an_id_counts_only_once_its_block_has_ended() -> None:
-    # Who resumes from it would lose the event that was cut.
+    # A client that resumes from it would lose the event that was cut.
     decoder = Decoder()
     decoder.feed(b"data: a\nid: 1\n\n")
     decoder.feed(b"data: b\nid: 2\n")
@@ -366,7 +366,7 @@ def test_a_long_line_in_many_chunks_is_put_together_once() -> None:
 
 
 def by_the_standard(stream: bytes) -> tuple[list[Got], int | None]:
-    """WHATWG HTML, 9.2.6, word for word and without a thought of speed.
+    """WHATWG HTML, 9.2.6, word for word, without regard to speed.
 
     :returns: the events, and the reconnection time.
     """

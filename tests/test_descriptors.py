@@ -1,4 +1,4 @@
-"""How many streams a process has descriptors for, and which."""
+"""How many streams a process has descriptors for, and which descriptors."""
 
 from __future__ import annotations
 

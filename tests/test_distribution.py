@@ -1,5 +1,5 @@
-"""The archives of a release: the source distribution is whole, its tests run from it,
-and what a package index shows of it leads somewhere."""
+"""The archives of a release: the source distribution is complete, its tests run from
+it, and the links that a package index shows lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Sequence
 from email import message_from_string
@@ -21,6 +20,7 @@ from readme_renderer import rst
 
 import flask_sse_lite
 
+from .archives import unpack
 from .patience import patient
 from .servers import ROOT
 
@@ -30,12 +30,12 @@ BUILD_PATIENCE = patient(300)
 #: What a build adds to the files of the project.
 ADDED = re.compile(r"PKG-INFO|setup\.cfg|flask_sse_lite\.egg-info/")
 
-#: Tests that are run from the archive: a few, of each kind that is quick.
+#: Tests that are run from the archive: a few quick ones of different kinds.
 HANDFUL = ("tests/test_settings.py", "tests/test_view.py", "tests/test_descriptors.py")
 
 
 def run(command: Sequence[str], folder: Path) -> str:
-    """What a command prints, in a folder."""
+    """What a command prints that runs in a folder."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     done = subprocess.run(
         command,
@@ -52,7 +52,7 @@ def run(command: Sequence[str], folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def tracked() -> list[str]:
-    """The project's files, but for those that serve the repository alone."""
+    """The project's files, without those that only serve the repository."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("this is no checkout: only git knows which files are the project's")
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -62,8 +62,9 @@ def tracked() -> list[str]:
 
 @pytest.fixture(scope="module")
 def built(tracked: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both archives, the wheel as it is built from the other. They are
-    built of a copy: what an earlier build left beside the project must not help."""
+    """A folder with both archives; the wheel is built from the source distribution.
+    They are built from a copy, so that what an earlier build left beside the project
+    cannot help."""
     copy = tmp_path_factory.mktemp("copy")
     for name in tracked:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +80,7 @@ def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked."""
     (archive,) = built.glob("*.tar.gz")
     folder = tmp_path_factory.mktemp("unpacked")
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder)
+    unpack(archive.read_bytes(), folder)
     (root,) = folder.iterdir()
     return root
 
@@ -102,7 +102,7 @@ def test_the_tests_run_from_the_source_distribution(unpacked: Path) -> None:
     collected = run([*pytest_, "--collect-only"], unpacked)
     for path in (unpacked / "tests").glob("test_*.py"):
         assert f"tests/{path.name}::" in collected
-    # Those that are run are the archive's, and what they test is.
+    # The tests that run are the archive's, and so is the package that they test.
     script = "import flask_sse_lite as f, tests.servers as s; print(f.__file__, s.ROOT)"
     where = run([sys.executable, "-c", script], unpacked).split()
     assert where == [str(unpacked / "flask_sse_lite" / "__init__.py"), str(unpacked)]
@@ -143,7 +143,7 @@ def test_a_package_index_shows_the_readme_with_links_that_lead_somewhere() -> No
 
 
 def test_the_readmes_links_into_the_project_are_to_its_files(unpacked: Path) -> None:
-    """They begin with the metadata's address, and what they name is there."""
+    """They begin with the address in the metadata, and lead to files that exist."""
     urls = metadata_of(unpacked).get_all("Project-URL", [])
     (home,) = (url.partition(", ")[2] for url in urls if url.startswith("Source, "))
     raw = home.replace("https://github.com/", "https://raw.githubusercontent.com/")

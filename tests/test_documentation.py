@@ -1,8 +1,8 @@
-"""The documentation: its Python examples run as they stand, it knows every setting, and
+"""The documentation: its Python examples run as they stand, it names every setting, and
 its links lead somewhere.
 
-Each example is a file, named by its first line, and is imported by an interpreter of
-its own, which then sees whether it does what the documentation says of it.
+Each example is a file, named by its first line. An interpreter of its own imports it,
+and checks that it does what the documentation says.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flask_sse_lite.settings import Settings
 
 from .documentation import PAGES, README, ROOT
 
-#: The README is read in one go: all else stands in docs/.
+#: The README can be read in one go: all else stands in docs/.
 MOST_LINES = 300
 
 #: Python examples: the directive, an empty line, and everything indented below it.
@@ -32,14 +32,14 @@ PYTHON_BLOCK = re.compile(
 )
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
 
-#: What stands before each check.
+#: What precedes each check.
 BEGINNING = """
 from flask_sse_lite.testing import published, read_events
 def heard(stream, count):
     return [event.data for event in read_events(stream, count=count)]
 """
 
-#: What is to be seen of each example, by its file's name. The application is ``app``.
+#: What each example must do, by its file's name. The application is ``app``.
 CHECKS = {
     "app.py": """
 client = app.test_client()
@@ -91,6 +91,21 @@ client = app.test_client()
 with client.session_transaction() as session:
     session["_user_id"] = "ann"
 assert client.get("/stream").status_code == 200
+""",
+    "tokens.py": """
+from flask_sse_lite import sse
+client = app.test_client()
+assert client.get("/rooms/kitchen/token").status_code == 401
+with client.session_transaction() as session:
+    session["user"] = "ann"
+token = client.get("/rooms/kitchen/token").json["token"]
+bearer = {"headers": {"Authorization": f"Bearer {token}"}}
+stranger = app.test_client()
+stream = stranger.get("/stream", **bearer)
+with app.app_context():
+    sse.publish("hello", channel="room.kitchen")
+assert heard(stream, 1) == ["hello"]
+assert stranger.get("/stream?channel=room.cellar", **bearer).status_code == 403
 """,
     "cors.py": """
 origin = {"Origin": "https://app.example.com"}
@@ -168,14 +183,14 @@ BLOCKS = python_blocks()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the examples lie."""
+    """The folder with the examples."""
     for name, block in BLOCKS.items():
         (tmp_path / name).write_text(block, "utf-8")
     return tmp_path
 
 
 def run(folder: Path, arguments: Sequence[str]) -> str:
-    """What a new interpreter prints, in a folder."""
+    """What a new interpreter prints that runs in a folder."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         cwd=folder,
@@ -195,7 +210,7 @@ def test_an_example_does_what_is_said_of_it(folder: Path, name: str) -> None:
     assert run(folder, ["-c", script]) == ""
 
 
-#: Examples that make one application, where they stand.
+#: Examples that make one application at the top level.
 PLAIN = [n for n in BLOCKS if n != "factory.py" and not n.startswith("test_")]
 
 
@@ -203,7 +218,7 @@ PLAIN = [n for n in BLOCKS if n != "factory.py" and not n.startswith("test_")]
 def test_an_example_works_in_a_factory_that_is_called_again(
     folder: Path, name: str
 ) -> None:
-    # Both applications share the ready-made sse, and are there before either is used.
+    # Both applications share the ready-made sse, and both exist before either is used.
     body = indent((folder / name).read_text("utf-8"), "    ")
     (folder / "made.py").write_text(
         f"def create_app():\n{body}\n    return app, locals()\n", "utf-8"
@@ -241,7 +256,7 @@ def test_links_between_the_pages_lead_somewhere(path: Path) -> None:
 def test_the_readme_names_every_page() -> None:
     named = set(re.findall(r"docs/([\w-]+\.rst)", README))
     pages = {path.name for path in ROOT.glob("docs/*.rst")}
-    # Two are for those who change the package; CONTRIBUTING.rst names them.
+    # These two are for those who change the package; CONTRIBUTING.rst names them.
     assert pages - named == {"architecture.rst", "releasing.rst"}
 
 

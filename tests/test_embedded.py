@@ -1,5 +1,5 @@
 """Servers inside a process that goes on when they are stopped: their streams end with
-them, at once and properly, and nobody else's do."""
+them, at once and properly, and no other server's streams do."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ import pytest
 
 from .servers import HOST, PATIENCE, ROOT, Client, reserved_port, until
 
-#: Longer than any test waits: no sign of life comes to anybody's help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: All kinds, and those whose connections are taken over.
+#: All kinds, and those that hand connections over.
 KINDS = ["pywsgi", "cheroot", "werkzeug", "wsgiref", "waitress"]
 HANDED_OFF = KINDS[:3]
 
-#: Each kind in each of its ways.
+#: Each kind with each of its ways of delivery.
 WAYS = [
     *((kind, "auto") for kind in KINDS),
     *((kind, False) for kind in HANDED_OFF),
 ]
 
-#: Seconds that streams may take to end when they are told to: far less than any server
-#: leaves to what does not end by itself.
+#: Seconds within which streams must end when they are told to: far less than any server
+#: gives streams that do not end by themselves.
 SOON = 3.0
 
 SOME = 5
 
 
 class Embedding:
-    """A process with servers inside."""
+    """A process that has servers inside."""
 
     def __init__(self, process: int, control: int, port: int, log: Path) -> None:
         self.process = process
@@ -79,7 +79,7 @@ class Embedding:
 
 
 def connected(port: int) -> list[socket.socket]:
-    """A connection, if there is somebody who accepts it."""
+    """A connection, in a list; an empty list where nobody accepts one."""
     try:
         return [socket.create_connection((HOST, port), PATIENCE)]
     except ConnectionRefusedError:
@@ -118,7 +118,7 @@ def opened(client: Client) -> Client:
 
 
 def rest(client: Client) -> list[str]:
-    """What else comes, until the proper end. (h11 takes no other.)"""
+    """What else comes, up to the proper end. (h11 raises an error at any other.)"""
     client.socket.settimeout(SOON)
     with client:
         return [event.data for event in client.events]
@@ -228,7 +228,7 @@ def test_a_generator_is_told_that_its_server_stops(
         client = process.stream("/words")
         client.take(2)
         if way == "stop":
-            # It waits for its requests, some servers for as long as they take.
+            # The server waits for its requests; some servers wait as long as they take.
             process.do("stop", process.port)
         else:
             process.do("end_streams", "one")

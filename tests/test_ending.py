@@ -1,4 +1,4 @@
-"""What is published while the interpreter ends is published."""
+"""An event that is published while the interpreter ends is published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from .redis_servers import redis_server
 from .servers import PATIENCE
 
-#: A program whose first use of anything is behind the end of its main thread.
+#: A program that first uses the package after the end of its main thread.
 PROGRAM = """
 import atexit, sys, threading
 from flask import Flask
@@ -50,7 +50,7 @@ else:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "redis":
         with redis_server() as server:
-            # By name, which is looked up first.
+            # A host name must be looked up first.
             yield server.url.replace("127.0.0.1", "localhost")
     elif request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/events.db"
@@ -64,7 +64,7 @@ def test_a_first_publish_behind_the_main_threads_end(
     url: str, when: str, who: str
 ) -> None:
     if url == "memory://" and who == "Publisher":
-        who = "application"  # There is no Publisher to one process's own memory.
+        who = "application"  # A Publisher cannot reach a process's memory.
     command = [sys.executable, "-c", PROGRAM, url, when, who]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "done\n", done.stderr

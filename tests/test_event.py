@@ -25,7 +25,7 @@ from flask_sse_lite.event import (
 
 
 class Kind(str, Enum):  # StrEnum came with Python 3.11.
-    """As applications name their types."""
+    """Types, as applications name theirs."""
 
     TICK = "tick"
 
@@ -62,8 +62,8 @@ def test_an_empty_id_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [" ", "\t", "  \t "])
 def test_an_id_of_blanks_alone_is_refused(value: str) -> None:
-    # As a header's value it arrives empty, and its client would be a newcomer: what
-    # it missed would be lost in silence.
+    # In a header it would arrive empty. Its client would count as a newcomer, and lose
+    # in silence what it missed.
     with pytest.raises(InvalidValue, match="id"):
         Event("data", id=value)
 
@@ -270,7 +270,7 @@ def test_threads_share_one_encoding() -> None:
         frames = list(threads.map(lambda _: event.encode(), range(800)))
     assert len(frames) == 800
     assert all(frame == event.encode() for frame in frames)
-    # Those that began at once may each have made it.
+    # Threads that began at the same time may each have encoded it.
     assert len({id(frame) for frame in frames}) <= 8
 
 

@@ -23,7 +23,7 @@ class Point:
 
 @pytest.fixture(autouse=True)
 def impatient(app: Flask) -> None:
-    """The hub looks around so often that each test finds it gone at once."""
+    """Have the hub look around so often that each test finds it gone at once."""
     app.config["SSE_HEARTBEAT"] = 0.1
 
 
@@ -340,7 +340,7 @@ def test_an_error_before_the_first_item_has_its_status_and_its_handler(
     assert (response.status_code, response.text) == (403, "/ask is not for you")
     assert response.headers["X-Seen"] == "yes"
     assert client.get("/ask?missing").status_code == 404
-    # The stream that was to be, and what became of it.
+    # First the stream that was begun, then the answer in its place.
     assert seen == [200, 403, 200, 404]
 
 

@@ -1,7 +1,7 @@
 """The examples in the public docstrings: each public name has one, and each runs.
 
-An example is a literal block of a docstring. It runs in a request, with the names of
-``names_for`` around it; then the views that it defines are asked for, too.
+An example is a literal block of a docstring. It runs in a request, with the names that
+``names_for`` gives. Then the views that it defines are requested.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from sqlalchemy.pool import StaticPool
 import flask_sse_lite
 from flask_sse_lite import SSE, Publisher, sqlalchemy, testing
 
-#: A literal block: what is indented behind a line that ends with two colons.
+#: A literal block: indented lines after a line that ends with two colons.
 BLOCK = re.compile(r"::\n\n((?:    .*\n|\n)+)")
 
-#: Public names without an example, as there is nothing to be shown.
+#: Public names without an example, as there is nothing to show.
 PLAIN = {
     "Event.published",  # For brokers of an application's own.
     "InvalidType",
@@ -34,13 +34,13 @@ PLAIN = {
     "UnsupportedServer",
 }
 
-#: Examples that set an application up: there is no other ``sse`` on it.
+#: Examples that set an application up, so that no other ``sse`` is on it.
 SETTING_UP = {
     *("SSE", "SSE.init_app", "SSE.register", "SSE.add_url_rule", "SetupError"),
     *(f"SharedBlueprint.{when}_request" for when in ("before", "after", "teardown")),
 }
 
-#: What an example takes for granted.
+#: What precedes an example, by its name.
 BEFORE = {
     "published": """
 @app.post("/say")
@@ -52,8 +52,8 @@ def say():
 
 
 def public_names() -> Iterator[tuple[str, object]]:
-    """The exported classes with their public methods, and the functions of the modules
-    that are imported by themselves."""
+    """The exported classes with their public methods, and the functions that are
+    imported from modules of their own."""
     for name in flask_sse_lite.__all__:
         thing = getattr(flask_sse_lite, name)
         if isinstance(thing, type) and not is_typeddict(thing):
@@ -75,7 +75,7 @@ def _methods_of(thing: type) -> Iterator[tuple[str, object]]:
 
 PUBLIC = dict(public_names())
 
-#: The examples by the name whose docstring they stand in.
+#: The examples, by the name in whose docstring they stand.
 EXAMPLES = {
     name: "\n".join(map(dedent, BLOCK.findall(f"{inspect.getdoc(thing)}\n")))
     for name, thing in PUBLIC.items()
@@ -115,8 +115,8 @@ def session() -> Iterator[Session]:
 
 
 def names_for(app: Flask, sse: SSE, session: Session) -> dict[str, Any]:
-    """What stands around an example: an application and its parts. Publishers reach it,
-    whatever their URL."""
+    """The names that an example can use: an application and its parts. Publishers reach
+    this application, whatever their URL."""
 
     class Near(Publisher):
         @classmethod
@@ -161,7 +161,8 @@ def test_an_example_runs(name: str, session: Session) -> None:
 
 
 def ask_all_views(app: Flask) -> None:
-    """See that what an application answers is no error, for a user who is logged in."""
+    """Request every view of an application, as a user who is logged in. None may answer
+    by an error."""
     client = app.test_client()
     with client.session_transaction() as cookie:
         cookie["user"] = "ann"

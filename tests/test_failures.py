@@ -1,11 +1,12 @@
-"""Loops and threads of the extension's own that fail: they go on by themselves, with
-what they had, and are not busy with their failures. Nothing stays open unserved."""
+"""Loops and threads of the extension that fail: they go on by themselves with what they
+had, and do not spin. No stream stays open unserved."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import Hub, current_hub
 from flask_sse_lite.hub import loop as hubs
@@ -27,7 +29,7 @@ __all__ = ["connect", "hub", "log", "shared"]
 
 
 class Odd(BaseException):
-    """As gevent's Timeout: no ``Exception``."""
+    """Like gevent's Timeout: it is no ``Exception``."""
 
 
 ERRORS: list[BaseException] = [
@@ -35,7 +37,7 @@ ERRORS: list[BaseException] = [
     Odd(),
 ]
 
-#: What the hub does in a turn, at one time or another.
+#: Steps that the hub takes in its turns.
 STEPS = [
     *("_turn", "_write", "_look_around", "_audiences.let_go"),
     *("_fanout.welcome", "_fanout.catch_up", "_fanout.join_group", "_fanout.deliver"),
@@ -46,9 +48,9 @@ STEPS = [
 
 
 class Fault:
-    """One step of some object's raises, and does nothing else.
+    """Makes one step of an object raise, and do nothing else.
 
-    :param times: how often.
+    :param times: how often it raises.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Fault:
 
 
 def gets_or_ends(client: Client, data: str) -> bool:
-    """Whether an event comes, or the end of the stream."""
+    """Whether a client gets an event, or the end of its stream."""
     while not any(event.data == data for event in client.events):
         try:
             chunk = client.socket.recv(1 << 20)
@@ -115,7 +117,7 @@ def test_whatever_fails_in_the_hub_every_stream_goes_on_or_ends(
     log.append("b", Event(LARGE))
     laggard.socket.recv(1)  # The hub has begun to send it.
     laggard.events.clear()
-    laggard._decoder.feed(b"d")  # Which was the first letter of its event.
+    laggard._decoder.feed(b"d")  # The letter that was received.
     fault = Fault(hub, step, error)
     try:
         newcomer = connect()
@@ -139,12 +141,15 @@ def test_streams_that_are_iterated_go_on(caplog: pytest.LogCaptureFixture) -> No
     for error in ERRORS:
         stream = Subscription(log, log.cursor(["a"]), SETTINGS)
         assert b"stream-open" in next(stream)
+        assert stream._iterated
+        stream._iterated._is_in_main_thread = False  # Which is woken now and then.
+        stream._iterated.tick(time.monotonic() + 20)
+        assert next(stream) == HEARTBEAT  # From here on it waits for news.
         fault = Fault(hub, "_audiences.call", error)
         taken: list[bytes] = []
         reader = threading.Thread(target=lambda: taken.append(next(stream)))  # noqa: B023
         try:
             reader.start()
-            until(lambda: stream._is_caught_up)  # noqa: B023
             log.append("a", Event("after"))
             reader.join(PATIENCE)
             assert b"after" in taken[0]
@@ -169,7 +174,7 @@ def test_where_the_hub_cannot_serve_nothing_stays_open(
         client.read_to_end()
         until(lambda: not hub.is_running, PATIENCE)
         assert len(hub) == 0
-        # It was not busy with that.
+        # The hub did not spin.
         assert faults[0].raised <= hubs.FAILURES_BORNE + 2
     finally:
         for fault in faults:
@@ -233,7 +238,8 @@ served.setblocking(False)
 client.settimeout(10)
 settings = Settings.read({"SSE_HEARTBEAT": 0.5})
 cursor = log.cursor(["a"])
-hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), cursor)
+place = hub.arrive(settings)
+hub.adopt(Connection(served.detach(), cursor, log, settings, chunked=False), place)
 
 def served_on(data):
     log.append("a", Event(data))
@@ -287,8 +293,8 @@ def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
 # What follows a broker, extends leases, and listens to bells
 
 
-#: What a follower does besides waiting; and what it comes to again only if a wait has
-#: failed.
+#: Steps of a follower besides waiting, and those of them that it repeats only after a
+#: failed wait.
 STEPS = [
     *("store.listen", "_follower.look", "_duties.do", "_follower._note_back"),
     "store.end_lost",
@@ -323,7 +329,7 @@ def test_whatever_fails_in_a_follower_it_follows_on(
     assert claim
     fault = Fault(follower, step, error)
     if step in REACHED_AFTER_A_WAIT:
-        Fault(follower, "store.wait", error)  # They come again only then.
+        Fault(follower, "store.wait", error)  # Only then are they repeated.
     try:
         until(lambda: publish(other, "a", "once more") and fault.raised)
     finally:

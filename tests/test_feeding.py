@@ -1,5 +1,5 @@
-"""A log that is fed with what stands in a store gives its readers the same as one that
-grows by itself; what it cannot give them, it tells them of."""
+"""A log that is fed from a store gives its readers the same as one that grows by
+itself. What it cannot give, it tells them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def log(clock: Clock) -> FedLog:
-    """Four events per channel, ten seconds; the store stands at 100."""
+    """A log of four events per channel, kept for ten seconds. Its store is at position
+    100."""
     log = FedLog(clock=clock)
     log.restart(OLD, 100, {}, history=4, age=10)
     return log
@@ -45,7 +46,8 @@ def record(
     age: float = 0,
     epoch: str = OLD,
 ) -> Record:
-    """An event, whose data is its sequence unless it is given; None is an end."""
+    """A record of a store. Its data is its sequence number by default; None makes it an
+    end."""
     event = None
     if data is not None:
         id = f"{epoch}-{sequence}"
@@ -67,7 +69,7 @@ def data_of(batch: Batch) -> list[str]:
 
 
 def read(log: FedLog, cursor: Cursor) -> list[str]:
-    """The data of what is there; the test fails at a gap."""
+    """The data of what a cursor reads; the test fails at a gap."""
     batch = log.read(cursor, ALL)
     assert batch.gap is None
     return data_of(batch)
@@ -307,7 +309,7 @@ def test_all_who_read_together_are_told_of_another_life(log: FedLog) -> None:
     watcher = lambda: None  # noqa: E731
     log.watch(["a"], watcher)
     cursors = [log.cursor(["a"]) for _ in range(3)]
-    # At the same number as before: positions alone would not show it.
+    # The number is the same as before, so that it alone would not show the other life.
     log.restart(NEW, 100, {"a": past()}, history=4, age=10)
     for cursor in cursors:
         assert log.read(cursor, ALL).gap
@@ -325,7 +327,7 @@ def test_who_comes_from_another_life_does_not_follow_who_is_at_home(
     native = log.cursor(["a"])
     log.feed(record(101, epoch=NEW))
     assert read(log, native) == ["101"]
-    # At the same number, of the same channels.
+    # Its number and its channels are those of the native.
     assert log.read(stranger, ALL).gap
 
 
@@ -400,7 +402,7 @@ def test_channels_of_which_a_store_has_nothing_displace_no_others(log: FedLog) -
     assert len(log.held()) == 1 + MAX_QUIET_CHANNELS
     assert log.missing(["a", "channel 0"]) == ["channel 0"]
     assert read(log, log.cursor(["a"], f"{OLD}-98")) == ["99"]
-    # Those that are forgotten are loaded again, and lose nothing.
+    # Forgotten channels are loaded again, and lose nothing.
     log.load({"channel 0": past()})
     cursor = log.cursor(["channel 0", "a"], f"{OLD}-50")
     feed(log, 101, channel="channel 0")
@@ -429,7 +431,7 @@ def test_an_id_of_the_applications_is_known_where_its_event_is(log: FedLog) -> N
 def test_a_burst_waits_for_its_readers(
     log: FedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The machine may be busy, and the reader late.
+    # On a busy machine the reader can run late.
     monkeypatch.setattr("flask_sse_lite.history.pacing.FEEDER_BREATHS", 100_000)
     log.load({"a": past()})
     cursor = log.cursor(["a"])

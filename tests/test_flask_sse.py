@@ -33,7 +33,7 @@ def application(blueprint: ServerSentEventsBlueprint) -> Flask:
 
 @pytest.fixture
 def blueprint() -> ServerSentEventsBlueprint:
-    """As Flask-SSE makes its own, and as its documentation shows it."""
+    """A blueprint as Flask-SSE makes its own, and as its documentation shows it."""
     sse = ServerSentEventsBlueprint("sse", __name__)
     sse.add_url_rule(rule="", endpoint="stream", view_func=sse.stream)
 
@@ -123,14 +123,14 @@ def test_messages_gives_what_is_published(
     assert str(message) == 'event: greeting\ndata: {"a": 1}\nid: 7\n\n'
 
 
-# What Flask-SSE wrote whatever it was given for
+# Types and ids that are no text, which Flask-SSE wrote as text
 
 
 class Color(enum.Enum):
     RED = 1
 
 
-#: Values that stand for a name, and the text that they stand for.
+#: Values that can stand for a name, and the text of each.
 WORDED: list[tuple[Any, str]] = [
     (7, "7"),
     (-7, "-7"),
@@ -142,7 +142,7 @@ WORDED: list[tuple[Any, str]] = [
     (Path("a/b"), "a/b"),
 ]
 
-#: What an application mistakes for a name.
+#: Values that an application passes for a name by mistake.
 NO_NAMES = [True, False, b"a", ["a"], ("a",), {"a"}, {"a": 1}, object(), object, len]
 
 

@@ -1,6 +1,6 @@
-"""Applications that fork while streams are open: the parent's clients notice nothing.
-A child has a copy of all that its parent has, connections and (under gevent) greenlets
-too."""
+"""Applications that fork while streams are open: the parent's clients notice nothing. A
+child has a copy of all that its parent has, also of connections and, under gevent, of
+greenlets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .servers import PATIENCE, Client, Server, serve, until
 
 FORKING = "tests.applications.forking:app"
 
-#: Longer than any test waits: what does not arrive has nobody to come to its help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
 CLIENTS = 20
@@ -62,7 +62,7 @@ def start_child(
 
 
 def end_child(server: Server, child: int) -> None:
-    """End a child. That it has lived until now shows in the way it ends."""
+    """End a child. Its exit status shows that it lived until now."""
     assert server.request("POST", f"/end/{child}").body == b"-9"
 
 
@@ -145,7 +145,8 @@ def test_a_frame_that_is_on_its_way_when_the_application_forks_arrives_whole(
 
 
 def test_a_child_can_publish_whatever_its_parent_was_about(server: Server) -> None:
-    """It may be made while other threads hold any lock; it must not wait for those."""
+    """The child can be made while other threads hold locks; it must not wait for
+    them."""
     children, publishers, lots = 20, 3, 20
     with server.channel() as channel, server.stream(channel) as client:
 

@@ -26,7 +26,7 @@ from .test_browser import Listener, blank_page, chromium
 
 GENERATORS = "tests.applications.generators:app"
 
-#: Servers that can be told to send something while they wait for the application.
+#: Servers that can send something while they wait for the application.
 BEATING = [
     "gunicorn gthread",
     "gunicorn gevent",
@@ -38,13 +38,13 @@ BEATING = [
     "uWSGI",
 ]
 
-#: All others give nothing but what the generator does.
+#: waitress sends nothing but what the generator yields.
 SERVERS = [*BEATING, "waitress"]
 
-#: Those under which a generator that waits can be closed there and then.
+#: Servers under which a waiting generator can be closed at once.
 GEVENT = [kind for kind in SERVERS if "gevent" in kind]
 
-#: Seconds.
+#: Seconds between heartbeats.
 HEARTBEAT_TIME = 0.15
 
 #: Bytes that may be held of a stream whose client reads nothing. (waitress takes 16 MiB
@@ -55,7 +55,7 @@ _names = count()
 
 
 class Generators:
-    """A server, and the folder where its generators tell what happens to them."""
+    """A server, and the folder in which its generators note what happens to them."""
 
     def __init__(self, kind: str, server: Server, folder: Path) -> None:
         self.kind = kind
@@ -63,7 +63,7 @@ class Generators:
         self.folder = folder
 
     def new(self) -> str:
-        """A name that no other test has."""
+        """A name that no other test uses."""
         return f"generator{next(_names)}"
 
     def happened(self, name: str) -> list[str]:
@@ -79,7 +79,7 @@ class Generators:
         (self.folder / f"{gate}.open").touch()
 
     def left(self) -> dict[str, int]:
-        """What generators have left in the process."""
+        """What generators have left behind in the process."""
         left: dict[str, int] = json.loads(self.server.request("GET", "/left").body)
         return left
 
@@ -94,7 +94,7 @@ class Generators:
             yield client
 
     def read(self, name: str, steps: str, **options: Any) -> bytes:
-        """All of a stream."""
+        """The whole body of a stream."""
         with self.ask(name, steps, **options) as client:
             return b"".join(iter(client.read, b""))
 
@@ -137,7 +137,7 @@ def decoded(body: bytes) -> list[Event]:
 
 
 def read_until(client: Client, mark: bytes) -> bytes:
-    """What comes up to there, and a little more perhaps."""
+    """What comes up to a mark, and perhaps a little more."""
     body = b""
     while mark not in body:
         piece = client.read()
@@ -233,14 +233,14 @@ def test_whoever_saw_the_end_is_sent_off_before_the_first_step(
     ]
 
 
-# Signs of life
+# Heartbeats
 
 
 def test_silence_is_filled_with_signs_of_life(beating: Generators) -> None:
     name = beating.new()
     steps = f"wait:{name}.a,one,wait:{name}.b,two"
     if beating.kind == "uWSGI":
-        # It speaks to none but the thread that serves the request.
+        # Under uWSGI only the thread that serves the request can send.
         beating.open(f"{name}.a")
     with beating.ask(name, steps) as client:
         body = b""
@@ -263,7 +263,7 @@ def test_signs_of_life_come_between_items_and_never_within(beating: Generators) 
     body = b""
     with beating.ask(name, steps) as client:
         for n, gate in enumerate(gates):
-            # In small pieces: that is how the server has to send it.
+            # Read in small pieces, so that the server must send in small pieces.
             mark = b"%d\n\n" % n + HEARTBEAT
             while mark not in body[-(2000 + len(mark)) :]:
                 piece = client.read(1000)
@@ -277,7 +277,7 @@ def test_signs_of_life_come_between_items_and_never_within(beating: Generators) 
 
 
 def test_without_them_the_stream_is_the_same(tmp_path: Path) -> None:
-    """A middleware that hides the server's own way to write."""
+    """A middleware hides the server's own ``write``."""
     with generators("gunicorn gthread", tmp_path, HIDE=True) as served:
         name = served.new()
         with served.ask(name, f"one,wait:{name}.a,two") as client:
@@ -285,7 +285,7 @@ def test_without_them_the_stream_is_the_same(tmp_path: Path) -> None:
             await_silence(served)
             served.open(f"{name}.a")
             body += b"".join(iter(client.read, b""))
-        # Nobody knows what would become of more.
+        # A heartbeat could not be sent safely here.
         assert body == b"data: one\n\ndata: two\n\n" + END
         assert_nothing_is_left(served)
 
@@ -295,7 +295,7 @@ def test_without_them_the_stream_is_the_same(tmp_path: Path) -> None:
 def test_what_is_compressed_gets_no_plain_sign_of_life(
     tmp_path: Path, kind: str, how: str
 ) -> None:
-    """By an extension that takes the body to itself, or by a middleware."""
+    """An extension takes over the body, or a middleware changes it."""
     config: dict[str, Any] = {"SSE_HEARTBEAT": 0.05, how: True}
     with generators(kind, tmp_path, **config) as served:
         name = served.new()
@@ -309,7 +309,7 @@ def test_what_is_compressed_gets_no_plain_sign_of_life(
             connection.request(
                 "GET", f"/ask?{query}", headers={"Accept-Encoding": "gzip"}
             )
-            # Others that are as silent get many meanwhile.
+            # Another stream that is as silent gets heartbeats meanwhile.
             await_silence(served)
             served.open(f"{name}.a")
             response = connection.getresponse()
@@ -324,7 +324,7 @@ def test_what_is_compressed_gets_no_plain_sign_of_life(
 
 
 def await_silence(served: Generators) -> None:
-    """Wait as long as it takes for some signs of life."""
+    """Wait for as long as several heartbeats take."""
     with served.server.channel() as channel, served.server.stream(channel) as stream:
         read_until(stream, 3 * HEARTBEAT)
 
@@ -369,7 +369,7 @@ def test_an_error_behind_the_first_sign_of_life_is_told(
     beating: Generators, steps: str
 ) -> None:
     if beating.kind == "uWSGI":
-        return  # There it is ordinary to the first item.
+        return  # Under uWSGI no heartbeat comes before the first item.
     name = beating.new()
     with beating.ask(name, f"wait:{name}.a,{steps}") as client:
         body = read_until(client, HEARTBEAT)
@@ -431,7 +431,7 @@ def test_under_gevent_it_may_take_its_time_to_clean_up(cooperative: Generators) 
     name = cooperative.new()
     with cooperative.ask(name, "clean up") as client:
         assert client.take(1)
-    # It is given more looks than it takes to end it a second time.
+    # By then the hub has looked often enough to end it a second time.
     await_silence(cooperative)
     assert "closed" not in cooperative.happened(name)
     cooperative.open(f"{name}.cleaned")
@@ -487,7 +487,7 @@ def test_hundreds_that_leave_leave_nothing(cooperative: Generators) -> None:
 def test_whoever_changes_items_on_the_way_gets_them_all(
     tmp_path: Path, kind: str
 ) -> None:
-    """Though the first ones were passed on as they are."""
+    """The items that were passed on unchanged come first, and all others follow."""
     with generators(kind, tmp_path, SHOUT=True, SSE_HEARTBEAT=PATIENCE) as served:
         body = served.read(served.new(), "one,two,three,four")
         assert body.startswith(b"data: one\n\ndata: two\n\nDATA: THREE\n\nDATA: FOUR")
@@ -516,7 +516,7 @@ def test_a_client_that_does_not_read_has_the_generator_wait(served: Generators) 
         assert client.take(1)
         made = stalled(served, name)
         assert made * 1000 < HELD
-        # It goes on as the client does.
+        # The generator goes on as the client reads on.
         assert len(client.take(made + 1000)) == made + 1000
         assert noted(served, name) > made
     served.await_(name, "teardown")
@@ -524,16 +524,16 @@ def test_a_client_that_does_not_read_has_the_generator_wait(served: Generators) 
 
 
 def noted(served: Generators, name: str) -> int:
-    """How many items a generator is known to have made. (What else is noted of it may
-    come at any time: a run's request is torn down while the run goes on.)"""
+    """How many items a generator is known to have made. (Other notes of it may come at
+    any time: a run's request is torn down while the run goes on.)"""
     return max(int(what) for what in served.happened(name) if what.isdecimal())
 
 
 def stalled(served: Generators, name: str) -> int:
-    """How many items a generator has made when it makes no more."""
+    """How many items a generator has made when it stops making more."""
     made, before = noted(served, name), -1
     while made != before:
-        # What makes more does so in less time than this.
+        # A generator that is not stalled makes more in less time than this.
         time.sleep(0.3)
         made, before = noted(served, name), made
     return made

@@ -1,5 +1,5 @@
-"""A store that goes back: whoever missed something is told, and no number of one life
-is given to two events."""
+"""A store that goes back: a reader that missed something is told, and no number of one
+life is given to two events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flask_sse_lite.settings import Settings
 from .servers import PATIENCE, ROOT, until
 from .test_brokers import Reader, SqliteStore, publish, sequences
 
-#: Kept of a channel: all that these tests publish.
+#: Have a store keep all that these tests publish.
 ALL_OF_IT = {"SSE_HISTORY": 1_000}
 
 
@@ -36,13 +36,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def boots(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """From here on the machine has another boot."""
+    """Have the machine seem rebooted from here on."""
     monkeypatch.setattr(witness, "boot_id", lambda: name)
     monkeypatch.setattr(life, "boot_id", lambda: name)
 
 
 def copied(store: SqliteStore) -> Path:
-    """A copy of the file as it is now, whole."""
+    """A copy of the whole file as it is now."""
     with closing(sqlite3.connect(store.file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     copy = store.file.with_name("copy")
@@ -89,7 +89,7 @@ def test_a_copy_that_is_put_back_is_another_life(
     copy = copied(store)
     later = publish(broker, "a", *(str(n) for n in range(4, 41)))
     epochs = {later[0].partition("-")[0]}
-    for _ in range(2):  # The same copy, again and again.
+    for _ in range(2):  # The same copy is put back twice.
         broker.close()
         back(store, copy)  # type: ignore[operator]
         broker = store.open(**ALL_OF_IT)
@@ -176,7 +176,7 @@ def test_what_lies_beside_an_open_file_can_be_removed(
     reader.until(lambda: "4" in reader.data)
     late = Reader(store.open(**ALL_OF_IT), "a", since=ids[0])
     late.until(lambda: "4" in late.data)
-    # The event that its publisher was told of as an error can stand there.
+    # The event whose publish failed can be in the file.
     assert late.gaps or [d for d in late.data if d != "lost"] == ["2", "3", "4"]
 
 
@@ -193,7 +193,7 @@ os.kill(os.getpid(), 9)
 
 
 def killed(store: SqliteStore) -> list[str]:
-    """The ids of ten events, whose publisher was killed."""
+    """The ids of ten events. Their publisher was killed."""
     process = subprocess.run(
         [sys.executable, "-c", PUBLISHES_AND_DIES, str(store.file)],
         cwd=ROOT,
@@ -242,7 +242,7 @@ def test_a_machine_that_was_restarted(
     assert Reader(broker, "a", since=first).take(2) == ["2", "3"]
     epoch, _, number = last.partition("-")
     assert sequences([new]) == [int(number) + life.JUMP + 1]
-    # A number that was given out in a future that a snapshot has taken back.
+    # As if this number had been given out before a snapshot was restored.
     assert is_told(broker, f"{epoch}-{int(number) + 7}")
 
 

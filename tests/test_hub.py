@@ -1,4 +1,4 @@
-"""The hub, with real sockets: what it sends to whom, and that it outlives mishaps."""
+"""The hub with real sockets: what it sends to whom, and that it outlives failures."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from flask_sse_lite.system.poller import IS_SUPPORTED, Poller
 
 from .servers import until
 
-#: Seconds that anything may take which does not fail.
+#: Seconds that anything may take that does not fail.
 PATIENCE = 10.0
 
 pytestmark = pytest.mark.skipif(
     not IS_SUPPORTED, reason="connections are taken over on Linux only"
 )
 
-#: The hub ends the sooner after the last stream. Who does not read may be a test that
-#: the machine keeps waiting.
+#: With short heartbeats the hub ends sooner after the last stream. The long stall is
+#: for clients that do not read because the machine keeps their test waiting.
 SETTINGS = Settings.read({"SSE_HEARTBEAT": 0.8, "SSE_MAX_STALL": PATIENCE})
 
 #: More than a socket's buffers hold.
@@ -55,10 +55,15 @@ class Client:
         self.events: list[Event] = []
         cursor = log.cursor(channels or ["a"], since)
         connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=chunked)
-        hub.adopt(connection, cursor)
+        place = hub.arrive(SETTINGS)
+        assert place
+        hub.adopt(connection, place)
 
     def read_until(self, data: str) -> list[str]:
-        """Read to the event with this data; what all the events said."""
+        """Read up to the event with this data.
+
+        :returns: the data of all events so far.
+        """
         while not any(event.data == data for event in self.events):
             chunk = self.socket.recv(1 << 20)
             assert chunk, "the stream has ended"
@@ -114,7 +119,7 @@ def test_events_reach_all_who_listen(log: Log, connect: Connect) -> None:
 def test_who_joins_a_group_with_a_backlog_gets_nothing_twice(
     hub: Hub, log: Log, connect: Connect
 ) -> None:
-    # Each piece that a group is sent holds two of these.
+    # Each piece that a group is sent holds two of these events.
     first = connect()
     log.append("a", Event("first"))
     first.read_until("first")
@@ -160,7 +165,7 @@ def test_each_gets_a_channel_in_the_framing_of_its_own_response(
         expected = b"%x\r\n%b\r\n" % (len(frame), frame)
         assert plain.read_until("one") == ["one"]
         assert chunked.socket.recv(len(expected), socket.MSG_WAITALL) == expected
-        # Who publishes waits for those who read: it is to wait for both.
+        # A publisher waits for its readers: it must wait for both.
         until(
             lambda: (
                 [len(group.connections()) for group in hub._fanout.groups.values()]
@@ -225,7 +230,7 @@ def test_who_publishes_in_the_middle_of_a_delivery_gets_the_gil_no_more(
         given.append(descriptor)
         return os.write(descriptor, data)
 
-    # However slow this machine is, it is not for that that sends keep the GIL.
+    # However slow this machine is, that must not make sends keep the GIL.
     monkeypatch.setattr(sys, "getswitchinterval", lambda: 2 * PATIENCE)
     hub._poller.send = hub._poller._send = send
     log.append("a", Event("1"))
@@ -265,7 +270,9 @@ def test_a_descriptor_that_is_closed_by_others_costs_nobody_else_a_stream(
 ) -> None:
     one = connect()
     connection = Connection(2**20, log.cursor(["a"]), log, SETTINGS, chunked=False)
-    hub.adopt(connection, connection)
+    place = hub.arrive(SETTINGS)
+    assert place
+    hub.adopt(connection, place)
     two = connect()
     log.append("a", Event("still here"))
     for client in (one, two):
@@ -290,8 +297,8 @@ def test_a_client_that_talks_without_end_is_sent_off(
 
 
 class Restless:
-    """A reader of a channel in which there is another event before all have the last:
-    more than can be sent in time."""
+    """A reader of a channel in which there is always another event before all readers
+    have the last: more than can be sent in time."""
 
     def __init__(self, hub: Hub, log: Log, client: Client) -> None:
         self._log = log
@@ -310,14 +317,14 @@ class Restless:
 
     def _send_and_publish(self, descriptor: int, data: bytes) -> int:
         if self._goes_on:
-            time.sleep(0.001)  # As if there were many, and all of them kept up.
+            time.sleep(0.001)  # As if there were many that keep up.
             self._publish()
         return self._send(descriptor, data)
 
     def rest(self) -> str:
-        """Publish one more, and no other behind it.
+        """Publish one more event, and none after it.
 
-        :returns: what it says.
+        :returns: its data.
         """
         self._goes_on = False
         self._publish()

@@ -1,9 +1,9 @@
-"""Code that interrupts a call of ours in its own thread, and calls us itself: a signal
-handler, a ``__del__``, a handler of the log. Nobody waits for themselves, and nothing
-is lost.
+"""Code that interrupts a call of ours in its own thread and calls us itself: a signal
+handler, a ``__del__``, a handler of the log. No call waits for itself, and nothing is
+lost.
 
-Between which of our steps the interruption comes is no matter of chance here: Python's
-tracing stops at each of them, one after the other.
+The tests do not leave to chance where an interruption comes: Python's tracing stops at
+our steps, one after the other.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from flask_sse_lite.testing import read_events
 from .redis_servers import redis_server
 from .servers import until
 
-#: Seconds after which a thread is taken to wait for itself.
+#: Seconds after which a thread counts as waiting for itself.
 HANGS = 60.0
 
-#: Steps between two that are interrupted. Where the store is far, a publish takes its
-#: time.
+#: Steps from one interrupted step to the next: more where a publish to the store takes
+#: long.
 STRIDES = {"memory": 2, "sqlite": 7, "redis": 7}
 
-#: What code is interrupted: ours, and the locks of the standard library.
+#: Files whose code is interrupted: ours, and the standard library's locks.
 OURS = ("flask_sse_lite", "threading.py")
 
 
 class Interruption:
-    """Calls something once, when so many steps of our code were taken."""
+    """Calls something once, after so many steps of our code."""
 
     def __init__(self, at: int, call: Callable[[], object]) -> None:
         self._at = at
         self._call = call
         self._steps = 0
-        #: Whether it came to that.
+        #: Whether the call was made.
         self.was_called = False
 
     def run(self, step: Callable[[], object]) -> None:
@@ -72,7 +72,7 @@ class Interruption:
 
 
 def in_a_thread(step: Callable[[], object]) -> None:
-    """Do something that must come to its end."""
+    """Do something in a thread; fail if it does not end."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -112,14 +112,14 @@ def app(kind: str, sse: SSE, tmp_path: Path) -> Iterator[Flask]:
 
 
 class Verbs:
-    """What an application calls, and what came of it."""
+    """Calls that an application makes, and what came of them."""
 
     def __init__(self, app: Flask, sse: SSE) -> None:
         self._app = app
         self._sse = sse
         self._numbers = count()
-        #: What was published, in the order in which the calls returned; and what was
-        #: refused.
+        #: The events that were published, in the order in which the calls returned, and
+        #: the calls that were refused.
         self.published: list[Event] = []
         self.refused: list[str] = []
 
@@ -148,11 +148,11 @@ class Verbs:
     def stream(self) -> None:
         response = self._app.test_client().get("/stream?channel=room")
         if response.status_code == 503:
-            raise Reentered  # That is what the view made of it.
+            raise Reentered  # The view's answer to it.
         read_events(response, count=1, timeout=10, bookkeeping=True)
 
     def call(self, verb: str) -> None:
-        """It may be refused."""
+        """Call a verb, which can be refused."""
         with self._app.app_context():
             try:
                 getattr(self, verb)()
@@ -194,7 +194,7 @@ def received(app: Flask, since: str) -> list[str]:
 
 
 def check_what_came(verbs: Verbs, app: Flask, since: str) -> None:
-    """All that was published is there, once, in the order of its ids, and nothing
+    """All that was published can be read, once, in the order of its ids, and nothing
     else."""
 
     def position(event: Event) -> int:
@@ -233,7 +233,7 @@ def test_each_verb_is_interrupted_by_publish(
 def test_publish_is_interrupted_while_others_listen(
     app: Flask, sse: SSE, verbs: Verbs, kind: str
 ) -> None:
-    """Those who listen get all of it, too, soon."""
+    """Listeners get all of it soon, too."""
     got: list[str] = []
     with app.app_context():
         messages = sse.messages("room", timeout=HANGS)
@@ -254,7 +254,7 @@ def test_publish_is_interrupted_while_others_listen(
     assert got == received(app, since)
 
 
-# What interrupts in earnest
+# Real interruptions
 
 PROGRAM = """
 import gc, json, logging, signal, sys, weakref
@@ -430,7 +430,7 @@ def sse_publishes(app: Flask, sse: SSE) -> None:
 
 
 def fail_once(broker: SharedBroker) -> None:
-    """The store fails while the log is changed by what it says."""
+    """Have the store fail while the follower changes the log."""
     with pytest.raises(BrokerUnavailable), broker._follower.changing():
         raise BrokerUnavailable("It is away")
 
@@ -439,7 +439,7 @@ def fail_once(broker: SharedBroker) -> None:
 def test_a_refused_interruption_does_not_take_the_store_for_away(
     app: Flask, sse: SSE, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The interrupted call holds SQLite's one connection, and not the log."""
+    """The interrupted call holds SQLite's one connection, but not the log."""
     broker: Any = app.extensions["sse"].broker
 
     def interrupt() -> None:

@@ -1,5 +1,5 @@
-"""What streams may cost a process: no threads, no descriptors that are others', never
-all there are; and nothing at all once they are gone."""
+"""What streams can cost a process: no threads, no descriptors of others, and never all
+descriptors. When they are gone, they cost nothing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .servers import PATIENCE, Client, Server, descriptor_limit, serve, until
 
 CROWDED = "tests.applications.crowded:app"
 
-#: Longer than any test waits: where streams are silent, nothing comes to their help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: One of each way that gunicorn's workers take their connections.
+#: gunicorn's workers, one for each way in which they take connections.
 WORKERS = ["gunicorn sync", "gunicorn gthread", "gunicorn gevent"]
 
 
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
-    """As many as there can be, for many clients and for what serves them."""
+    """Lift the limit on descriptors, for many clients and for the servers."""
     with descriptor_limit(None):
         yield
 
@@ -34,7 +34,7 @@ def descriptors() -> Iterator[None]:
 def serve_within(
     limit: int, kind: str, options: str, **config: Any
 ) -> Iterator[Server]:
-    """A server that has so many file descriptors at most."""
+    """A server that has at most so many file descriptors."""
     with ExitStack() as stack:
         with descriptor_limit(limit):
             server = stack.enter_context(
@@ -44,8 +44,8 @@ def serve_within(
 
 
 def is_told_to_come_back(member: Member) -> bool:
-    """Whether it has a browser's answer to one too many: an end that it comes back
-    from by itself, and not soon."""
+    """Whether a refused client got the answer for browsers: an end, after which it
+    comes back by itself, but not soon."""
     assert member.opening is None
     assert (member.status, member.events) == (200, [])
     return member.retry is not None and 24_000 <= member.retry <= 36_000
@@ -70,21 +70,22 @@ def is_told_to_come_back(member: Member) -> bool:
 def test_500_streams_take_one_thread_or_greenlet_in_all(
     kind: str, options: str
 ) -> None:
-    """The hub's."""
+    """The one is the hub's."""
     with serve(kind, options=options, SSE_HEARTBEAT=NEVER) as server:
 
         def tasks() -> int:
-            """The least of some counts, as the request before may be just ending."""
+            """The lowest of several counts, as the request before may be just
+            ending."""
             counts = [server.stats() for _ in range(10)]
             return min(stats["threads"] + stats["greenlets"] for stats in counts)
 
-        server.stats()  # gunicorn starts its threads when there is something to do.
+        server.stats()  # gunicorn starts its threads when they are needed.
         without = tasks()
         with ExitStack() as stack:
             for _ in range(500):
                 stack.enter_context(server.stream("room"))
             until(lambda: server.stats()["handed_off"] == 500)
-            # Fewer are no error: a thread that gevent needed to start ends in its time.
+            # Fewer are no error: a thread that gevent needed to start ends later.
             until(lambda: tasks() <= without + 1)
             assert server.stats()["streams"] == 500
         until(lambda: server.stats()["streams"] == 0)
@@ -109,7 +110,8 @@ def test_beside_2000_streams_an_application_can_select(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", WORKERS)
 def test_a_server_of_few_descriptors_keeps_some_whoever_comes(kind: str) -> None:
-    """Clients come by hundreds, all at once, to a server that has 256 in all."""
+    """Clients come by hundreds, all at once, to a server with 256 descriptors in
+    all."""
     connections, crowds, each = 60, 4, 150
     with (
         serve_within(
@@ -119,7 +121,8 @@ def test_a_server_of_few_descriptors_keeps_some_whoever_comes(kind: str) -> None
     ):
         worker = server.stats()["process"]
         with server.stream("room"):
-            pass  # From the first stream on it has what it keeps for all of them.
+            # From the first stream on, the server has what it keeps for all of them.
+            pass
         until(lambda: server.stats()["handed_off"] == 1)
         until(lambda: server.stats()["streams"] == 0)
         alone = server.stats()["descriptors"]
@@ -138,11 +141,11 @@ def test_a_server_of_few_descriptors_keeps_some_whoever_comes(kind: str) -> None
         until(lambda: server.stats()["handed_off"] == 1 + len(listening))
         stats = server.stats()
         assert stats["streams"] == len(listening)
-        # Of those who were refused, it may not be done with the last.
+        # The server may not have finished with the last clients that it refused.
         until(lambda: server.stats()["descriptors"] < 256 - connections)
         assert stats["process"] == worker
 
-        # What the server may hold beside them, it can hold.
+        # The server can hold as many other connections as it is allowed.
         with ExitStack() as stack:
             for _ in range(connections - 5):
                 idle = stack.enter_context(Client(server.port))
@@ -177,7 +180,7 @@ def test_a_server_of_few_descriptors_keeps_some_whoever_comes(kind: str) -> None
     ],
 )
 def test_the_limit_holds_when_many_come_at_once(kind: str, hands_off: bool) -> None:
-    """All of them have been let in, or not, before the first stream begins."""
+    """Each client is let in or refused before the first stream begins."""
     limit, comers = 3, 20
     with (
         serve(
@@ -225,7 +228,8 @@ def test_a_stream_that_never_began_takes_nobodys_place(kind: str) -> None:
             crowd.reset(crowd.join("room"))
 
         def all_find_room() -> bool:
-            """In the end: nobody knows when the server meets those who left."""
+            """Whether there is room for all. The server takes its time to notice who
+            has left."""
             members = crowd.join_all(limit, "room")
             if all(member.opening for member in members):
                 return True
@@ -241,7 +245,7 @@ def test_a_stream_that_never_began_takes_nobodys_place(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gevent.pywsgi", "gunicorn gevent"])
 def test_on_an_idle_server_a_client_that_says_no_more_sees_its_end(kind: str) -> None:
-    """Nothing else is there to turn gevent's loop."""
+    """Nothing else turns gevent's loop."""
     with (
         serve(kind, app=CROWDED, SSE_HEARTBEAT=NEVER) as server,
         Crowd(server.port) as crowd,
@@ -280,8 +284,9 @@ def test_2000_who_came_and_went_leave_nothing_behind(kind: str) -> None:
         until(lambda: server.stats()["descriptors"] <= before["descriptors"])
         after = server.stats()
         assert after["process"] == before["process"]
-        # An object each would be a leak.
+        # One object for each stream would be a leak.
         until(lambda: blocks() < blocks_before + 1000)
-        # So would be two kilobytes each that are no object's. (Of less, nobody can tell
-        # on a busy machine: threads at work at the same time take memory of their own.)
+        # Two kilobytes outside of objects for each stream would be a leak, too. (Less
+        # cannot be told apart on a busy machine: threads that work at the same time
+        # take memory.)
         assert process.memory_info().rss - memory < 4_000_000

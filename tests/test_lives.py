@@ -1,4 +1,5 @@
-"""Whatever a Redis lost, and whoever may ask it: clients are told of a gap."""
+"""Whatever a Redis lost, and whatever its user may ask it, clients are told of a
+gap."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from .servers import HOST, until
 from .test_brokers import Reader, publish
 from .test_redis import Opener, go_back, is_gone, publish_at_last
 
-#: Users, and what they are not allowed besides what is dangerous.
+#: Users, and what each is not allowed besides what is dangerous.
 RIGHTS = {
     "all": "+info",
     "no INFO": "-info",
@@ -38,7 +39,7 @@ def server() -> Iterator[RedisServer]:
 
 
 def url(server: RedisServer, rights: str) -> str:
-    """A way there for a user who has these."""
+    """A URL for a user who has these rights."""
     server.ask(
         *("ACL", "SETUSER", "app", "on", ">geheim", "~sse:*", "&sse:*"),
         *("+@all", "-@dangerous", RIGHTS[rights]),
@@ -47,7 +48,7 @@ def url(server: RedisServer, rights: str) -> str:
 
 
 def holes(server: RedisServer) -> int:
-    """How often positions were left out."""
+    """How many ranges of positions were left out."""
     return int(server.ask("HGET", "sse:store", "holes").count(b";"))
 
 
@@ -68,9 +69,9 @@ def test_a_restart_that_lost_events_is_a_gap_or_the_operator_is_told_that_it_is_
     is_told = is_gone(Reader(opened(url(server, rights)), "a", since=ids[-1]))
     assert is_told is (rights != "neither")
     told = [text for text in caplog.messages if "INFO" in text]
-    # Once by each of the three processes.
+    # Each of the three processes says it once.
     assert len(told) == (3 if rights == "neither" else 0)
-    # What was not lost goes on without a gap.
+    # A reader that lost nothing goes on without a gap.
     again = opened(url(server, rights))
     assert Reader(again, "a", since=ids[2]).take(8) == [*"abcdefgh"]
 
@@ -134,7 +135,7 @@ def test_a_key_that_goes_back_is_a_gap_and_no_position_is_used_twice(
 ) -> None:
     keys = ["store", "channels", "channel:a"] if key == "all" else [key]
     if key == "all":
-        keys.remove("channel:a")  # What goes back as a whole tells nobody.
+        keys.remove("channel:a")  # If all went back, nothing would show it.
     before = opened(server.url)
     ids = publish(before, "a", "1", "2")
     dumps = {name: server.ask("DUMP", f"sse:{name}") for name in keys}
@@ -245,8 +246,8 @@ def test_a_full_redis_that_deletes_nothing_refuses_what_is_published(
 # What is kept under which persistence: the table of docs/several-processes.rst
 
 
-#: How a Redis keeps events, and how many of six are there when it was killed. Three of
-#: them were there at its last snapshot, or had reached the disk at a loss of power.
+#: How a Redis keeps events, and how many of six are left after it was killed. Three of
+#: them were in its last snapshot, or had reached the disk when the power was lost.
 KEPT = {
     "none": ((), 0),
     "snapshots": ((), 3),
@@ -277,7 +278,7 @@ def test_what_is_kept_and_who_is_told_of_what_is_not(
             os.truncate(file, size)
         server.start()
         if is_known:
-            # A process is left that knows of the newest of them.
+            # The publisher still knows of the newest of them.
             publish_at_last(publisher, "a", "new")
         else:
             publisher.close()
@@ -288,6 +289,6 @@ def test_what_is_kept_and_who_is_told_of_what_is_not(
         late = Reader(opened(server.url), "a", last=9)
         assert late.take(kept + 1) == [*"123456"[:kept], "new"]
         assert is_gone(got_all) is (kept < 6)
-        # Nobody is left that knows of what this one has missed.
+        # Then no process is left that knows what this reader has missed.
         is_untold = kept == 3 and not is_known
         assert is_gone(got_three) is (kept < 6 and not is_untold)

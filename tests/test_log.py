@@ -1,4 +1,4 @@
-"""Whoever comes back gets what it missed, in order, or is told that it cannot."""
+"""A reader that comes back gets what it missed, in order, or is told of a gap."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ from .servers import until
 
 ROOT = Path(__file__).parents[1]
 
-#: More than any test's events have bytes.
+#: More bytes than any test's events have.
 ALL = 1 << 30
 
 EPOCH = "0123456789abcdef"
 
-#: Channels that a log may remember where memory is counted.
+#: How many channels a log may remember in the tests that count memory.
 FEW = 2048
 
-#: Seconds after which something hangs.
+#: Seconds after which a thread counts as hanging.
 TOO_LONG = 30.0
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that only a test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -73,7 +73,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def log(clock: Clock) -> Log:
-    """Four events per channel, ten seconds."""
+    """A log of four events per channel, kept for ten seconds."""
     return Log(history=4, age=10, epoch=EPOCH, clock=clock)
 
 
@@ -83,7 +83,7 @@ def publish(log: Log, channel: str, *data: str) -> None:
 
 
 def read(log: Log, cursor: Cursor, limit: int = ALL) -> list[str]:
-    """The data of what is there; the test fails at a gap or an end."""
+    """The data of what a cursor reads; the test fails at a gap or an end."""
     batch = log.read(cursor, limit)
     assert batch.gap is None
     assert not batch.ended
@@ -95,24 +95,27 @@ def data_of(batch: Batch) -> list[str]:
 
 
 def lost_in(batch: Batch) -> list[str]:
-    """The channels of a batch's gap, of which there is none when nothing is lost."""
+    """The channels of a batch's gap; none where the batch has no gap."""
     if batch.gap is None:
         return []
     channels: list[str] = batch.gap.json["channels"]
     return channels
 
 
-#: When the hub looks at its streams next: after so long that they count as idle.
+#: The times at which the hub looks at its streams, so far apart that every stream
+#: counts as idle.
 LOOKS = itertools.count(time.monotonic() + 1e6, 1e6)
 
 
 def next_piece(stream: Subscription) -> bytes | None:
-    """What a stream sends next: what there is, or else a sign of life, as when the hub
-    has seen that it sent something and then nothing for long; None at its end."""
-    stream.tick(next(LOOKS))
-    stream.tick(next(LOOKS))
-    # One that waits all the same is ended, for a test to fail and not to hang.
-    hanging = threading.Timer(TOO_LONG, stream.stop)
+    """What a stream sends next: events, if there are any, or else a heartbeat, as if
+    the hub had seen it silent for long; None at its end."""
+    if stream._iterated:
+        stream._iterated.tick(next(LOOKS))
+        stream._iterated.tick(next(LOOKS))
+    # A stream that waits all the same is ended, so that the test fails and does not
+    # hang.
+    hanging = threading.Timer(TOO_LONG, stream.close)
     hanging.daemon = True
     hanging.start()
     try:
@@ -420,7 +423,7 @@ def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone() -> None:
         f"{EPOCH}-01",
         f"{EPOCH}--1",
         f"{EPOCH}-",
-        f"{EPOCH}-１",  # noqa: RUF001 (a digit, and none of ours)
+        f"{EPOCH}-１",  # noqa: RUF001 (a digit, but not an ASCII one)
         f"{EPOCH.upper()}-1",
         "1",
         "0",
@@ -505,7 +508,7 @@ def test_an_id_is_found_without_the_blanks_that_a_header_drops(
 
 @pytest.mark.parametrize("id", [" x", "x ", "\tx", "\u3000x", "x\xa0"])
 def test_an_id_is_found_as_it_was_given(log: Log, id: str) -> None:
-    # The query keeps all blanks, and a header drops spaces and tabs only.
+    # A query parameter keeps all blanks; a header loses spaces and tabs only.
     log.append("a", Event("1", id=id))
     publish(log, "a", "2")
     assert read(log, log.cursor(["a"], id)) == ["2"]
@@ -742,7 +745,7 @@ def test_after_an_unknown_id_the_history_comes_and_then_the_end(log: Log) -> Non
 
 
 class Watcher:
-    """Counts what it is told."""
+    """Counts how often it is called."""
 
     def __init__(self) -> None:
         self.told = 0
@@ -766,7 +769,7 @@ def test_a_watcher_that_is_told_finds_the_event(log: Log) -> None:
     cursor = log.cursor(["a"])
     found: list[str] = []
     log.watch(["a"], lambda: found.extend(read(log, cursor)))
-    # With the log's lock held it would hang.
+    # If the log held its lock, this would hang.
     join_all(start_all([lambda: publish(log, "a", "1", "2")]))
     assert found == ["1", "2"]
 
@@ -821,7 +824,7 @@ def test_however_many_names_are_published_to_the_newest_are_kept(log: Log) -> No
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Memory is counted, which takes its time: for fewer channels."""
+    """Fewer channels than usual, as counting memory takes time."""
     monkeypatch.setattr("flask_sse_lite.history.retention.MAX_IDLE_CHANNELS", FEW)
     monkeypatch.setattr("flask_sse_lite.history.retention.MAX_QUIET_CHANNELS", FEW)
     tracemalloc.start()
@@ -848,7 +851,8 @@ def test_names_published_to_once_take_a_bounded_memory(log: Log) -> None:
 
 @pytest.mark.usefixtures("traced")
 def test_names_listened_to_once_take_a_bounded_memory(log: Log) -> None:
-    # Without an authorizer and with SSE_PUBLIC_CHANNELS = ["*"] anyone can name them.
+    # Without an authorizer and with SSE_PUBLIC_CHANNELS = ["*"], anyone can name any
+    # channel.
     watcher = Watcher()
 
     def use(names: range) -> int:
@@ -893,7 +897,7 @@ def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(
     assert read(log, log.cursor(["a"])) == []
     log.unwatch(["a"], watcher)
     assert lost_in(log.read(log.cursor(["a"], log.position(0)), ALL)) == ["a"]
-    # And of no other it is said.
+    # Other channels lost nothing.
     assert read(log, log.cursor(["never"], log.position(0))) == []
 
 
@@ -934,12 +938,12 @@ def test_names_grown_old_are_forgotten(log: Log, clock: Clock) -> None:
     assert memory_in_use() - before > 0.9 * full
     clock.now += 1
     publish(log, "other", *"123456")
-    # What is left is the dictionaries, which do not shrink.
+    # Only the dictionaries are left, which do not shrink.
     assert memory_in_use() - before < 0.4 * full
 
 
 def forget_others(log: Log, count: int = MAX_IDLE_CHANNELS + 10) -> None:
-    """Publish to so many names that idle ones are forgotten."""
+    """Publish to so many channels that idle ones are forgotten."""
     event = Event("x")
     for n in range(count):
         log.append(f"other{n}", event)
@@ -983,7 +987,7 @@ def test_a_channel_that_ages_is_forgotten_with_its_mark(log: Log, clock: Clock) 
     publish(log, "a", "1")
     clock.now += 11
     publish(log, "b", "2")
-    # Nobody knows any more what there was, in channels that are not there.
+    # The log no longer knows what was in channels that it has forgotten.
     assert lost_in(log.read(log.cursor(["never"], log.position(0)), ALL)) == ["never"]
     assert read(log, log.cursor(["never"], log.position(1))) == []
     assert read(log, log.cursor(["b"], log.position(1))) == ["2"]
@@ -1052,7 +1056,7 @@ def test_a_channel_that_nobody_watches_any_more_is_kept_for_its_age(
     clock.now += 11
     assert read(log, log.cursor(["a"], since)) == []
     publish(log, "c", "2")
-    # b is forgotten now, and a with it: there may have been something.
+    # b is forgotten now, and so is a: the log cannot tell whether it had events.
     assert lost_in(log.read(log.cursor(["a"], since), ALL)) == ["a"]
 
 
@@ -1147,7 +1151,7 @@ def test_an_end_that_one_reader_knows_of_is_read_by_those_that_follow(log: Log) 
 
 
 def next_event(stream: Subscription) -> Event | None:
-    """The next that a stream sends; None for a heartbeat."""
+    """The next event of a stream; None for a heartbeat."""
     piece = next_piece(stream)
     assert piece
     if piece == HEARTBEAT:
@@ -1158,7 +1162,7 @@ def next_event(stream: Subscription) -> Event | None:
 
 @pytest.fixture
 def stream(log: Log) -> Iterator[Subscription]:
-    """A stream of the channel a, with its opening behind it."""
+    """A stream of channel a that has sent its opening."""
     stream = Subscription(log, log.cursor(["a"]), Settings.read({}))
     next(stream)
     yield stream
@@ -1168,12 +1172,16 @@ def stream(log: Log) -> Iterator[Subscription]:
 def test_a_stream_that_is_stopped_as_news_come_sends_them_and_ends(
     log: Log, stream: Subscription
 ) -> None:
-    """One wake stands for both then, and nobody tells of the stop again."""
-    stream._is_in_main_thread = False  # Which is woken now and then, in any case.
+    """A single wake then stands for the event and for the stop, and no other comes."""
+    iterated = stream._iterated
+    assert iterated
+    # The main thread is woken now and then, in any case.
+    iterated._is_in_main_thread = False
     assert next_event(stream) is None
     publish(log, "a", "last")
-    until(lambda: not stream._asleep.locked())  # The hub has woken it.
-    stream.stop()
+    # Wait until the hub has woken the stream.
+    until(lambda: not iterated._asleep.locked())
+    iterated.stop()
     pieces: list[bytes] = []
     reader = threading.Thread(target=lambda: pieces.extend(stream))
     reader.start()
@@ -1216,7 +1224,8 @@ def test_an_idle_stream_is_told_where_an_id_of_the_application_stands(
     event = next_event(stream)
     assert event is not None
     assert event.id == "order"
-    # By then nobody knows any more where "order" stood.
+    # The client is told a position, as "order" is found only while its event is
+    # retained.
     event = next_event(stream)
     assert event is not None
     assert (event.type, event.id) == ("stream-position", f"{EPOCH}-1")
@@ -1256,7 +1265,8 @@ def test_a_stream_that_is_not_idle_for_long_gets_heartbeats_only(
     log: Log, stream: Subscription
 ) -> None:
     publish(log, "other", "1")
-    stream.tick(time.monotonic() + 20)
+    assert stream._iterated
+    stream._iterated.tick(time.monotonic() + 20)
     assert next(stream) == HEARTBEAT
 
 
@@ -1267,7 +1277,8 @@ COUNT = 400
 
 
 def publish_and_read_at_once() -> None:
-    """Publishers and readers at once: every reader gets each event once, in order."""
+    """Publish and read at the same time: every reader gets each event once, in
+    order."""
     log = Log(history=PUBLISHERS * COUNT, age=60)
     start = threading.Barrier(PUBLISHERS + READERS)
     seen: list[list[Event]] = [[] for _ in range(READERS)]
@@ -1310,8 +1321,8 @@ def publish_and_read_at_once() -> None:
 
 
 def outrun_readers() -> None:
-    """Publish far more at once than is retained: with greenlets, where readers run
-    only when the publisher gives way, they keep up all the same."""
+    """Publish far more at once than is retained. Greenlets of readers run only when the
+    publisher gives way, and must keep up all the same."""
     log = Log(history=16, age=60)
     seen: list[Event] = []
     stream = Subscription(log, log.cursor(["a"]), Settings.read({}))
@@ -1335,7 +1346,7 @@ def outrun_readers() -> None:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads take turns as often as they can."""
+    """Threads switch as often as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -1375,12 +1386,12 @@ SUBSETS = (("a",), ("a",), ("a", "b"), ("b", "a"), ("c", "a", "b"))
 HISTORY = 4
 AGE = 10
 
-#: Where a connection breaks: behind so many blocks, and bytes of the next.
+#: Where a connection breaks: after so many blocks, and so many bytes of the next.
 CUTS = st.tuples(st.sampled_from([0, 1, 1, 1, 2, 3, 4]), st.sampled_from([0, 0, 1, 20]))
 
 
 class Published(NamedTuple):
-    """What was published, as the test knows it; an end has no data."""
+    """What was published, as the test knows it. An end has no data."""
 
     sequence: int
     time: float
@@ -1391,27 +1402,30 @@ class Published(NamedTuple):
 
 @dataclass
 class Client:
-    """A browser, and what it has seen since its last unknown id, if it ever had one."""
+    """A browser, and what it has seen since it last came with an unknown id, if
+    ever."""
 
     channels: tuple[str, ...]
     last_event_id: str = ""
-    #: The connection that is open.
+    #: The open connection.
     stream: Subscription | None = None
     decoder: Decoder = field(default_factory=Decoder)
-    #: Behind this position it wants all; None before it knows of any.
+    #: It must see all events after this position; None until it is told one.
     start: int | None = None
-    #: It came with an id that was no longer known, and so gets what is there.
+    #: It came with an id that was no longer known, and so gets all that is retained.
     starts_anew: bool = False
     awaits_gap: bool = False
     seen: list[Published] = field(default_factory=list)
-    #: Channels of which it was told that some is lost, since their last event.
+    #: Channels of which a gap was told after the last event that it saw of them.
     told: set[str] = field(default_factory=set)
-    #: Up to where the gaps of this connection have accounted for what is lost.
+    #: For each channel, the position up to which this connection's gaps account for
+    #: losses.
     accounted: dict[str, int] = field(default_factory=dict)
-    #: Up to where channels may have been forgotten before it listened to them.
+    #: The position up to which a channel may have been forgotten before the client
+    #: listened to it.
     forgotten: int = 0
     is_open: bool = False
-    #: When it was last connected.
+    #: When it was last disconnected.
     left: float | None = None
     has_ended: bool = False
 
@@ -1419,9 +1433,10 @@ class Client:
 class Clients(RuleBasedStateMachine):
     """Random publishers, clients that are cut anywhere, and time that passes.
 
-    What is checked, of the bytes that each client got over all its connections: all
-    events of its channels since its first position, in order, without a double; where
-    some are missing, a gap that names their channel, and none where none are.
+    The bytes that a client got over all its connections are checked. They must hold all
+    events of its channels since its first position, in order, without a double. Where
+    events are missing, a gap must name their channel; where none are, there must be no
+    gap.
     """
 
     def __init__(self) -> None:
@@ -1434,7 +1449,7 @@ class Clients(RuleBasedStateMachine):
 
     # What happens
 
-    # Some listen to the same, and some do so in another order.
+    # Some clients listen to the same channels, also in another order.
     @initialize(subsets=st.lists(st.sampled_from(SUBSETS), min_size=1, max_size=3))
     def arrive(self, subsets: list[tuple[str, ...]]) -> None:
         self.clients = [Client(subset) for subset in subsets]
@@ -1470,7 +1485,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 2))
     def receive(self, index: int) -> None:
-        """A client gets what the server has for it, in one piece."""
+        """A client takes the next piece that the server has for it."""
         client = self.clients[index % len(self.clients)]
         if client.stream is None:
             self.connect(client)
@@ -1479,8 +1494,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 2), cut=CUTS)
     def break_off(self, index: int, cut: tuple[int, int]) -> None:
-        """A client is cut in the middle of what it gets: of its opening, if it just
-        comes."""
+        """A client is cut within a piece: within its opening, if it has just come."""
         client = self.clients[index % len(self.clients)]
         if client.stream is None:
             self.connect(client)
@@ -1501,7 +1515,7 @@ class Clients(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 2))
     def catch_up(self, index: int) -> None:
-        """A client gets all there is."""
+        """A client takes all that there is."""
         client = self.clients[index % len(self.clients)]
         if client.stream is None:
             self.connect(client)
@@ -1551,14 +1565,14 @@ class Clients(RuleBasedStateMachine):
                 client.is_open = False
 
     def take(self, client: Client, cut: tuple[int, int] | None = None) -> bytes:
-        """Receive the next piece, all of it or up to where it is cut."""
+        """Receive the next piece, or its beginning up to a cut."""
         assert client.stream is not None
         if not client.is_open:
             client.is_open = True
             away = client.left is None or self.clock.now - client.left > AGE
             if away or client.starts_anew:
-                # A channel that nobody listened to for so long is forgotten, and with
-                # it that nothing happened there.
+                # A channel that nobody listened to for so long is forgotten, and the
+                # log can no longer tell that nothing happened there.
                 client.forgotten = max((p.sequence for p in self.lost(0)), default=0)
         piece = next_piece(client.stream)
         if piece is None:
@@ -1638,19 +1652,20 @@ class Clients(RuleBasedStateMachine):
     # What the test knows
 
     def sequence_of(self, id: str | None) -> int:
-        """Where an id stands."""
+        """The sequence number in an id."""
         assert id is not None
         return int(re.split("[ -]", id)[1])
 
     def is_known(self, id: str) -> bool:
-        """Whether it is a position, or an application's that is still retained."""
+        """Whether an id is a position of the log, or an application's id that is still
+        retained."""
         sequence = self.sequence_of(id)
         return id.startswith(EPOCH) or (
             self.published[sequence - 1] not in self.lost(0)
         )
 
     def lost(self, after: int) -> list[Published]:
-        """What was published behind a position and is no longer retained."""
+        """What was published after a position and is no longer retained."""
         gone = []
         for channel in {published.channel for published in self.published}:
             own = [p for p in self.published if p.channel == channel]
@@ -1659,7 +1674,7 @@ class Clients(RuleBasedStateMachine):
         return sorted(p for p in gone if p.sequence > after)
 
     def missing(self, client: Client, channel: str, before: int) -> list[Published]:
-        """What a client has not seen behind the last event that it saw."""
+        """What a client has not seen after the last event that it saw in a channel."""
         seen = [p.sequence for p in client.seen if p.channel == channel]
         after = seen[-1] if seen else client.start
         if after is None:
@@ -1671,7 +1686,8 @@ class Clients(RuleBasedStateMachine):
         ]
 
     def check_complete(self, client: Client, end: int) -> None:
-        """Up to there it has seen all, but for what is lost, of which it was told."""
+        """Check that a client has seen everything up to a position, except what is lost
+        and was told as a gap."""
         assert not client.awaits_gap
         lost = self.lost(0)
         for channel in client.channels:
@@ -1682,8 +1698,11 @@ class Clients(RuleBasedStateMachine):
     def have_ended(
         self, client: Client, end: int, *, may_be_lost: bool = False
     ) -> bool:
-        """Whether the last word in all channels of a client is an end. It may be lost
-        by now, when the client had read it before."""
+        """Whether each of a client's channels ends with an end.
+
+        :param may_be_lost: whether the end can be gone by now, as the client had read
+            it before.
+        """
         lost = [] if may_be_lost else self.lost(0)
         for channel in client.channels:
             own = [p for p in self.published[:end] if p.channel == channel]

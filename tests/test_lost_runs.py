@@ -1,5 +1,6 @@
-"""What becomes of a run whose store fails, or forgets it: it goes on, or it ends with a
-reason; its readers never take for whole what is not, and never wait for good."""
+"""What becomes of a run whose store fails or forgets it. The run goes on, or ends with
+a reason. Its readers never take an incomplete answer for the whole, and never wait for
+ever."""
 
 from __future__ import annotations
 
@@ -42,16 +43,16 @@ __all__ = ["hasty", "shared", "store"]
 
 LOST = {"reason": "lost"}
 
-#: The channel of a run alone, and one of an application's own.
+#: A run's own channel, and a channel of the application's.
 CHANNELS = [f"{RUN_PREFIX}{'r' * 22}", "job.7"]
 
-#: All keys that Redis has of a run and its readers.
+#: All keys that Redis has for a run and its readers.
 KEYS = [
     *("sse:run:job.7", "sse:leases", "sse:store", "sse:channel:job.7"),
     *("sse:channels", "sse:processes", "sse:counts:*"),
 ]
 
-#: What of it is lost together, and how.
+#: Keys that are lost together, and how.
 LOSSES = [
     *(([key], "deleted") for key in KEYS),
     (["sse:run:job.7", "sse:leases"], "deleted"),
@@ -79,7 +80,7 @@ def delete(store: RedisStore, *patterns: str) -> None:
 
 @contextmanager
 def unwritable(store: StoreUnderTest) -> Iterator[None]:
-    """Nothing that is said to a store comes into it."""
+    """Have every write to a store fail."""
     if isinstance(store, SqliteStore):
         with closing(sqlite3.connect(store.file, timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -92,7 +93,8 @@ def unwritable(store: StoreUnderTest) -> Iterator[None]:
 
 
 def died(broker: Broker) -> None:
-    """As if its process had been killed: of what it holds, nothing is taken back."""
+    """Close a broker as if its process had been killed: it takes back nothing that it
+    holds."""
     broker.close()
 
 
@@ -114,7 +116,7 @@ def channel(request: pytest.FixtureRequest) -> str:
     return name
 
 
-# The reason and the end are one act
+# The reason and the end come in one step
 
 
 def test_a_reason_and_the_end_are_read_together(
@@ -181,7 +183,7 @@ def test_a_run_that_could_not_say_something_ends_as_lost(
     reader.until(lambda: reader.data)
     with unwritable(shared), pytest.raises(BrokerUnavailable):
         say(broker, claim, "2")
-    # It does not know better than to end.
+    # The run ends as any other, as it knows of no loss.
     until(lambda: ended(broker, claim))
     assert reasons(reader) == [LOST]
     assert reasons(reader_of_run(shared.open(), "a")) == [LOST]
@@ -199,7 +201,8 @@ def ended(broker: Broker, claim: Claim) -> bool:
 def test_an_end_that_could_not_be_told_is_told_as_lost(
     shared: StoreUnderTest, channel: str
 ) -> None:
-    """To who is connected, to who comes back, and to who comes later."""
+    """A connected reader, one that comes back, and one that comes later are all
+    told."""
     broker = shared.open(SSE_BROKER_TIMEOUT=1)
     other = shared.open(SSE_BROKER_TIMEOUT=1)
     claim = begun(broker, channel)
@@ -266,7 +269,7 @@ def test_a_run_that_its_store_forgot_goes_on(
         until(lambda: time.monotonic() > rest)
     assert say(broker, claim, "2")
     assert broker.begin_run(channel, 1000) is None
-    # Nobody notices, and who comes now gets the whole.
+    # The run is still the same, and a late reader gets all of it.
     assert claim.began == began
     late = reader_of_run(shared.open(), channel)
     late.until(lambda: len(late.data) == 2)
@@ -286,7 +289,7 @@ def test_a_run_that_nobody_knows_any_more_is_told_as_lost(
     died(broker)
     forget_runs(shared)
     if channel.startswith(RUN_PREFIX):
-        # Its name says that there is to be an end.
+        # The prefix of the name says that there must be an end.
         readers.append(Reader(shared.open(), channel, last=1))
     for reader in readers:
         assert told(reader) == ["1", "stream-error"]
@@ -307,7 +310,7 @@ def test_readers_of_a_run_that_was_lost_with_everything_are_told(
     for reader in readers:
         assert told(reader) == ["1", "stream-error"]
         assert reader.gaps
-        # It is told once, whoever found it.
+        # The reason is told once, whoever found the loss.
         assert reasons(reader) == [LOST]
 
 
@@ -332,7 +335,8 @@ def test_a_run_that_is_over_is_not_begun_anew(
 
 @pytest.mark.usefixtures("hasty")
 def test_a_channel_without_a_run_is_never_ended_as_one(shared: StoreUnderTest) -> None:
-    """Neither one that had a run before, nor one that was opened again."""
+    """This holds for a channel that had a run before, and for one that was opened
+    again."""
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a", "b")
     broker.end_run(begun(broker, "a"))
@@ -370,7 +374,7 @@ def test_a_run_goes_on_whichever_key_is_lost(
         reader.until(lambda reader=reader: reader.data)  # type: ignore[misc]
     until(lambda: broker.subscribers("job.7") == 2)
     lose(redis, keys, how)
-    # A second start finds it, whatever is left of it.
+    # A second start finds the run, whatever is left of it.
     until(lambda: said(broker, claim, "2"))
     until(lambda: begins_nowhere(other))
     for reader in readers:
@@ -382,7 +386,7 @@ def test_a_run_goes_on_whichever_key_is_lost(
     broker.end_run(claim)
     for reader in readers:
         heard = told(reader)
-        # Behind a gap comes again what is retained.
+        # After a gap, all that is retained comes again.
         assert heard[-1] == "3"
         assert reader.gaps or len(heard) == len({*heard})
         assert {*heard} - {"1", "2", "3"} == set()
@@ -413,7 +417,7 @@ def lose(redis: RedisStore, keys: list[str], how: str) -> None:
     for pattern in keys:
         for key in redis.server.ask("KEYS", pattern):
             redis.server.ask("PEXPIRE", key, 1)
-            # What a process writes anew lives on.
+            # A key that a process writes anew lives on.
             until(lambda key=key: redis.server.ask("PTTL", key) not in (0, 1))  # type: ignore[misc]
 
 
@@ -436,7 +440,7 @@ def test_a_lease_without_a_run_is_dropped(redis: RedisStore) -> None:
 def test_an_event_that_came_of_a_failed_call_is_followed_by_the_reason(
     redis: RedisStore,
 ) -> None:
-    """A frozen Redis does late what it was told; the run was told that it failed."""
+    """A frozen Redis executes a command late, after the run was told of its failure."""
     broker, other = redis.open(SSE_BROKER_TIMEOUT=0.5), redis.open()
     reader = Reader(other, "a")
     claim = begun(broker, "a")
@@ -456,7 +460,7 @@ def test_an_event_that_came_of_a_failed_call_is_followed_by_the_reason(
 
 GUNICORNS = ["gunicorn gevent", "gunicorn gthread"]
 
-#: Seconds within which the readers of a run are told that it is lost, and then some.
+#: Seconds within which a run's readers must have been told that it is lost.
 TOLD = 20.0
 
 #: Steps of a run that speaks all the time.
@@ -472,7 +476,7 @@ def failing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnd
 
 @contextmanager
 def silent(store: StoreUnderTest) -> Iterator[None]:
-    """A store that does nothing, and is there."""
+    """Have a store answer nothing, though it is there."""
     if isinstance(store, RedisStore):
         store.server.freeze()
         yield
@@ -496,7 +500,8 @@ TOLD_LOST = [("stream-error", '{"reason": "lost"}'), ("stream-end", "")]
 def test_a_run_whose_store_was_silent_never_seems_whole(
     tmp_path: Path, kind: str, failing: StoreUnderTest
 ) -> None:
-    """Neither to who is connected, nor to who comes back, nor to who comes later."""
+    """Neither a connected reader, nor one that comes back, nor one that comes later is
+    told a proper end."""
     with generators(
         kind, tmp_path, SSE_URL=failing.url, SSE_BROKER_TIMEOUT=1
     ) as served:
@@ -505,7 +510,7 @@ def test_a_run_whose_store_was_silent_never_seems_whole(
             location = client.headers["location"]
             (seen,) = client.take(1)
             with silent(failing):
-                # It is closed when it could not say something.
+                # The run closes its generator when it could not say an item.
                 served.await_(name, "closed")
             assert rest(client)[-2:] == TOLD_LOST
         for since in (seen.id or "", ""):
@@ -540,7 +545,7 @@ def test_readers_of_a_run_that_redis_forgot_do_not_wait_for_good(
 
 @pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn sync"])
 def test_abandoned_requests_hold_no_place_for_long(tmp_path: Path, kind: str) -> None:
-    """Whether they read the head of the answer or not."""
+    """The clients leave after the head of the answer."""
     with generators(kind, tmp_path, SSE_MAX_RUNS=20) as served:
         name = served.new()
         steps = f"wait:{name},one" if "gevent" not in kind else "sleep"

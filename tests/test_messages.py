@@ -23,12 +23,12 @@ def _context(app: Flask) -> Iterator[None]:
         yield
 
 
-#: Seconds that anything may take which does not fail.
+#: Seconds that anything may take that does not fail.
 PATIENCE = 10.0
 
 
 def watchers(app: Flask, channel: str) -> int:
-    """How many wait for news of a channel."""
+    """How many readers wait for news of a channel."""
     known = app.extensions["sse"].log._channels.get(channel)
     return len(known.watchers) if known else 0
 

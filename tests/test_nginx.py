@@ -1,4 +1,4 @@
-"""Behind a real nginx, which buffers what it is not asked to pass on at once, and keeps
+"""Behind a real nginx. It buffers what it is not asked to pass on at once, and keeps
 connections to use them again."""
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import pytest
 
 from .servers import HOST, NGINX, PATIENCE, Server, nginx, serve, until
 
-#: Longer than any test waits: where streams are silent, nothing comes to their help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: Requests beside streams that end, by so many clients.
+#: Requests that are made while streams end, and the clients that make them.
 REQUESTS = 2000
 ASKING = 4
 
-#: Clients whose streams end meanwhile, one after the other.
+#: Clients whose streams end meanwhile, one stream after the other.
 STREAMING = 4
 
-#: gunicorn keeps idle connections for longer than nginx does: it is not to close one
-#: that nginx has just chosen.
+#: gunicorn keeps idle connections longer than nginx does, so that it closes none that
+#: nginx has just chosen.
 _GUNICORN = "--keep-alive 75"
 
 _HTTP_1_1 = "proxy_http_version 1.1; proxy_set_header Connection '';"
 
-#: What nginx's own file uwsgi_params says, as far as an application needs it.
+#: The part of nginx's own file uwsgi_params that an application needs.
 _UWSGI_PARAMETERS = {
     "REQUEST_METHOD": "$request_method",
     "REQUEST_URI": "$request_uri",
@@ -46,7 +46,7 @@ _UWSGI_PARAMETERS = {
 }
 _UWSGI = "".join(f"uwsgi_param {n} {v}; " for n, v in _UWSGI_PARAMETERS.items())
 
-#: How nginx passes requests on, by the protocol.
+#: How nginx passes requests on, by protocol.
 LOCATIONS = {
     "HTTP/1.0": "proxy_pass http://application; proxy_http_version 1.0;",
     "HTTP/1.1": f"proxy_pass http://application; {_HTTP_1_1}",
@@ -67,8 +67,8 @@ class Way(NamedTuple):
         return f"{self.server} by {self.protocol}"
 
 
-#: Servers that keep connections for nginx, or say that they do not. (gevent.pywsgi by
-#: itself is the same as gunicorn's, but here takes some 40 ms for each request.)
+#: Servers that keep connections for nginx, or say that they do not. (gevent.pywsgi is
+#: left out: it is the same as gunicorn's, but takes some 40 ms for each request here.)
 KEPT_ALIVE = [
     Way("gunicorn sync", "HTTP/1.1", _GUNICORN),
     Way("gunicorn gthread", "HTTP/1.1", _GUNICORN),
@@ -95,7 +95,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 def pair(
     way: Way, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server]]:
-    """nginx, and the server that it stands before."""
+    """nginx, and the server behind it."""
     socket = tmp_path_factory.mktemp("uwsgi") / "socket"
     options = way.options.format(socket=socket)
     with serve(way.server, options=options, SSE_HEARTBEAT=NEVER) as server:
@@ -120,7 +120,7 @@ def server(pair: tuple[Server, Server]) -> Iterator[Server]:
 
 
 def test_events_come_through_at_once(front: Server, server: Server) -> None:
-    """Each is awaited before the next is published."""
+    """Each event is awaited before the next is published."""
     with server.channel() as channel:
         with front.stream(channel) as client:
             assert next(client.events).type == "stream-open"
@@ -154,9 +154,9 @@ def test_a_client_that_leaves_is_noticed(front: Server, server: Server) -> None:
 def test_no_request_is_lost_while_streams_end_beside_it(
     front: Server, server: Server
 ) -> None:
-    """nginx takes a connection whose response is at its end for one that it may use
-    again, unless it knows by then that it is closed. Its requests are of a kind that it
-    does not repeat by itself when they are lost."""
+    """nginx uses a connection again when its response is at its end, unless nginx knows
+    by then that it is closed. The requests are of a kind that nginx does not repeat by
+    itself when they are lost."""
     is_over = threading.Event()
     rooms = count()
     ends: Counter[tuple[str | None, ...]] = Counter()

@@ -1,5 +1,5 @@
-"""Clients that do odd things with a connection that was handed off: they get their
-stream all the same, or its end, and nobody else is harmed."""
+"""Clients that do odd things with a connection that was handed off. They get their
+stream all the same, or its end, and no other client is harmed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flask_sse_lite.hub.connection import MAX_JUNK
 
 from .servers import HANDED_OFF, HOST, PATIENCE, Kind, Server, until
 
-#: Longer than any test waits: where streams are silent, nothing comes to their help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: Far more than is read of a client, than the system holds for one that is not read,
-#: and than a router or a server may hold.
+#: Far more bytes than the hub reads of a client, than the system holds for a client
+#: that is not read, and than a router or a server can hold.
 ENDLESS = 64 * MAX_JUNK
 
-#: What a server may grow by while it is sent that.
+#: Bytes by which a server may grow while it is sent that.
 LITTLE = 8 * MAX_JUNK
 
 #: A request whose answer would be seen among a stream's events.
@@ -42,7 +42,7 @@ def shared_server(kind: Kind) -> Iterator[Server]:
 
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
-    """A server of each kind that nobody is connected to."""
+    """A server of each kind, without streams."""
     until(lambda: shared_server.stats()["streams"] == 0)
     with shared_server.watched():
         yield shared_server
@@ -61,7 +61,7 @@ def head(channel: str, *fields: str) -> bytes:
 
 @contextmanager
 def connected(server: Server, request: bytes) -> Iterator[socket.socket]:
-    """A client that has sent this, and reads nothing."""
+    """A client that has sent a request, and reads nothing."""
     with socket.create_connection((HOST, server.port), timeout=PATIENCE) as client:
         client.sendall(request)
         yield client
@@ -77,8 +77,8 @@ def receive_until(client: socket.socket, mark: bytes) -> bytes:
 
 
 def receive_all(client: socket.socket) -> bytes:
-    """All that comes, until the end or a reset: the system sends one when a connection
-    is closed of which not everything was read."""
+    """All that comes until the end, or until a reset: the system sends one when a
+    connection is closed before all was read."""
     received = b""
     try:
         while piece := client.recv(65536):
@@ -89,7 +89,7 @@ def receive_all(client: socket.socket) -> bytes:
 
 
 def assert_gets_its_stream(server: Server, channel: str, client: socket.socket) -> None:
-    """The stream, the whole stream, and nothing but the stream."""
+    """Check that a client gets the whole stream, and nothing else."""
     received = receive_until(client, b"\n\n")
     (id,) = server.publish({"data": "x", "channel": channel})
     received += receive_until(client, f"data: x\nid: {id}\n\n".encode())
@@ -165,7 +165,7 @@ def test_requests_behind_that_for_a_stream_are_not_served(
     assert b"pipelined" not in received
 
 
-# What comes behind it
+# What comes after it
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from .servers import PATIENCE, ROOT, Server, serve, until
 EXAMPLES = ROOT / "examples"
 APPLICATION = "tests.applications.ai:app"
 
-#: What is in the environment of somebody who uses the providers.
+#: Variables that are set for somebody who uses the providers.
 KEYS = (
     *("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"),
     *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"),
@@ -27,7 +27,7 @@ KEYS = (
 
 PROMPT = "What is a bridge?"
 
-#: What makes the model call the tool.
+#: A question that makes the model call the tool.
 CALLING = "Please get weather for 3 days in Oslo"
 
 ARGUMENTS = {"city": "Oslo", "days": 3}
@@ -44,10 +44,10 @@ RESPONSES_TOOLS: Any = [
 ]
 MESSAGES_TOOLS: Any = [{"name": "get_weather", "input_schema": SCHEMA}]
 
-#: A sign of life between two events.
+#: A heartbeat between two events.
 HEARTBEAT = b"\n\n:\n\n"
 
-#: How lines begin that no provider sends.
+#: Beginnings of lines that no provider sends.
 FOREIGN = re.compile(rb"^(id|retry|event: stream-)", re.MULTILINE)
 
 
@@ -57,7 +57,7 @@ def said(text: str) -> Any:
 
 @contextmanager
 def serve_example(kind: str, **environment: str) -> Iterator[Server]:
-    """The example, whose environment has these keys and no others."""
+    """The example, with these keys in its environment and no others."""
     with pytest.MonkeyPatch.context() as patch:
         for name in KEYS:
             patch.delenv(name, raising=False)
@@ -70,7 +70,7 @@ def serve_example(kind: str, **environment: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Server]:
-    """What stands for a provider."""
+    """A server that stands for a provider."""
     with serve_example("gunicorn gevent") as server:
         yield server
 
@@ -86,7 +86,7 @@ def running(request: pytest.FixtureRequest, upstream: Server) -> Iterator[Server
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    """The example, which answers by itself."""
+    """The example, answering by itself."""
     happened(running)
     return running
 
@@ -129,7 +129,7 @@ def wait_for(server: Server, *events: str) -> None:
 
 
 class Wire(httpx2.HTTPTransport):
-    """What a client's connection carries, as it came."""
+    """A client's transport that records the bytes that it receives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def anthropic_client(
 
 
 def completed(client: openai.OpenAI, **options: Any) -> str:
-    """The text of a chat completion, as it is streamed."""
+    """The text of a chat completion that is streamed."""
     options = {"model": "river", "messages": said(PROMPT)} | options
     chunks = list(client.chat.completions.create(stream=True, **options))
     assert chunks[-1].choices[0].finish_reason == "stop"

@@ -1,5 +1,5 @@
-"""What is kept of the output of all runs together has a bound. What is given up is
-told: as a gap where a run goes on, as 404 where nothing of it is left."""
+"""The kept output of all runs together has a bound. What is dropped is told: as a gap
+where a run goes on, and as 404 where nothing of it is left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["shared"]
 
 ALL = 1 << 30
 
-#: Bytes of an event's data; and of what is kept of all runs: some thirty events.
+#: Bytes of an event's data, and of what is kept of all runs: some thirty events.
 LARGE = 1_000
 LIMIT = 32_000
 
@@ -51,7 +51,7 @@ def channel(number: int) -> str:
 
 
 def run(log: Log, number: int, events: int, *, is_over: bool = True) -> int:
-    """A run in a channel of its own. Its events are counted from 0.
+    """A run in a channel of its own. Its events are numbered from 0.
 
     :returns: where it began.
     """
@@ -66,7 +66,7 @@ def run(log: Log, number: int, events: int, *, is_over: bool = True) -> int:
 
 
 def cursor(log: Log, number: int, start: int) -> Cursor:
-    """Where a reader of a run begins."""
+    """The cursor with which a reader of a run begins."""
     name = channel(number)
     return log.cursor((name,), position_id(log.epoch, start, name))
 
@@ -186,7 +186,7 @@ def test_what_a_process_drops_of_a_run_that_is_over_its_store_still_has(
             assert reader.data == texts
             assert not reader.gaps
         held = [channel(n) for n in range(8) if is_held(there, n)]
-        # Those that are read are not dropped as a whole.
+        # Runs that are being read are not dropped as a whole.
         assert held
 
 

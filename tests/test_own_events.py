@@ -1,4 +1,5 @@
-"""Our own events: what each says, that one module knows it, and that pages are told."""
+"""Our own events: what each says, that only one module knows it, and that the
+documentation for pages names it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from .documentation import PAGES, ROOT
 
 PACKAGE = ROOT / "flask_sse_lite"
 
-#: Where our own events are explained.
+#: The page that explains our own events.
 PAGE = (ROOT / "docs" / "in-the-page.rst").read_text("utf-8")
 
 TYPE = re.compile(r"\bstream-[a-z]+\b")
@@ -76,8 +77,7 @@ def test_an_application_cannot_send_one(type: str) -> None:
 
 
 def literals(path: Path) -> list[str]:
-    """The texts in a module's code. What stands where nobody gets it, a docstring, is
-    none of them."""
+    """The texts in a module's code. Docstrings do not count, as no client gets them."""
     tree = ast.parse(path.read_text("utf-8"))
     loose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
     return [

@@ -50,7 +50,7 @@ def client(app: Flask) -> FlaskClient:
 
 
 def watchers(app: Flask, channel: str) -> int:
-    """How many wait for news of a channel."""
+    """How many readers wait for news of a channel."""
     known = app.extensions["sse"].log._channels.get(channel)
     return len(known.watchers) if known else 0
 
@@ -225,7 +225,7 @@ def test_whoever_leaves_is_forgotten(app: Flask, client: FlaskClient) -> None:
     with client.get("/plain"):
         assert len(current_hub()) == 1
         assert watchers(app, "progress") == 1
-    # The hub lets go at its next look, where its loop is at work just then.
+    # If the hub's loop is busy at this moment, it lets go at its next look.
     until(lambda: len(current_hub()) == 0)
     assert watchers(app, "progress") == 0
 

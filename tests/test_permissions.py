@@ -19,7 +19,7 @@ from flask_sse_lite.hub import current_hub
 from flask_sse_lite.permission import Permit
 from flask_sse_lite.testing import read_events
 
-#: The hub ends the sooner after the last stream.
+#: Short, so that the hub ends sooner after the last stream.
 HEARTBEAT = 0.4
 
 
@@ -48,7 +48,7 @@ def get(client: FlaskClient, *channels: str) -> TestResponse:
 
 
 def is_served(client: FlaskClient, *channels: str) -> bool:
-    """Whether these are streamed; everything else must be 403."""
+    """Whether these channels are streamed. Any other answer must be a 403."""
     with get(client, *channels) as response:
         if response.status_code == 200:
             assert response.mimetype == "text/event-stream"

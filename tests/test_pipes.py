@@ -1,4 +1,4 @@
-"""A look into a pipe: it takes nothing, and never waits."""
+"""A look into a pipe takes nothing out of it, and never waits."""
 
 from __future__ import annotations
 

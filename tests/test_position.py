@@ -1,4 +1,4 @@
-"""Positions: what is written can be read, and nothing else is one."""
+"""Positions: what is written can be read, and nothing else is a position."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_POSITIONS = [
     f"{EPOCH}-7-{NAME[1:]}",
     f"{EPOCH}-7-{NAME}a",
     f"{EPOCH}-7\n",
-    f"{EPOCH}-\u0667",  # A digit to Python, and none here.
+    f"{EPOCH}-\u0667",  # A digit to Python, but not here.
 ]
 
 

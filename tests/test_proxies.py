@@ -1,5 +1,5 @@
 """Behind nginx, HAProxy, Apache httpd and Caddy as the documentation sets them up: what
-a browser's page sees of an application that goes away and comes back."""
+a page in a browser sees of an application that goes away and comes back."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from .proxies import NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
 from .servers import HOST, PATIENCE, ROOT, Client, Response, Server, serve
 from .test_browser import Listener, blank_page, chromium, stream_of
 
-#: What a proxy answers by itself, when it is asked for a page.
+#: The statuses that a proxy itself answers to a request for a page.
 ERRORS = (500, 502, 503, 504)
 
-#: Seconds that a proxy gives a silent application, where the test waits for its end.
+#: Seconds for which a proxy waits for a silent application, where a test waits for that
+#: too.
 SHORT = 2
 
 #: Events whose delay is measured, one after the other.
@@ -51,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 
 def ask(server: Server, method: str, accept: str) -> Response:
-    """What a proxy answers to a request for a stream."""
+    """A proxy's answer to a request for a stream."""
     connection = http.client.HTTPConnection(HOST, server.port, timeout=PATIENCE)
     try:
         connection.request(method, "/stream", headers={"Accept": accept})
@@ -72,7 +73,7 @@ def application() -> Iterator[Server]:
 
 
 def test_events_come_through_at_once(name: str, application: Server) -> None:
-    """Each is awaited before the next is published."""
+    """Each event is awaited before the next is published."""
     with (
         proxy(name, application.port) as front,
         application.channel() as channel,
@@ -104,7 +105,7 @@ def test_haproxy_holds_events_back_unless_it_is_told_not_to(
     application: Server,
 ) -> None:
     def delay(front: Server) -> float:
-        """Seconds that an event usually takes."""
+        """The median of the seconds that an event takes."""
         delays = []
         with application.channel() as channel, front.stream(channel) as client:
             next(client.events)
@@ -127,7 +128,7 @@ def test_haproxy_holds_events_back_unless_it_is_told_not_to(
     assert documented < held_back / 2
 
 
-# An application that goes away, and comes back
+# An application that goes away and comes back
 
 
 def test_a_page_comes_back_behind_an_application_that_was_away(
@@ -145,19 +146,19 @@ def test_a_page_comes_back_behind_an_application_that_was_away(
         seen = {event.type for event in listener.take(2)}
         assert seen == {"open", "stream-open"}
         application.stop()
-        # Twice the proxy has answered for the application.
+        # The proxy has answered twice for the application.
         assert [event.type for event in listener.take(2)] == ["open", "open"]
         publisher.publish("missed", channel="room")
         application.start()
         while (event := listener.take(1)[0]).type in ("open", "stream-open"):
             pass
         assert (event.type, event.data) == ("message", "missed")
-        # Apache would otherwise wait for the stream, which nobody reads any more.
+        # Apache would otherwise wait for the stream, which nobody reads now.
         application.stop()
 
 
 class Upstream:
-    """An application that is there, and answers nothing that is of use."""
+    """An application that listens, but gives no useful answer."""
 
     def __init__(self, answer: bytes | None) -> None:
         self._answer = answer
@@ -179,7 +180,7 @@ class Upstream:
                 connection.close()
 
     def end(self) -> None:
-        """A connection that says nothing ends it."""
+        """Stop it, by a connection that sends nothing."""
         with socket.create_connection((HOST, self.port)) as client:
             client.shutdown(socket.SHUT_WR)
             self._thread.join(PATIENCE)
@@ -189,8 +190,9 @@ class Upstream:
 
 @contextmanager
 def upstream(answer: bytes | None) -> Iterator[Upstream]:
-    """
-    :param answer: what each request gets; None for nothing, for ever.
+    """An application that listens, until the end of the block.
+
+    :param answer: what each request gets; None for nothing at all.
     """
     made = Upstream(answer)
     try:
@@ -199,7 +201,7 @@ def upstream(answer: bytes | None) -> Iterator[Upstream]:
         made.end()
 
 
-#: How an application fails: what it answers.
+#: The answers of an application that fails, by the way in which it fails.
 FAILURES = {"hangs up": b"", "is cut in the head": b"HTTP/1.1 200 OK\r\nA: b\r\n"}
 
 
@@ -211,8 +213,8 @@ def check_that_only_streams_are_told_to_come_back(front: Server) -> None:
     decoder = Decoder()
     assert list(decoder.feed(answer.body)) == []
     assert decoder.retry == 3000
-    # Others must see that the application is away, and whoever sent a question that it
-    # was not answered.
+    # Other clients must see that the application is away, and those that sent a
+    # question must see that it was not answered.
     assert ask(front, "GET", "text/html, */*;q=0.8").status in ERRORS
     assert ask(front, "POST", "text/event-stream").status in ERRORS
 
@@ -226,7 +228,7 @@ def test_only_streams_are_told_to_come_back(name: str, failure: str) -> None:
 
 def test_streams_of_a_silent_application_are_told_to_come_back(name: str) -> None:
     if name == "caddy":
-        return  # It waits for as long as it takes.
+        return  # Caddy has no timeout for an answer.
     with (
         upstream(None) as application,
         proxy(name, application.port, timeout=SHORT) as front,
@@ -235,10 +237,10 @@ def test_streams_of_a_silent_application_are_told_to_come_back(name: str) -> Non
 
 
 def last_answer(front: Server, others: int) -> bytes:
-    """What a client gets when nginx has no connections left for one more stream.
+    """What a client gets when nginx has no connection left for one more stream.
 
-    :param others: connections beside the streams. Each has begun a request: nginx
-        closes one that is idle, to have room.
+    :param others: connections beside the streams. Each has begun a request, as nginx
+        closes idle ones to make room.
     """
     with ExitStack() as stack:
         for _ in range(others):
@@ -249,7 +251,7 @@ def last_answer(front: Server, others: int) -> bytes:
             try:
                 client.request("/stream", headers={"Accept": "text/event-stream"})
             except (OSError, h11.RemoteProtocolError):
-                return b""  # There was none for the client itself.
+                return b""  # The client itself got no connection.
             assert client.status == 200
             if b"stream-open" not in (answer := client.read()):
                 return answer
@@ -260,8 +262,9 @@ def last_answer(front: Server, others: int) -> bytes:
 def test_streams_that_nginx_has_no_connection_for_are_told_to_come_back(
     application: Server,
 ) -> None:
-    """It takes the client with its last connection, needs one more, and says 500. A
-    stream takes two: whether one is left hangs on another one beside them."""
+    """nginx takes the client with its last connection, needs one more, and answers 500.
+    A stream takes two: whether one is left depends on one more connection beside
+    them."""
     answers = set()
     for others in (0, 1):
         with proxy("nginx", application.port) as front:
@@ -271,7 +274,7 @@ def test_streams_that_nginx_has_no_connection_for_are_told_to_come_back(
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 def test_the_applications_own_errors_come_through(name: str, status: int) -> None:
-    """After them an EventSource is to give up, or the application says otherwise."""
+    """After them an EventSource must give up, unless the application says otherwise."""
     answer = (
         f"HTTP/1.1 {status} No\r\nContent-Length: 3\r\nConnection: close\r\n\r\nwhy"
     )

@@ -1,4 +1,4 @@
-"""publish: what it takes, what a client gets of it, and what it refuses whole."""
+"""publish: what it takes, what a client gets of it, and what it refuses as a whole."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_client_gets_its_own_channel_only(app: Flask, sse: SSE) -> None:
     assert [event.data for event in read_events(response, count=1)] == ["for it"]
 
 
-# An event that was published before, which knows its channel and has its id
+# An event that was published before, so that it has a channel and an id
 
 
 def test_an_event_passed_on_to_another_channel_is_resumed_from_once(

@@ -26,7 +26,7 @@ from flask_sse_lite import SSE, BrokerUnavailable, Event, InvalidValue, Publishe
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, ROOT, Server, reserved_port, serve
 
-#: More than a store keeps that was never told.
+#: More events than a store keeps by default.
 HISTORY = 2_000
 
 _numbers = count()
@@ -40,7 +40,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store is that nobody has used."""
+    """The URL of a store that nobody has used."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/events.db"
     server: RedisServer = request.getfixturevalue("redis")
@@ -78,7 +78,7 @@ def extended(url: str, options: str) -> str:
 
 
 def run(script: str, *words: str, folder: Path) -> list[str]:
-    """Run a script, which is to succeed and to complain of nothing.
+    """Run a script, which must succeed and print no error.
 
     :returns: the lines that it prints.
     """
@@ -96,7 +96,7 @@ def run(script: str, *words: str, folder: Path) -> list[str]:
 
 @pytest.fixture
 def application(url: str) -> Iterator[SSE]:
-    """An application that uses the store, and has come first."""
+    """An application that has used the store first."""
     yield from _application(url, SSE_HISTORY=HISTORY)
 
 
@@ -336,7 +336,7 @@ def test_it_knows_where_the_store_stands(
 def test_it_does_not_trim_what_the_application_keeps(
     server: Server, store: str
 ) -> None:
-    # 256 would be left, had it a say.
+    # 256 would be left if the publisher's default counted.
     with Publisher.from_url(store) as publisher, server.channel() as channel:
         since = publisher.position()
         for number in range(600):
@@ -382,7 +382,7 @@ def test_a_prefix_tells_applications_apart(
     assert application.position() == before
 
 
-# What it is made of
+# What it is made from
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_one_that_has_disconnected_publishes_no_more(publisher: Publisher) -> No
 def test_it_needs_no_application_and_takes_none(
     application: SSE, publisher: Publisher, url: str
 ) -> None:
-    # Not even that whose context it is in.
+    # Not even the application in whose context it is called.
     app, sse = Flask("another"), SSE()
     app.register_blueprint(sse)
     since = application.position()

@@ -1,4 +1,4 @@
-"""What is peculiar to Redis: the ways in which it goes away, and what it may lose."""
+"""What is peculiar to Redis: the ways in which it fails, and what it can lose."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from .servers import HOST, PATIENCE, Server, descriptor_limit, serve, several, u
 from .test_brokers import Reader, publish, sequences
 from .test_workers import Faithful
 
-#: What is kept in most tests: more than they publish.
+#: Events that most tests keep: more than they publish.
 HISTORY = 1000
 
-#: Seconds after which a server that is silent is away, where the tests silence it.
+#: Seconds after which a silent server counts as away, in tests that silence it.
 IMPATIENCE = 0.8
 
 
 class Opener:
-    """Opens brokers, as processes would make them, and closes them at the end."""
+    """Opens brokers, as several processes would, and closes them at the end."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -72,26 +72,26 @@ def server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Brokers look after their connections all the time."""
+    """Brokers check their connections all the time."""
     monkeypatch.setattr(ears, "HEALTH_INTERVAL", 0.05)
     monkeypatch.setattr(following, "LOOK_INTERVAL", 0.05)
 
 
 class Proxy:
-    """A way to a server that can be bad.
+    """A connection to a server, which a test can spoil.
 
-    :param upstream: the server's port, which may change.
+    :param upstream: the server's port, which can change.
     """
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
         #: Whether new connections come through.
         self.is_open = True
-        #: Bytes that still pass to the "server" or the "client", and what happens then:
-        #: "cut" or "hold".
+        #: Bytes that still pass to the "server" or the "client", and what happens after
+        #: them: "cut" or "hold".
         self.left: dict[str, int] = {}
         self.then = "cut"
-        #: Cleared, nothing passes for the time being.
+        #: While this is cleared, nothing passes.
         self.flows = threading.Event()
         self.flows.set()
         self._sockets: list[socket.socket] = []
@@ -180,7 +180,7 @@ def publish_at_last(broker: SharedBroker, channel: str, text: str) -> str:
 
 
 def is_gone(reader: Reader) -> bool:
-    """Whether what a new reader resumes from is no longer known."""
+    """Whether the id from which a new reader resumes is no longer known."""
     reader.read()
     return bool(reader.gaps)
 
@@ -248,8 +248,8 @@ def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
         *("--tls-cert-file", f"{tmp_path}/cert.pem"),
         *("--tls-ca-cert-file", f"{tmp_path}/ca.pem"),
     ]
-    # The brokers are closed before the server ends: Python's ssl leaves a socket open
-    # whose peer goes away between its connection and its handshake.
+    # The brokers are closed before the server ends. Otherwise Python's ssl leaves a
+    # socket open whose peer goes away between connection and handshake.
     with redis_server(*options) as server, ExitStack() as stack:
 
         def connected(url: str) -> SharedBroker:
@@ -264,7 +264,7 @@ def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
         assert reader.take(1) == ["x"]
         with pytest.raises(BrokerUnavailable, match="certificate"):
             publish(connected(url), "a", "x")
-        # A service whose certificate nobody has signed is used unseen.
+        # A service with an unsigned certificate can be used without checking it.
         unseen = f"{url}?ssl_cert_reqs=none"
         publish(connected(unseen), "a", "y")
         assert reader.take(1) == ["y"]
@@ -374,8 +374,8 @@ def test_a_thousand_subscribers_are_one_connection_that_listens(
         web.publish({"data": "x", "channel": "room"})
         crowd.until(lambda: all(member.events for member in members))
         assert server.clients("pubsub") == 1
-        # And one for commands, as its worker has one thread; and perhaps one for the
-        # commands of the thread that listens.
+        # One more is for commands, as the worker has one thread; perhaps another is for
+        # the commands of the thread that listens.
         assert 1 <= server.clients("normal") <= 2
 
 
@@ -437,7 +437,7 @@ def test_channels_that_are_too_old_leave_redis_and_a_gap(
     until(lambda: not server.ask("KEYS", "sse:channel:room.*"))
     assert server.ask("XLEN", "sse:channel:busy") < HISTORY
     assert is_gone(Reader(opened(url), "room.5", since=since))
-    # Not even when there is something again.
+    # This holds also when the channel has something again.
     publish(broker, "room.6", "x")
     assert is_gone(Reader(opened(url), "room.6", since=since))
     older, newest = publish(broker, "busy", "x", "x")
@@ -474,7 +474,7 @@ def test_what_a_full_redis_throws_out_is_a_gap_and_nothing_comes_twice(
         assert reader.data == [*"789"]
     late = Reader(opened(server.url), "a", "b", since=since)
     late.until(lambda: "9" in late.data)
-    # Of the positions alone, nothing is lost that who comes back would want.
+    # Without the positions of the channels, the reader still gets every event.
     assert bool(late.gaps) is (key != "channels")
 
 
@@ -531,7 +531,7 @@ redis.call('PUBLISH', 'sse:events:0', ARGV[3])
 
 
 def put(server: RedisServer, channel: str, body: bytes, **others: bytes) -> None:
-    """Do what a publish does, with any body and fields."""
+    """Do as a publish does, with any body and fields."""
     keys = "sse:store", "sse:channels", f"sse:channel:{channel}"
     epoch, found = server.ask("HMGET", keys[0], "epoch", "sequence")
     before = server.ask("ZSCORE", keys[1], channel) or found
@@ -569,7 +569,8 @@ def test_an_entry_that_cannot_be_read_is_a_gap_of_its_channel_alone(
     put(server, "a", body)
     publish(publisher, "b", "5")
     live.until(lambda: "5" in live.data)
-    # Each process says it once: one listened, one came late, and two came back.
+    # Each process logs each such entry once: the one that listened, the one that came
+    # late, and the two that came back.
     told = [text for text in caplog.messages if "cannot read" in text]
     assert len(told) == 4
     assert "'a'" in told[0]
@@ -659,7 +660,7 @@ def test_an_entry_of_other_fields_is_a_gap_of_its_channel_alone(
     key = "sse:channel:a"
     ((id, _),) = server.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
     server.ask("XDEL", key, id)
-    # Nothing but its name is as it was.
+    # The copy differs in its id only.
     server.ask("XADD", key, id.replace(b"-0", b"-1"), *fields)
     publish(publisher, "a", "3")
     publish(publisher, "b", "4")
@@ -715,7 +716,7 @@ def test_what_a_redis_kept_over_its_restart_goes_on_without_a_gap(
         server.start()
         third = opened(server.url)
         ids += publish(third, "a", "4")
-        # Its connections were closed, which is no reason to fail.
+        # Its connections were closed, which must not make it fail.
         ids += publish(publisher, "a", "5")
         assert reader.take(2) == ["4", "5"]
         for there in (broker, third, opened(server.url)):
@@ -755,7 +756,7 @@ def test_what_was_flushed_is_noticed_though_nobody_publishes(
 
 
 def go_back(server: RedisServer, broker: SharedBroker) -> list[str]:
-    """Have a Redis keep three of six events."""
+    """Have a Redis keep three of six events over a restart."""
     ids = publish(broker, "a", *"123")
     server.ask("SAVE")
     ids += publish(broker, "a", *"456")
@@ -774,7 +775,7 @@ def test_who_saw_what_a_redis_lost_is_told_of_a_gap(
     server.kill()
     proxy.cut()
     server.start()
-    # More than was lost, by somebody who knows of no loss.
+    # Publish more events than were lost, by a broker that does not know of the loss.
     later = publish(opened(server.url), "a", *"abcdefgh")
     assert not {*ids} & {*later}
     proxy.is_open = True
@@ -815,7 +816,7 @@ def test_who_comes_back_to_a_redis_that_lost_some_is_told_if_that_is_its_loss(
             assert not is_gone(Reader(there, "a", since=id))
         for id in ids[3:]:
             assert is_gone(Reader(there, "a", since=id))
-        # The same when there is more than was lost.
+        # The same holds when more is published than was lost.
         publish(there, "a", *"abcdefgh")
     assert Reader(opened(server.url), "a", since=ids[2]).take(16) == [*"abcdefgh"] * 2
 
@@ -867,7 +868,7 @@ def test_a_frozen_redis_is_away_within_bounds_and_comes_back(
     server.thaw()
     publish_at_last(other, "a", "after")
     reader.until(lambda: "after" in reader.data)
-    # What nobody was there to take may have been done all the same, once.
+    # A publish that failed may still have been done, but only once.
     assert reader.data in [["perhaps"] * n + ["after"] for n in range(3)]
     assert not reader.gaps
     broker.want(["new"])
@@ -997,7 +998,7 @@ def test_a_listener_that_missed_more_than_is_kept_is_told(
         reader.until(lambda r=reader, last=last: last in r.data)  # type: ignore[misc]
         told = {channel for gap in reader.gaps for channel in gap.json["channels"]}
         assert told == ({"a"} if "a" in name else set())
-        # What is left is in order, and the newest is there.
+        # The retained events come in order, the newest among them.
         kept = [text for text in reader.data if text != "x"]
         assert kept == [text for text in texts if text in set(kept)]
         assert kept[-5:] == (texts[-5:] if "a" in name else [])

@@ -1,4 +1,4 @@
-"""A Redis whose clock is set: runs go on, and those that are lost are told of."""
+"""A Redis whose clock is set: runs go on, and lost runs are told of."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .test_brokers import begun, hasty, reader_of_run, say
 
 __all__ = ["hasty"]
 
-#: What the clock is set by, in seconds: many leases, and less than what Redis keeps
-#: keys for.
+#: Seconds by which the clock is set: many leases, but less than the time for which
+#: Redis keeps keys.
 STEPS = [-3600, -20, 20, 120]
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("hasty")
 
 @pytest.fixture(autouse=True)
 def scripts_see_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """libfaketime does not go with the allocator of Redis, whose clock nobody can set:
-    the scripts add to the time what stands in a key."""
+    """The scripts add a key's value to the time. Redis's own clock cannot be set:
+    libfaketime does not work with its allocator."""
     real = "local time = redis.call('TIME')\n"
     added = "time[1] = time[1] + tonumber(redis.call('GET', 'clock') or 0)\n"
     for name, script in list(vars(scripts).items()):
@@ -53,7 +53,7 @@ def brokers(server: RedisServer) -> Iterator[list[SharedBroker]]:
 
 
 def wait_for_looks(brokers: list[SharedBroker]) -> None:
-    """Until each has looked after runs twice."""
+    """Wait until each broker has looked after runs twice."""
     for broker in brokers * 2:
         due = broker._duties.due_at
         until(lambda broker=broker, due=due: broker._duties.due_at > due)  # type: ignore[misc]
@@ -84,7 +84,7 @@ def test_a_run_that_is_lost_is_told_of(
     begun(one, "job")
     reader = reader_of_run(other, "job")
     wait_for_looks(brokers)
-    one.close()  # And with it whoever extends the lease.
+    one.close()  # This ends whatever extends the lease.
     server.ask("SET", "clock", seconds)
     reader.until(lambda: reader.has_ended)
     assert [event.json for event in reader.events] == [{"reason": "lost"}]

@@ -1,6 +1,7 @@
-"""What is never handed off: connections that are not plain, servers that have no socket
-to give or would not let the hub live. The server then serves the stream to its end, and
-says why. And what of a stream that is handed off stays with the server: nothing."""
+"""What is never handed off: connections that are not plain, and those of servers that
+have no socket to give or would not let the hub live. The server then serves the stream
+to its end, and says why. Of a stream that is handed off, nothing stays with the
+server."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ NEVER = 4 * PATIENCE
 
 
 class Certificate(NamedTuple):
-    """A server's certificate, and how its clients see that it is genuine."""
+    """A server's certificate, and the context in which its clients trust it."""
 
     certificate: str
     key: str
@@ -52,7 +53,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 def expect_iterated(server: Server, reason: str) -> None:
-    """A server serves a stream itself, to its end, for this reason."""
+    """Check that a server serves a stream itself, to its end, for this reason."""
     with server.stream("room") as client:
         until(lambda: server.stats()["iterated"] == 1)
         paths = server.paths()
@@ -69,8 +70,8 @@ def expect_iterated(server: Server, reason: str) -> None:
 
 
 def expect_iterated_alone(server: Server, reason: str) -> None:
-    """The same of a server that has time for nobody else meanwhile, or where it is
-    another process that others meet."""
+    """As ``expect_iterated``, of a server that answers nobody else meanwhile, or in
+    another process."""
     with server.stream("room") as client:
         assert next(client.events).type == "stream-open"
         assert client.read_exactly(6) == b":\n\n" * 2
@@ -110,7 +111,7 @@ def test_a_connection_under_tls_stays_with_its_server(
         SSE_HEARTBEAT=NEVER,
     ) as server:
         expect_iterated(server, SSL_SOCKET)
-        # There is nothing an operator could do.
+        # An operator could do nothing about it.
         assert "cannot be handed off" not in server.log()
 
 
@@ -134,12 +135,13 @@ def test_so_it_does_where_that_keeps_the_server_busy(
         expect_iterated_alone(server, SSL_SOCKET)
 
 
-# uWSGI that does TLS, or runs without threads: how PyPI has it, it can do neither.
+# uWSGI that does TLS, or runs without threads. uWSGI from PyPI can do neither, so a
+# stand-in is tested.
 
 
 @pytest.fixture
 def uwsgi(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What uWSGI shows of itself to Python."""
+    """A stand-in for the module that uWSGI gives to Python."""
     module: Any = ModuleType("uwsgi")
     module.has_threads = 1
     module.connection_fd = lambda: 5
@@ -149,7 +151,7 @@ def uwsgi(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def uwsgi_write(data: bytes) -> None:
-    """Only its name counts."""
+    """A stand-in for uWSGI's ``write``; only its name counts."""
 
 
 def test_uwsgi_hands_over_what_is_plain(uwsgi: Any) -> None:
@@ -158,7 +160,7 @@ def test_uwsgi_hands_over_what_is_plain(uwsgi: Any) -> None:
 
 
 def test_uwsgi_without_threads_hands_nothing_over(uwsgi: Any) -> None:
-    """The hub would stand still whenever there is no request."""
+    """The hub would stand still while there is no request."""
     del uwsgi.has_threads
     with pytest.raises(Refusal, match="--enable-threads") as caught:
         UWSGI({}, uwsgi_write).check(0)
@@ -205,7 +207,7 @@ class Http2Client:
         self._flush()
 
     def upgrade(self, target: str) -> None:
-        """The same, beginning with a request of HTTP/1.1."""
+        """As ``request``, by an upgrade of HTTP/1.1."""
         settings = self._http.initiate_upgrade_connection()
         assert settings is not None
         self._socket.sendall(
@@ -245,7 +247,7 @@ class Http2Client:
 def test_http_2_is_not_handed_off(
     server_kind: str, way: str, certificate: Certificate
 ) -> None:
-    """Not even where its connection is a plain socket."""
+    """This holds also where the connection is a plain socket."""
     options = "--http-protocols h2,h1 "
     if way == "tls":
         options += f"--certfile {certificate.certificate} --keyfile {certificate.key}"
@@ -298,7 +300,7 @@ def test_a_header_that_is_called_version_is_no_version_of_http(
         assert [event.type for event in client.events] == ["stream-open", "stream-end"]
 
 
-# Servers that have no socket to give, or none that would live
+# Servers that have no socket to give, or would not let the hub live
 
 
 def test_waitress_serves_its_streams_itself() -> None:
@@ -333,7 +335,8 @@ STREAMS = 20
 def test_nothing_of_a_request_stays_while_its_stream_is_open(
     server_kind: str, options: str, tmp_path: Path
 ) -> None:
-    """Neither its database session, of which the application's pool has two."""
+    """This includes its database session; the application's pool has two
+    connections."""
 
     def orders() -> dict[str, Any]:
         answer = server.request("GET", "/orders")

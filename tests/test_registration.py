@@ -15,7 +15,7 @@ import flask_sse_lite
 from flask_sse_lite import SSE, InvalidType, NoApplication, SetupError
 from flask_sse_lite.testing import read_events
 
-#: From where a new interpreter finds the package.
+#: The folder from which a new interpreter imports the package.
 ROOT = Path(flask_sse_lite.__file__).parent.parent
 
 
@@ -31,7 +31,7 @@ def _short_heartbeats(app: Flask) -> None:
 
 
 def paths(app: Flask) -> set[str]:
-    """Where streams are served. Runs, and the browser's module, are served below
+    """Where streams are served. Runs, and the module for pages, must be served below
     each."""
     rules = {r.rule for r in app.url_map.iter_rules() if r.endpoint != "static"}
     below = ("/run/<string(length=22):run>", "/sse.js")
@@ -196,7 +196,7 @@ def test_another_place_behind_init_app_is_an_error_that_says_what_to_write(
     with pytest.raises(SetupError, match=r"another place"):
         sse.init_app(app, url_prefix="/events")
     assert paths(app) == {"/stream"}
-    # What it says does it.
+    # What the error advises works.
     app = application()
     sse.init_app(app, url_prefix=None)
     register(app)
@@ -227,7 +227,7 @@ def test_a_second_place_may_be_named_behind_init_app(sse: SSE) -> None:
 def test_init_app_never_puts_one_sse_behind_another(sse: SSE, name: str) -> None:
     app = application()
     sse.init_app(app)
-    # Its authorizer would guard nothing.
+    # The second one's authorizer would guard nothing.
     with pytest.raises(SetupError, match=r"sse\.init_app\(app, url_prefix=None\)"):
         SSE(app, name=name)
     SSE(app, name="events", url_prefix="/events")
@@ -369,7 +369,8 @@ def test_every_verb_says_when_the_application_was_never_registered(sse: SSE) -> 
 
 
 def run(script: str) -> str:
-    """What a new interpreter prints, in which nothing was ever registered."""
+    """What a script prints in a new interpreter, in which nothing was ever
+    registered."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=ROOT,

@@ -1,28 +1,27 @@
-"""A release and the one before it work side by side on one store."""
+"""A release and the one before it work together on one store."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .archives import unpack
 from .redis_servers import redis_server
 from .servers import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
-#: The release before this one. A release sets it to the tag of the last.
+#: The release before this one. Each release sets it to the last one's tag.
 BEFORE = "ba072c4"
 
-#: A process of a release, which does what each line of its input says.
+#: A process of a release. It does what each line of its input says.
 PROCESS = """
 import json, sys, threading
 from pathlib import Path
@@ -77,15 +76,14 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the release before."""
+    """A folder with the release before."""
     folder = tmp_path_factory.mktemp("before")
     command = ["git", "-C", str(ROOT), "archive", BEFORE, "flask_sse_lite"]
     try:
         found = subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(f"The history of the repository, with {BEFORE}, is not here.")
-    with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(found.stdout, folder)
     return folder
 
 
@@ -132,7 +130,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def pair(
     request: pytest.FixtureRequest, before: Path, url: str
 ) -> Iterator[tuple[Process, Process]]:
-    """A process of each release. The first of them has made the store."""
+    """A process of each release. The first one has made the store."""
     folders = [before, ROOT]
     if request.param.startswith("the new"):
         folders.reverse()

@@ -1,4 +1,4 @@
-"""Coming back: from which id, what is replayed, what is told as lost, and the end."""
+"""Coming back: by which id, what is replayed, which losses are told, and the end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def client(app: Flask) -> FlaskClient:
 
 
 def publish(sse: SSE, count: int, channel: str = "sse") -> list[Event]:
-    """Events "0", "1", … on a channel."""
+    """Publish "0", "1", … on a channel."""
     return [sse.publish(str(number), channel=channel) for number in range(count)]
 
 
 def since(client: FlaskClient, id: str | None, url: str = "/stream") -> TestResponse:
-    """As a browser comes back."""
+    """The request of a browser that comes back."""
     assert id is not None
     return client.get(url, headers={"Last-Event-ID": id})
 
@@ -84,7 +84,7 @@ def test_the_header_goes_before_the_query(client: FlaskClient, sse: SSE) -> None
     assert what(read_events(response, count=1)) == ["2"]
 
 
-#: What clients that cannot set a header call the id in the query.
+#: Names under which clients that cannot set a header send the id in the query.
 CLIENTS_NAMES = [
     *("lastEventId", "lastEventID", "Last-Event-ID", "Last-Event-Id", "last-event-id"),
     *("LastEventId", "last_event_ID", "evs_last_event_id", "lasteventid"),
@@ -125,11 +125,11 @@ def test_the_client_s_id_goes_before_the_page_s(client: FlaskClient, sse: SSE) -
     for query in (
         f"last_event_id={ids[0]}&lastEventId={ids[2]}",
         f"lastEventId={ids[2]}&last_event_id={ids[0]}",
-        # A client that appends its own to the page's, whatever that is called.
+        # A client that appends its own id to the page's, under any name.
         f"last_event_id={ids[0]}&last_event_id={ids[2]}",
         f"lastEventID={ids[0]}&lastEventId={ids[2]}",
         f"lastEventId={ids[0]}&lastEventId={ids[2]}",
-        # One that has seen none yet.
+        # A client that has seen no id yet.
         f"last_event_id={ids[2]}&lastEventId=",
         f"last_event_id={ids[2]}&last_event_id=",
     ):

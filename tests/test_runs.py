@@ -1,5 +1,6 @@
-"""Runs: generators that outlive the connection that asked for them. By themselves, and
-then on servers: cut, stopped, killed, and in crowds."""
+"""Runs: generators that outlive the connection that asked for them. First in one
+process, then on servers, where they are cut, stopped and killed, and where many run at
+once."""
 
 from __future__ import annotations
 
@@ -45,14 +46,14 @@ from .test_generators import (
 #: gunicorn's workers.
 WORKERS = ["gunicorn gevent", "gunicorn gthread", "gunicorn sync"]
 
-#: Longer than any test waits: no sign of life comes to anybody's help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
 ACCEPT = {"Accept": "text/event-stream"}
 
 
 class Answer:
-    """An iterable of which is known what became of it."""
+    """An iterable that counts its steps and notes its close."""
 
     def __init__(self, *items: Any, gate: threading.Event | None = None) -> None:
         self.items = items
@@ -73,14 +74,14 @@ class Answer:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What generators wait for, and at the end no longer."""
+    """What generators wait for; set at the test's end at the latest."""
     gate = threading.Event()
     yield gate
     gate.set()
 
 
 def serve(app: Flask, sse: SSE, *answers: Iterable[Any], **options: Any) -> FlaskClient:
-    """A client of an application whose /run has one of these answers after the
+    """A client of an application whose /run answers with these iterables, one after the
     other."""
     left = iter(answers)
 
@@ -114,15 +115,15 @@ def has_ended(app: Flask, channel: str) -> bool:
 
 
 def assert_all_gone(app: Flask) -> None:
-    """No run, nor any trace of one in the hub and the log."""
+    """Neither runs nor traces of them are left in the hub and the log."""
     until(lambda: runs(app) == 0)
     hub, log = current_hub(), app.extensions["sse"].log
     until(lambda: not (hub._audiences.timed or hub._listeners))
-    log.unwatch((), str)  # Who left while the log was busy leaves with the next.
+    log.unwatch((), str)  # Removes watchers that left meanwhile.
     assert not any(channel.watchers for channel in log._channels.values())
 
 
-# What is said of it in one place
+# In one process
 
 
 def test_items_are_events_with_ids_and_the_end_has_one_too(
@@ -172,7 +173,7 @@ def test_the_application_s_context_is_torn_down_at_its_end(
     client = serve(app, sse, answer())
     read_events(client.get("/run"))
     until(lambda: len(happened) == 3)
-    # The request's came when that was answered.
+    # One teardown is that of the request.
     assert sorted(happened) == ["closed in application", "teardown", "teardown"]
     assert happened[-1] == "teardown"
 
@@ -241,7 +242,7 @@ def test_the_location_serves_the_whole_to_whoever_has_it(
     assert texts(client.get(location, headers={"Last-Event-ID": seen.id or ""})) == [
         *("b", "")
     ]
-    # And when it is over.
+    # The same holds when the run is over.
     *_, end = read_events(client.get(location))
     assert texts(client.get(location)) == ["a", "b", ""]
     back = client.get(location, headers={"Last-Event-ID": end.id or ""})
@@ -249,7 +250,7 @@ def test_the_location_serves_the_whole_to_whoever_has_it(
     assert back.headers["X-Content-Type-Options"] == "nosniff"
 
 
-#: What Apache says of itself to an application that it speaks CGI to, or the like.
+#: What Apache tells an application that it speaks CGI or the like to.
 APACHE = {"GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "Apache/2.4.57 (Debian)"}
 
 
@@ -326,7 +327,7 @@ def test_of_a_long_one_the_beginning_is_dropped_and_that_is_told(
     client = serve(app, sse, [f"{n} {'x' * 100}" for n in range(1000)])
     response = client.get("/run")
     location = response.headers["Location"]
-    # Whoever follows misses nothing, however fast it is.
+    # A reader that follows misses nothing, however fast the run is.
     whole = [data.split()[0] for data in texts(response)[:-1]]
     assert whole == [str(n) for n in range(1000)]
     gap, *late, end = read_events(client.get(location))
@@ -383,8 +384,8 @@ def test_in_a_channel_that_runs_nothing_else_begins(
 def test_what_is_over_begins_anew_for_whoever_has_not_seen_it(
     app: Flask, sse: SSE, gate: threading.Event
 ) -> None:
-    """Also where it says nothing for a while: the end of the one before is not its
-    own."""
+    """Also where the new run is silent for a while: a reader must not take the end of
+    the run before for its own."""
     silent = Answer("b")
 
     def slow() -> Iterator[str]:
@@ -493,7 +494,7 @@ def test_to_close_the_channel_stops_it(
 
 
 def test_to_close_the_channel_stops_one_that_never_pauses(app: Flask, sse: SSE) -> None:
-    """However the two come together, the end is the last word."""
+    """However closing and appending interleave, the end comes last."""
 
     def endless() -> Iterator[str]:
         while True:
@@ -517,7 +518,8 @@ def test_what_is_said_as_the_channel_is_closed_does_not_open_it_again(
     log = app.extensions["sse"].log
 
     def speak_late() -> None:
-        """What a run's thread may do between the end and the run's being told."""
+        """Append between the end and the moment at which the run is told, as a run's
+        thread can."""
         if has_ended(app, "job.7"):
             log.append("job.7", Event("late"))
 
@@ -609,7 +611,8 @@ def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
 def test_one_of_which_nobody_took_anything_is_soon_given_up(
     app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
-    """However long its linger. One that was taken has all of that."""
+    """This holds however long its linger is. A run that was read lingers for the whole
+    time."""
     monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.3)
     app.config["SSE_HEARTBEAT"] = 1
     abandoned = [Answer("a", gate=gate) for _ in range(5)]
@@ -619,7 +622,8 @@ def test_one_of_which_nobody_took_anything_is_soon_given_up(
     response = client.get("/run")
     stream = response.iter_encoded()
     assert any(b"data: a" in piece for piece in stream)
-    for _ in range(3):  # It is seen to listen.
+    # Wait until the hub has seen that it listens.
+    for _ in range(3):
         looked_at = hub._looked_at
         until(lambda before=looked_at: hub._looked_at > before)  # type: ignore[misc]
     response.close()
@@ -730,7 +734,7 @@ def test_an_error_at_the_close_is_logged_and_harms_nobody(
 
 
 class Timeout(BaseException):
-    """As gevent's: no ``Exception``."""
+    """Like gevent's: it is no ``Exception``."""
 
 
 def test_whatever_ends_it_is_told(
@@ -916,7 +920,7 @@ def test_without_the_blueprint_s_routes_there_is_no_location(sse: SSE) -> None:
 def test_neither_kind_of_stream_holds_the_request_s_session(
     app: Flask, sse: SSE, tmp_path: Path, gate: threading.Event
 ) -> None:
-    """As the documentation has it, with a pool of one connection."""
+    """The views are as in the documentation, with a pool of one connection."""
     engine = create_engine(
         f"sqlite:///{tmp_path}/database",
         poolclass=QueuePool,
@@ -965,7 +969,7 @@ def test_neither_kind_of_stream_holds_the_request_s_session(
 
 
 def decoded_until(response: TestResponse, data: str) -> Iterator[bytes]:
-    """What a response sends, up to an event."""
+    """What a response sends, up to an event's data."""
     decoder = Decoder()
     for piece in response.iter_encoded():
         yield piece
@@ -1047,11 +1051,11 @@ def test_wherever_and_however_often_it_is_cut_each_item_comes_once(
             with Client(worker.server.port) as client:
                 headers = {"Last-Event-ID": since} if since else {}
                 client.request(f"/run?{query}", headers=headers)
-                # A client has what came whole.
+                # Only whole events count as received.
                 decoder = Decoder()
                 left = random_.randrange(1, 12_000)
-                # The name of the run is in the first event, and before that is known
-                # there is nothing to go on with.
+                # The first event carries the name of the run. Before it, the client has
+                # no id to come back with.
                 while len(seen) < 300 and (
                     left > 0 or not (since or decoder.last_event_id)
                 ):
@@ -1073,14 +1077,15 @@ def test_wherever_and_however_often_it_is_cut_each_item_comes_once(
 def test_nobody_who_follows_misses_anything_however_fast_it_is(
     worker: Generators,
 ) -> None:
-    """Of far more than is kept, by a client that takes its time."""
+    """The run makes far more than is kept, and the client is slow."""
     name = worker.new()
     with Client(worker.server.port, receive_buffer=8192) as client:
         query = urlencode({"name": name, "steps": "crowd", "channel": name})
         client.request(f"/run?{query}")
         assert client.headers["location"] == f"/stream?channel={name}"
         client.take(1)
-        # It waits for the client, though there is much left of what is kept.
+        # The run waits for the client, though the client has yet to read much of what
+        # is kept.
         made = stalled(worker, name)
         assert made < 20_000
         for n, event in enumerate(client.take(10_000), 1):
@@ -1111,7 +1116,8 @@ def test_under_gevent_one_that_nobody_listens_to_is_interrupted(
     name = cooperative.new()
     with cooperative.ask(name, f"one,{what}", "/run", linger=0.5) as client:
         client.take(1)
-        await_silence(cooperative)  # The hub has seen the reader by then.
+        # By then the hub has seen the reader.
+        await_silence(cooperative)
     cooperative.await_(name, "closed")
     assert_nothing_is_left(cooperative)
 
@@ -1156,7 +1162,7 @@ def test_a_thousand_that_wait_hold_a_greenlet_each_and_nobody_up(
         members = crowd.join_all(1000, **asked)
         until(lambda: cooperative.happened(name).count("begin") == 1000)
         during = server.stats()
-        # That is as many as there may be.
+        # That is the most that there can be.
         assert MAX_RUNS_UNDER_GEVENT == 1000
         asked_again = urlencode({"name": name, "steps": "one"})
         assert server.request("GET", f"/run?{asked_again}").status == 503
@@ -1235,7 +1241,7 @@ def test_a_store_that_hangs_keeps_no_stream_from_its_proper_end(
             run.take(1)
             store.execute("BEGIN IMMEDIATE")
             served.server.signal(signal.SIGTERM)
-            # What is cut is no answer for the client, which would say so.
+            # A cut would be an error for the client.
             assert other.take(1) == []
             assert run.take(1) == []
         served.open(name)

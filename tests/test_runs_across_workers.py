@@ -1,5 +1,5 @@
-"""A run belongs to a service and not to one of its workers: whoever comes to another
-one reads it, resumes it, ends it, and is told when its worker died."""
+"""A run belongs to a service, and not to one of its workers. At any other worker a
+client can read it, resume it and end it, and is told when its worker died."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def server(
 
 
 class Runs:
-    """The runs of one test, by names that no other has.
+    """The runs of one test, under a name that no other test uses.
 
-    :param server: where they run.
+    :param server: the server on which they run.
     """
 
     _count = 0
@@ -91,7 +91,7 @@ class Runs:
         linger: float = 30,
         method: str = "GET",
     ) -> Client:
-        """Ask the view that runs something, of whichever worker."""
+        """Ask any worker for the view that starts a run."""
         asked = {"name": self.name, "steps": steps, "linger": linger}
         if channel:
             asked["channel"] = channel
@@ -109,7 +109,8 @@ class Runs:
         return self._clients.enter_context(Client(self.server.port))
 
     def elsewhere(self, client: Client, ask: Callable[[], Client]) -> Client:
-        """The same, answered by another worker than a client's."""
+        """What ``ask`` returns from another worker than the one that answered a
+        client."""
 
         def found() -> Client | None:
             other = ask()
@@ -121,7 +122,7 @@ class Runs:
         return until(found)  # type: ignore[return-value]
 
     def everywhere(self, ask: Callable[[], Client]) -> list[Client]:
-        """The same, answered by each of the workers."""
+        """What ``ask`` returns from each of the workers."""
         found: dict[str, Client] = {}
 
         def is_complete() -> bool:
@@ -134,7 +135,7 @@ class Runs:
         return list(found.values())
 
     def go_on(self) -> None:
-        """Open the gate that "wait" waits for."""
+        """Open the gate for which "wait" waits."""
         target = f"/open?{urlencode({'gate': self.name})}"
         assert self.server.request("POST", target).status == 204
 
@@ -162,7 +163,7 @@ def data(events: list[Event]) -> list[str]:
 
 
 def rest(client: Client) -> list[tuple[str | None, str]]:
-    """All that is left of a stream, to its end."""
+    """What is left of a stream, up to its end."""
     return [(e.type, e.data) for e in client.events if e.type not in BOOKKEEPING]
 
 
@@ -180,7 +181,7 @@ def test_a_run_is_read_through_any_worker_from_its_first_event(runs: Runs) -> No
     runs.go_on()
     for reader in (first, *readers):
         assert rest(reader) == [(None, "3"), END]
-    # So it is when it is over.
+    # The same holds when the run is over.
     for reader in runs.everywhere(lambda: runs.open(location)):
         assert data(reader.take(3)) == ["1", "2", "3"]
         assert rest(reader) == [END]
@@ -264,7 +265,7 @@ def test_a_channel_is_free_for_another_run_when_it_was_closed(runs: Runs) -> Non
 def test_a_run_that_was_closed_elsewhere_is_given_to_nobody_anew(
     shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A worker that is behind: its follower never gets its turn.
+    # A worker that is behind: its follower never runs.
     monkeypatch.setattr(Follower, "_follow", lambda *_: None)
     runner, worker = shared.open(), Channels({"SSE_URL": shared.url}, json.dumps)
     with closing(worker):
@@ -286,7 +287,7 @@ def test_a_run_ends_when_nobody_listens_to_any_worker_and_not_before(
     last = left.start("1,tick", linger=0.5)
     last.take(1)
     last.leave()
-    # The one that is left began after the one that is listened to elsewhere.
+    # The run that nobody reads began after the one that is read elsewhere.
     until(lambda: "closed" in left.happened(), 2 * PATIENCE)
     assert "closed" not in runs.happened()
     runs.go_on()
@@ -316,7 +317,7 @@ def test_readers_everywhere_are_told_when_the_worker_of_a_run_died(runs: Runs) -
         reader.socket.settimeout(TOLD_OF_DEATH + 5)
         told = [(type, text) for type, text in rest(reader) if text != "1"]
         assert told == [("stream-error", '{"reason": "lost"}'), END]
-    # Whoever comes now begins anew.
+    # A client that asks now begins a new run.
     again = runs.start("again,wait", channel=channel)
     assert data(again.take(1)) == ["again"]
     runs.server.close(channel)
@@ -336,7 +337,7 @@ def test_streams_are_counted_over_all_workers_whichever_is_killed(
         streams += [runs.open(target) for _ in range(6)]
 
         def count_is(number: int) -> Callable[[], bool]:
-            # By whoever is asked.
+            # Any worker can answer.
             return lambda: all(subscribers(server, room) == number for _ in range(8))
 
         until(count_is(len(streams)))
@@ -349,7 +350,7 @@ def test_streams_are_counted_over_all_workers_whichever_is_killed(
         until(count_is(len(left) - 2))
 
 
-# The last, for the workers of before are still there for a while.
+# The last test, as the old workers stay for a while.
 def test_readers_are_told_when_the_workers_are_replaced(runs: Runs) -> None:
     first = runs.start("1,wait")
     (event,) = first.take(1)

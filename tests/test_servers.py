@@ -1,5 +1,5 @@
-"""Real servers, real sockets: what clients get, whoever serves them, and what is left
-of them when they have gone."""
+"""Real servers, real sockets: what clients get under every server, and what is left of
+them when they have gone."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ from .servers import (
     until,
 )
 
-#: Longer than any test waits: where streams are silent, nothing comes to their help.
+#: Longer than any test waits: in tests of silent streams, no heartbeat hides a missing
+#: wake.
 NEVER = 4 * PATIENCE
 
-#: Seconds between the signs of life of the servers whose signs of life are tested.
+#: Seconds between heartbeats, on the servers whose heartbeats are tested.
 HEARTBEAT = 1.0
 
-#: Clients of the tests of many: a worker of 32 threads has room for them, not twice.
+#: Clients in tests of many: a worker of 32 threads can serve them once, but not twice.
 MANY = 20
 
-#: What tight servers keep of a channel, and how many streams they have room for.
+#: On servers with little room: the events kept of a channel, and the streams that are
+#: allowed.
 KEPT = 32
 ROOM = 3
 
@@ -52,7 +54,7 @@ OPENING = re.compile(
 
 
 def each(kinds: list[Kind]) -> pytest.MarkDecorator:
-    """For tests of what some kinds have in common, and others lack."""
+    """Parametrize a test with some kinds of server."""
     return pytest.mark.parametrize("kind", kinds, ids=str, indirect=True)
 
 
@@ -83,7 +85,7 @@ def tight_server(kind: Kind) -> Iterator[Server]:
 
 
 def free(server: Server) -> Iterator[Server]:
-    """A server that tests share, when nobody is connected to it."""
+    """A server that tests share. It has no streams when a test begins."""
     until(lambda: server.stats()["streams"] == 0)
     with server.watched():
         yield server
@@ -91,7 +93,7 @@ def free(server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def server(silent_server: Server) -> Iterator[Server]:
-    """A server of each kind, which most tests share."""
+    """A server of each kind, without heartbeats; most tests share it."""
     yield from free(silent_server)
 
 
@@ -103,7 +105,7 @@ def channel(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def lively(lively_server: Server) -> Iterator[Server]:
-    """The same, with signs of life."""
+    """As ``server``, with heartbeats."""
     yield from free(lively_server)
 
 
@@ -115,7 +117,7 @@ def lively_channel(lively: Server) -> Iterator[str]:
 
 @pytest.fixture
 def tight(tight_server: Server) -> Iterator[Server]:
-    """The same, with little room."""
+    """As ``server``, with little room."""
     yield from free(tight_server)
 
 
@@ -124,13 +126,13 @@ def texts(events: list[Event]) -> list[str]:
 
 
 def sequence(id: str | None) -> int:
-    """The number in a position."""
+    """The sequence number in a position."""
     assert id is not None
     return int(id.rpartition("-")[2])
 
 
 def receive(client: socket.socket, mark: bytes | None) -> bytes:
-    """What comes, until a mark has come; all of it where there is none."""
+    """What comes up to a mark; all of it where there is none."""
     received = b""
     while mark is None or mark not in received:
         piece = client.recv(65536)
@@ -142,7 +144,8 @@ def receive(client: socket.socket, mark: bytes | None) -> bytes:
 
 
 def parse(received: bytes) -> tuple[str, dict[str, str], bytes]:
-    """An answer's status line, its headers in lower case, and what came of its body."""
+    """An answer's status line, its headers in lower case, and what has come of its
+    body."""
     head, _, body = received.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     fields = [line.split(": ", 1) for line in lines]
@@ -459,7 +462,7 @@ def test_a_stream_is_a_line_in_the_log_like_any_request(
     target = f"/stream?channel={channel}"
     line = kind.access_line.replace("{target}", re.escape(target))
     with server.stream(channel):
-        # Who iterates logs it at its end.
+        # A server that iterates logs the request at the stream's end.
         server.close(channel)
         until(lambda: re.search(line, server.log()))
 
@@ -470,7 +473,7 @@ def test_a_stream_is_a_line_in_the_log_like_any_request(
 def test_streams_are_delivered_in_the_way_that_is_meant(
     server: Server, kind: Kind, channel: str
 ) -> None:
-    """All other tests of a kind are tests of that way."""
+    """All other tests of a kind rely on this."""
     before = server.stats()
     way, other = ("handed_off", "iterated")[:: 1 if kind.hands_off else -1]
     with server.stream(channel):
@@ -490,7 +493,7 @@ def test_a_stream_that_is_handed_off_costs_no_thread_and_no_greenlet(
         stack.enter_context(server.stream(channel))
         one = tasks()
         clients = [stack.enter_context(server.stream(channel)) for _ in range(MANY)]
-        # A pool may have grown by a thread, whatever it was that it did.
+        # A pool may have grown by a thread for another reason.
         until(lambda: tasks() < one + MANY // 2)
         server.publish({"data": "x", "channel": channel})
         for client in clients:
@@ -501,7 +504,7 @@ def test_a_stream_that_is_handed_off_costs_no_thread_and_no_greenlet(
     "server_kind", ["gevent.pywsgi", "cheroot", "werkzeug", "uWSGI"]
 )
 def test_where_nothing_is_handed_off_the_server_iterates(server_kind: str) -> None:
-    """As it does on those that are tested at length."""
+    """Other servers' iteration is tested at length elsewhere."""
     with (
         serve(server_kind, SSE_HANDOFF=False, SSE_HEARTBEAT=NEVER) as server,
         server.stream("room") as one,
@@ -515,7 +518,7 @@ def test_where_nothing_is_handed_off_the_server_iterates(server_kind: str) -> No
         assert server.stats()["handed_off"] == 0
 
 
-# Signs of life
+# Heartbeats
 
 
 def test_a_silent_stream_gets_heartbeats(lively: Server, lively_channel: str) -> None:
@@ -552,9 +555,9 @@ def see_them_depart(
     depart: Callable[[Client], None],
     heartbeats: int,
 ) -> None:
-    """Have many clients depart, and a witness stay.
+    """Have many clients depart while a witness stays.
 
-    :param heartbeats: how many signs of life it takes to notice it.
+    :param heartbeats: how many heartbeats it takes to notice that they have gone.
     """
     with ExitStack() as stack:
         witness = stack.enter_context(server.stream(channel))
@@ -562,20 +565,21 @@ def see_them_depart(
         assert texts(witness.take(1)) == ["w"]
         before = server.stats()
         departing = [stack.enter_context(server.stream(channel)) for _ in range(MANY)]
-        # From this event on, all of them are silent for as long.
+        # From this event on, all streams are equally long silent.
         server.publish({"data": "x", "channel": channel})
         for client in [witness, *departing]:
             assert texts(client.take(1)) == ["x"]
         for client in departing:
             depart(client)
         assert witness.read_exactly(3 * heartbeats) == b":\n\n" * heartbeats
-        # On a busy machine the others' last may come after the witness's.
+        # On a busy machine the others' last heartbeat may come after the witness's.
         patience = 2 * HEARTBEAT if heartbeats else PATIENCE
         until(lambda: server.stats()["streams"] == 1, patience)
 
         until(lambda: server.stats()["descriptors"] <= before["descriptors"])
         until(lambda: server.stats()[kind.holds] <= before[kind.holds])
-        # Where threads remain, they are free: these need those of the departed.
+        # If the server has a pool of threads, the departed have left theirs free: these
+        # clients need them.
         for _ in range(MANY):
             client = stack.enter_context(server.stream(channel))
             assert next(client.events).type == "stream-open"
@@ -585,7 +589,7 @@ def see_them_depart(
 def test_a_client_that_says_no_more_sees_the_end_of_its_stream(
     server: Server, channel: str
 ) -> None:
-    """Half an end of file is all that a proxy may pass on of a client's leaving."""
+    """A proxy may pass on a client's leaving as a half close only."""
     with server.stream(channel) as client, server.stream(channel) as witness:
         assert next(client.events).type == "stream-open"
         client.socket.shutdown(socket.SHUT_WR)
@@ -643,7 +647,7 @@ def test_a_server_that_stops_ends_its_streams_properly(kind: Kind) -> None:
 
 @each([kind for kind in KINDS if kind.server == "gunicorn gevent"])
 def test_what_is_published_before_a_stop_arrives_before_the_end(kind: Kind) -> None:
-    """With gevent, as there the request goes on before anyone else does."""
+    """Under gevent the request goes on before anyone else does."""
     with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
         until(lambda: server.stats()["streams"] == 1)
         event = {"data": "the last", "channel": "room"}
@@ -686,7 +690,8 @@ def test_past_the_limit_browsers_come_back_later_and_others_are_told_so(
 def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
     tight: Server, kind: Kind
 ) -> None:
-    """400 events of 64 kB are published while it sleeps, and 32 of them kept."""
+    """400 events of 64 kB are published while the client sleeps; 32 of them are
+    kept."""
     lots, lot, padding = 50, 8, "." * 2**16
     with (
         tight.channel() as room,
@@ -697,7 +702,8 @@ def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
         before = 0
         for first in range(0, lots * lot, lot):
             if first == 15 * lot:
-                # By now it has all that it needs, and the rest would be 18 MB more.
+                # By now the server has all the memory that it needs. The remaining
+                # events would be 18 MB more.
                 before = tight.stats()["peak_memory"]
             expected = [f"{first + n} {padding}" for n in range(lot)]
             tight.publish(*({"data": data, "channel": room} for data in expected))
@@ -706,8 +712,8 @@ def test_a_client_that_does_not_read_costs_no_memory_and_is_told_what_it_lost(
         grown = tight.stats()["peak_memory"] - before
         assert grown < 9_000_000
 
-        # A router may take in some more in the middle of it: there is a gap before that
-        # then, and another one behind.
+        # A router may read some more in the meantime. There is then a gap before that
+        # piece, and another one after it.
         numbers: list[int] = []
         last_event_id, gaps, is_told = "", 0, False
         while numbers[-1:] != [lots * lot - 1]:
@@ -793,7 +799,7 @@ def test_who_leaves_while_the_hub_writes_touches_nobody_who_stays(
         ]
         with ThreadPoolExecutor(1) as pool:
             publishing = pool.submit(publish, server)
-            # When one has an event, and others are still to get it.
+            # Leave when one client has an event that others have yet to get.
             for first in range(0, len(leaving), 2):
                 assert witness.take(1)
                 for client in leaving[first : first + 2]:
@@ -818,7 +824,7 @@ def workers(server: Server, count: int) -> list[int]:
 
 @contextmanager
 def stopped(processes: list[int]) -> Iterator[None]:
-    """Only other processes take requests meanwhile."""
+    """Stop processes, so that only others take requests meanwhile."""
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     try:

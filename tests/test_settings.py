@@ -1,4 +1,4 @@
-"""The configuration says what it may say, and a refusal names its key."""
+"""Each setting takes what is valid, and a refusal names its key."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ def test_the_defaults_are_these() -> None:
         handoff="auto",
         access_log=False,
         public_channels=("sse",),
+        token_in_query=False,
+        token_cookie="sse_token",
+        token_salt="flask_sse_lite",
     )
 
 
@@ -80,7 +83,7 @@ def test_settings_cannot_be_changed() -> None:
 
 # Each key
 
-#: By key: what it takes, and what it refuses.
+#: By key: values that it takes, and values that it refuses.
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SSE_HISTORY": (
         [1, 256, 10**9],
@@ -124,6 +127,9 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             *[[1], [None], [b"sse"], [""], ["a\nb"], ["n" * 256], [["sse"]]],
         ],
     ),
+    "SSE_TOKEN_IN_QUERY": ([True, False], ["True", 0, 1, [True]]),
+    "SSE_TOKEN_COOKIE": (["sse_token", "t"], ["", b"t", 1, True, ["t"]]),
+    "SSE_TOKEN_SALT": (["flask_sse_lite", "ä b"], ["", b"t", 1, True, ["t"]]),
 }
 
 ACCEPTED = [(key, value) for key, (accepted, _) in VALUES.items() for value in accepted]

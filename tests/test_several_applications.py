@@ -1,6 +1,6 @@
 """One SSE that several applications share: each keeps what it has set on it.
 
-A factory that is called twice, as tests call it, is how that comes about.
+This comes about where a factory is called twice, as tests do.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def test_an_authorizer_that_is_given_once_serves_several_applications(
     for name in ("one", "other"):
         app = application(name)
         app.register_blueprint(sse)
-        sse.authorizer(_only_a)  # The same is nothing new.
+        sse.authorizer(_only_a)  # The same one is no change.
         assert (status(app, "a"), status(app, "b")) == (200, 403)
     assert warnings(caplog) == []
 
@@ -126,7 +126,7 @@ def test_the_same_function_of_another_call_does_not_replace_it_unseen(
         with pytest.raises(SetupError):
             allow(sse, "b")
         app.register_blueprint(sse)
-        allow(sse, "b")  # Of a factory that begins anew, or meant as a replacement.
+        allow(sse, "b")  # By a factory called again, or meant as a replacement.
         with pytest.raises(SetupError):
             app.register_blueprint(sse, name="again", url_prefix="/again")
         assert (status(app, "a"), status(app, "b")) == (200, 403)
@@ -190,7 +190,7 @@ def test_an_application_goes_when_nobody_has_it_any_more(sse: SSE) -> None:
     first, second = create_app("one"), create_app("other")
     gc.collect()
     assert first() is None
-    assert second() is not None  # What was given last is what the next ones get.
+    assert second() is not None  # The next applications get what was set last.
 
 
 # Hooks

@@ -1,4 +1,4 @@
-"""The showcase in a real browser: what its page says, it does."""
+"""The showcase in a real browser: its page does what it says."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .redis_servers import redis_server
 from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
 from .test_browser import blank_page, chromium
 
-#: Seconds for which the page's button cuts the connection.
+#: Seconds for which the button of the page cuts the connection.
 CUT = 10
 
 #: Seconds from one token of an answer to the next.
 PACE = 0.2
 
-#: Sentences of an answer that does not end in a test that has no end in it.
+#: Sentences of an answer that outlasts its test.
 ENDLESS = 10_000
 
 WORKERS = 4
@@ -35,12 +35,12 @@ WORKERS = 4
 #: Pixels: the width of a small telephone.
 NARROW = 360
 
-#: How long a browser waits, in milliseconds.
+#: Milliseconds for which a browser waits.
 WAIT = PATIENCE * 1000
 
 
 class Row(NamedTuple):
-    """An event in the page's list of them."""
+    """An event in the page's list."""
 
     kind: str
     type: str
@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message in the page's chat, and the classes that it is marked with."""
+    """A message in the page's chat, with its classes."""
 
     author: str
     text: str
@@ -91,7 +91,7 @@ class Tab:
         expect(self.page.locator("#state")).to_have_text(state, timeout=seconds * 1000)
 
     def rows(self, *kinds: str) -> list[Row]:
-        """The events of these kinds in its list, as they came."""
+        """The listed events of these kinds, in the order in which they came."""
         rows = self.page.locator("#events li.event").evaluate_all(
             "rows => rows.map(({dataset: {kind, type, id}}) => [kind, type, id])"
         )
@@ -108,13 +108,13 @@ class Tab:
         expect(self.page.locator("#chat-input")).to_have_value("", timeout=WAIT)
 
     def say_at_once(self, text: str, name: str) -> None:
-        """The same without the form. A cut is over in seconds, and a browser that has
-        little of the processor types for as long."""
+        """As ``say``, without the form. A cut lasts seconds, and a browser on a busy
+        machine needs as long to type."""
         form: dict[str, str | float | bool] = {"name": name, "text": text}
         assert self.page.request.post(f"{self.page.url}chat", form=form).status == 204
 
     def message(self, text: str) -> Message:
-        """A message of the chat, once it is there."""
+        """A message of the chat; waits for it."""
         bubble = self.page.locator("#chat-log li").filter(has_text=text)
         return Message(
             bubble.locator(".author").inner_text(),
@@ -123,7 +123,7 @@ class Tab:
         )
 
     def ask(self, question: str) -> str:
-        """Ask, and see that it is asked.
+        """Ask, and wait until the page shows the question.
 
         :returns: the ticket for the answer.
         """
@@ -145,7 +145,7 @@ class Tab:
         expect(locator).to_have_text(state, timeout=seconds * 1000)
 
     def tokens(self, kind: str = "") -> list[Token]:
-        """The answer's tokens that are here; of one kind, or all."""
+        """The answer's tokens so far, of one kind or all."""
         spans = self.page.locator(f"#answer-text span{kind and f'.{kind}'}")
         tokens = spans.evaluate_all(
             "spans => spans.map(span => [span.textContent, span.dataset.id])"
@@ -153,11 +153,11 @@ class Tab:
         return [Token(*token) for token in tokens]
 
     def report(self) -> str:
-        """What the page says of the generator on the server."""
+        """What the page says about the generator on the server."""
         return self.page.locator("#answer-report").inner_text()
 
     def scrolls_sideways(self) -> bool:
-        """Whether the page does, or one of its lists."""
+        """Whether the page or one of its lists scrolls sideways."""
         boxes = self.page.locator(":root, #chat-log, #events")
         scrolls: bool = boxes.evaluate_all(
             "boxes => boxes.some(box => box.scrollWidth > box.clientWidth)"
@@ -165,7 +165,7 @@ class Tab:
         return scrolls
 
     def said(self) -> list[str]:
-        """All messages of the chat."""
+        """The texts of all messages in the chat."""
         return self.page.locator("#chat-log li .text").all_inner_texts()
 
 
@@ -173,9 +173,16 @@ OpenTab = Callable[..., Tab]
 
 
 @contextmanager
-def tab_at(browser: Browser, url: str, width: int = 1280) -> Iterator[Tab]:
-    """The page, for a visitor of its own, in a window of a width."""
-    with blank_page(browser, viewport={"width": width, "height": 800}) as page:
+def tab_at(
+    browser: Browser, url: str, width: int = 1280, motion: str = "reduce"
+) -> Iterator[Tab]:
+    """The page, for a visitor of its own, in a window of the given width.
+
+    :param motion: what the visitor prefers. Where there is no GPU, plots that slide
+        take half of a processor; ``"no-preference"`` has them slide.
+    """
+    window = {"width": width, "height": 800}
+    with blank_page(browser, viewport=window, reduced_motion=motion) as page:
         tab = Tab(page)
         page.goto(url)
         tab.wait_for_state("open")
@@ -183,7 +190,7 @@ def tab_at(browser: Browser, url: str, width: int = 1280) -> Iterator[Tab]:
 
 
 def said(server: Server, ticket: str) -> list[Token]:
-    """What the server retains of an answer that is over, or lost."""
+    """What the server retains of an answer that is over or lost."""
     address = server.request("GET", f"/answers/{ticket}").headers["Location"]
     with Client(server.port) as client:
         client.request(address)
@@ -221,14 +228,14 @@ def server(running: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
-    """Opens the page for a visitor of its own, as it is or with what shows an answer.
-    No visitor sees an error, or is sent elsewhere."""
+    """Opens the page for a visitor of its own, perhaps with an answer. No visitor may
+    see an error or be sent elsewhere."""
     tabs = []
     with ExitStack() as stack:
 
-        def open(width: int = 1280, ticket: str = "") -> Tab:
+        def open(width: int = 1280, ticket: str = "", motion: str = "reduce") -> Tab:
             url = f"{server.url}/{ticket and f'?answer={ticket}'}"
-            tab = stack.enter_context(tab_at(browser, url, width))
+            tab = stack.enter_context(tab_at(browser, url, width, motion))
             tabs.append(tab)
             return tab
 
@@ -239,7 +246,7 @@ def open_tab(browser: Browser, server: Server) -> Iterator[OpenTab]:
 
 
 def test_the_figures_move(open_tab: OpenTab) -> None:
-    tab = open_tab()
+    tab = open_tab(motion="no-preference")
 
     def drawn() -> list[set[str | None]]:
         """The lines in each of the plots."""
@@ -327,7 +334,7 @@ def test_what_was_missed_in_a_cut_comes_back_in_order_and_marked(
     tab.wait_for_rows("live", 4)
     seen = [row.sequence for row in tab.rows("live", "missed")]
     assert seen == list(range(seen[0], seen[0] + len(seen)))
-    # Neither more nor less than somebody saw who was there all the time.
+    # A witness that was connected all the time saw the same events.
     there = [row.sequence for row in other.rows("history", "live")]
     meanwhile = [n for n in there if last.sequence < n <= missed[-1].sequence]
     assert [row.sequence for row in missed] == meanwhile
@@ -339,7 +346,8 @@ def test_a_cut_can_be_ended_at_once(open_tab: OpenTab) -> None:
     tab.wait_for_state("cut")
     tab.say("said while cut", "Ada")
     assert witness.message("said while cut").marks == ""
-    # What was missed is known by its time, and that by the fastest event so far.
+    # The page marks what was missed by its time, which it reckons from the fastest
+    # event so far.
     witness.wait_for_rows("live", len(witness.rows("live")) + 4)
     tab.page.click("#cut")
     assert tab.message("said while cut").marks == "mine missed"
@@ -405,7 +413,7 @@ def test_an_answer_goes_on_where_it_was_cut_and_a_second_tab_shows_it_whole(
     tab.wait_for_tokens(5)
     tab.page.click("#lose")
     tab.wait_for_answer("cut")
-    # From here on the cut goes by the clock.
+    # From here on the time of the cut counts.
     before = tab.tokens()
     other.wait_for_tokens(len(before) + 5)
     assert other.tokens()[: len(before)] == before
@@ -414,7 +422,7 @@ def test_an_answer_goes_on_where_it_was_cut_and_a_second_tab_shows_it_whole(
     told.wait_for()
     missed = tab.tokens("missed")
     assert len(missed) >= 5
-    # Nothing had come by itself in the meantime.
+    # No token had come meanwhile.
     assert tab.tokens()[: len(before) + len(missed)] == [*before, *missed]
     assert before[-1].id in tab.resumed
     assert re.fullmatch(
@@ -477,7 +485,7 @@ def test_answers_are_cut_and_stopped_where_there_are_threads(
         tab.wait_for_answer("stopped")
         whole = said(server, ticket)
         assert tab.tokens() == whole
-        # A thread may have been making one more.
+        # The generator's thread may have been making one more.
         made = int(tab.page.locator("#tokens-made").inner_text())
         assert made - len(whole) in (0, 1)
         assert f"was closed on the server, after {made} tokens." in tab.report()
@@ -615,7 +623,7 @@ def test_one_worker_publishes_the_figures_until_it_is_killed(several: Server) ->
 
 
 def publisher_of_figures(server: Server) -> int:
-    """The process whose figures come again and again, and nobody else's."""
+    """The process that alone publishes figures: its figures come again and again."""
     now = time.time()
     with Client(server.port) as client:
         client.request("/events")

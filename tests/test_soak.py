@@ -1,7 +1,7 @@
-"""What goes on for long: one order, no errors, and nothing that grows.
+"""What goes on for long keeps one order, raises no errors, and does not grow.
 
-Each test takes seconds. With ``SOAK`` in the environment, as in ``make soak``, the same
-ones take minutes, and print their figures.
+Each test takes seconds. With ``SOAK`` in the environment, as in ``make soak``, the
+tests take minutes, and print their figures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROCESSES = 8
 
 SECONDS = 60.0 if IS_LONG else 3.0
 
-#: What of housekeeping.py is smaller in the short run, as all is.
+#: Constants of housekeeping.py, smaller in the short run.
 TUNING = {"SLACK": 0.25, "LARGE_WAL": 800, "PUBLISHES_PER_CHECKPOINT": 32}
 if IS_LONG:
     TUNING = {name: getattr(housekeeping, name) for name in TUNING}
@@ -49,8 +49,8 @@ if IS_LONG:
 #: Seconds between two looks at the file.
 LOOK = 0.1
 
-#: Bytes that stand in the write-ahead log at most. Some more pages come while somebody
-#: tries to begin it anew, and does not come to it for the others.
+#: Bytes that the write-ahead log may hold. It grows by some more pages while a process
+#: tries to begin it anew and the others get in its way.
 WRITTEN_AHEAD = 12 * connection.PAGE_SIZE * TUNING["LARGE_WAL"]
 
 PUBLISHERS = """
@@ -85,7 +85,7 @@ else:
 
 @contextmanager
 def publishers(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Processes that publish as fast as they can, and the one that waits for them."""
+    """A process whose children publish as fast as they can."""
     own = (url, str(PROCESSES), CHANNELS, str(SECONDS), json.dumps(TUNING))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -102,7 +102,8 @@ def publishers(folder: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def results(folder: Path) -> Iterator[tuple[list[int], float]]:
-    """Of each, the numbers of its events, and the seconds that the slowest took."""
+    """For each publisher, the numbers of its events, and the seconds of its slowest
+    publish."""
     for name in range(PROCESSES):
         ids, slowest = json.loads((folder / f"publisher-{name}").read_text())
         yield [number_of(id) for id in ids], slowest
@@ -113,8 +114,8 @@ def number_of(id: str | None) -> int:
 
 
 class Look(NamedTuple):
-    """What a file had at a time: events, the number of the newest, and bytes that were
-    written ahead."""
+    """What a file had at a time: events, the newest number, and bytes in the
+    write-ahead log."""
 
     at: float
     kept: int
@@ -123,7 +124,7 @@ class Look(NamedTuple):
 
 
 class Watch:
-    """Looks at a file, now and then."""
+    """Looks at a file now and then."""
 
     def __init__(self, file: Path) -> None:
         self.looks: list[Look] = []
@@ -139,8 +140,9 @@ class Watch:
         self.looks.append(Look(now, kept, newest, self._ahead.stat().st_size))
 
     def excess(self) -> int:
-        """The most that it ever kept beside what it had to keep: the history of each
-        channel, and what is so new that somebody may be about to read it."""
+        """The most events that the file ever kept beyond what it had to keep: the
+        history of each channel, and events so new that somebody may be about to read
+        them."""
         excess = 0
         for look in self.looks:
             old = [
@@ -226,13 +228,13 @@ def test_eight_processes_publish_in_one_order_to_a_file_that_stays_small(
 
 EVENTS = 1_000_000 if IS_LONG else 5_000
 
-#: Events after which all has the size that it is to keep.
+#: Events after which everything has reached its lasting size.
 WARM_UP = 1_500
 
-#: Of which a file with all of them would be some megabytes, and so would a Redis.
+#: Bytes of an event. All of them would take some megabytes in a file, and in Redis.
 SIZE = 1_000
 
-#: Bytes that a process may have more of in the end, which needs some for a while.
+#: Bytes by which the process may be larger at the end; some are needed for a while.
 SPREAD = 24e6
 
 
@@ -247,7 +249,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreUnder
 def publishing(
     broker: Broker, numbers: range, room: threading.Semaphore
 ) -> Iterator[None]:
-    """Publish in a thread, where there is room for one more."""
+    """Publish in a thread, which waits while there is no room for another event."""
 
     def publish() -> None:
         for number in numbers:
@@ -265,7 +267,8 @@ def publishing(
 
 
 def pass_on(broker: Broker, reader: Reader, numbers: range) -> None:
-    """Publish, never more ahead of a reader than is kept, which reads all of it."""
+    """Publish, and read all of it. The publisher is never further ahead than what is
+    kept."""
     room = threading.Semaphore(HISTORY // 2)
     come = numbers.start
     with publishing(broker, numbers, room):
@@ -280,8 +283,8 @@ def pass_on(broker: Broker, reader: Reader, numbers: range) -> None:
 
 
 class Size(NamedTuple):
-    """What there is: blocks that Python has given out, bytes that the process has, and
-    bytes in the store."""
+    """What is in use: blocks of Python's, bytes of the process, and bytes of the
+    store."""
 
     blocks: int
     memory: int
@@ -308,7 +311,7 @@ def size_of_store(store: StoreUnderTest) -> int:
 def test_a_million_events_leave_nothing_behind(
     store: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is kept is not to hang on how fast this is.
+    # What is kept must not depend on how fast this is.
     monkeypatch.setattr(housekeeping, "SLACK", 0.0)
     publisher, broker = (store.open(SSE_HISTORY=HISTORY) for _ in range(2))
     reader = Reader(broker, *CHANNELS)

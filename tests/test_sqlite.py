@@ -1,5 +1,5 @@
-"""One file for all processes of a machine: what it keeps, how they wake each other, and
-what happens when it is busy, full, broken or gone."""
+"""One file for all processes of a machine: what it keeps, how the processes wake each
+other, and what happens when it is busy, full, broken or gone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What need not be kept is dropped at every publish, and at once."""
+    """Have every publish drop at once what need not be kept."""
     monkeypatch.setattr(housekeeping, "PUBLISHES_PER_PRUNE", 1)
     monkeypatch.setattr(housekeeping, "SLACK", 0.0)
 
@@ -70,14 +70,14 @@ def hung_up(store: SqliteStore) -> list[str]:
 
 
 def store_of(broker: Broker) -> Any:
-    """What a broker follows: the product's own store."""
+    """The store that a broker follows. The tests look into it."""
     assert isinstance(broker, SharedBroker)
     return broker.store
 
 
 @contextmanager
 def deaf(broker: Broker) -> Iterator[None]:
-    """What follows for a broker has to wait."""
+    """Keep a broker's follower waiting."""
     assert isinstance(broker, SharedBroker)
     with broker._follower._lock:
         yield
@@ -507,7 +507,7 @@ def test_a_file_that_is_kept_locked_is_an_error_in_bounded_time(
     with written_by_another(store.file):
         with pytest.raises(BrokerUnavailable, match="locked"):
             publish(broker, "a", "never")
-        # To read is no matter of locks.
+        # Reading needs no lock.
         assert broker.position() == reader.position
         Reader(broker, "new")
         waiting = threading.Thread(target=publish, args=[other, "a", "waits"])
@@ -520,7 +520,7 @@ def test_a_file_that_is_kept_locked_is_an_error_in_bounded_time(
 
 @contextmanager
 def full_disk(limit: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes."""
+    """Have no file grow beyond so many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -806,7 +806,7 @@ connection.close()
 """
     ticks, error = under_gevent(script, tmp_path)
     assert "locked" in error
-    # Had it waited by itself there would have been none.
+    # SQLite's own wait would have blocked all greenlets.
     assert ticks > 10
 
 
@@ -828,7 +828,8 @@ print(json.dumps(reader.take(3)))
     assert under_gevent(script, tmp_path) == ["2", "3", "4"]
 
 
-# What others can read, what the clock does, what is written while nobody publishes
+# What other users can read, what a clock that is set does, and what is written while
+# nobody publishes
 
 
 def test_what_is_made_is_its_owners_alone(tmp_path: Path) -> None:

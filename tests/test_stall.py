@@ -1,5 +1,6 @@
-"""Clients that take nothing, on every server and way of delivery: those whose network
-is gone, and those that do not read. Both are let go; who reads slowly is not."""
+"""Clients that take nothing, on every server and for every way of delivery: their
+network is gone, or they do not read. Both are let go; a client that reads slowly is
+not."""
 
 from __future__ import annotations
 
@@ -19,31 +20,31 @@ from .servers import HANDED_OFF, HOST, PATIENCE, Kind, Server, serve, until
 
 GENERATORS = "tests.applications.generators:app"
 
-#: Seconds.
+#: Seconds between heartbeats.
 HEARTBEAT = 1.0
 
-#: Seconds after which a client that takes nothing has to be gone: four heartbeats, and
-#: as much again and more on a busy machine.
+#: Seconds after which a client that takes nothing must be gone: four heartbeats, and
+#: more than that again for a busy machine.
 ALLOWED = 10.0
 
-#: Bytes of its stream that the system may hold for a client that reads nothing.
+#: Bytes of a stream that the system may hold for a client that reads nothing.
 HELD = 256 * 1024
 
-#: Bytes that the system of a client takes in while it reads nothing; nearly none.
+#: Bytes that a client's system takes in while the client reads nothing; hardly any.
 LITTLE = 2048
 
-#: Servers with a thread or greenlet for each stream, as nothing is handed off.
+#: Servers that need a thread or greenlet for each stream, as nothing is handed off.
 ITERATED = [
     *("gunicorn sync", "gunicorn gthread", "gunicorn gevent", "gunicorn gevent_pywsgi"),
     *("gevent.pywsgi", "cheroot", "werkzeug", "uWSGI"),
 ]
 
-#: Every server that shows its sockets. (Between uWSGI and its clients its router may
-#: stand, which closes what takes nothing after its own --http-timeout.)
+#: Every server that shows its sockets. (uWSGI's router can stand between uWSGI and its
+#: clients. It closes a stream that takes nothing after its own --http-timeout.)
 KINDS = [
     *(kind for kind in HANDED_OFF if kind.server != "uWSGI behind its router"),
     *(
-        # By itself uWSGI cuts whoever leaves its buffer two thirds full for 4 s.
+        # By default uWSGI cuts a client that leaves its buffer two thirds full for 4 s.
         Kind(
             server,
             hands_off=False,
@@ -53,7 +54,7 @@ KINDS = [
     ),
 ]
 
-#: Linux's ``SO_ATTACH_FILTER``, and its program that lets nothing in: ``ret #0``.
+#: Linux's ``SO_ATTACH_FILTER``, and a filter that lets nothing in: ``ret #0``.
 _ATTACH_FILTER = 26
 _NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
 
@@ -61,7 +62,7 @@ _names = count()
 
 
 class Client:
-    """A client that reads when it is told to, of a system that holds little for it."""
+    """A client that reads only when it is told to. Its system holds little for it."""
 
     def __init__(self, server: Server, target: str, buffer: int = LITTLE) -> None:
         self.socket = socket.socket()
@@ -69,7 +70,8 @@ class Client:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.connect((HOST, server.port))
         self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        self._port = self.socket.getsockname()[1]
+        # Clients of different servers can have the same port.
+        self._ports = server.port, self.socket.getsockname()[1]
 
     def read_until(self, mark: bytes) -> None:
         received = b""
@@ -79,16 +81,18 @@ class Client:
             received += piece
 
     def vanish(self) -> None:
-        """From here on not a packet reaches its system, and so none answers."""
+        """Have no packet reach its system from here on, so that none is answered."""
         program = ctypes.create_string_buffer(_NOTHING)
         fprog = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
         self.socket.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, fprog)
 
     def held(self) -> int | None:
-        """Bytes that the server's system holds for it; None when it has let it go."""
+        """Bytes that the server's system holds for the client; None when the server has
+        let it go."""
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, _, remote, state, queues, *_ = line.split()
-            if int(remote.split(":")[1], 16) == self._port and state == "01":
+            _, local, remote, state, queues, *_ = line.split()
+            ports = tuple(int(end.split(":")[1], 16) for end in (local, remote))
+            if ports == self._ports and state == "01":
                 return int(queues.split(":")[0], 16)
         return None
 
@@ -113,12 +117,12 @@ def await_gone(client: Client) -> None:
 
 
 def is_busy_with_its_stream(kind: Kind) -> bool:
-    """Whether the only worker answers nobody before the stream has ended."""
+    """Whether the only worker answers no other request before the stream has ended."""
     return kind.server == "gunicorn sync" and not kind.hands_off
 
 
 def await_uncounted(kind: Kind, server: Server, channel: str) -> None:
-    """No stream is open: neither ``stats`` nor ``subscribers`` says otherwise."""
+    """Wait until neither ``stats`` nor ``subscribers`` counts a stream."""
     if is_busy_with_its_stream(kind):
         assert server.request("GET", "/ping").body == b"pong"
     until(lambda: sum(server.paths()["open"].values()) == 0, ALLOWED)
@@ -145,7 +149,7 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def channel() -> str:
-    """A channel, or the name of a generator, that no other test has."""
+    """A channel, or a generator's name, that no other test uses."""
     return f"stall{next(_names)}"
 
 
@@ -169,11 +173,11 @@ def test_who_has_vanished_is_let_go_and_counted_no_more(
 def reading(
     kind: Kind, server: Server, channel: str, size: int, number: int
 ) -> Iterator[Client]:
-    """A client to whom so many events of a size are sent, of which it reads none."""
+    """A client that is sent so many events of a size, and reads none of them."""
     events = [{"data": "x" * size, "channel": channel}] * number
     with ExitStack() as stack:
         if is_busy_with_its_stream(kind):
-            server.publish(*events)  # It is sent them as its history.
+            server.publish(*events)  # It gets them as its history.
         client = stack.enter_context(connected(server, streaming(channel)))
         client.read_until(b"stream-open")
         if not is_busy_with_its_stream(kind):

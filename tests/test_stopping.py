@@ -1,5 +1,5 @@
 """What becomes of open streams when a server stops, reloads, or replaces a worker: each
-comes to its proper end, at once, whatever else the server is busy with."""
+ends properly and at once, whatever else the server is busy with."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ import pytest
 from .crowd import Crowd, Member
 from .servers import HOST, PATIENCE, Client, Server, descriptor_limit, serve, until
 
-#: The application whose requests can be slow.
+#: An application whose requests can be slow.
 SLOW = "tests.applications.slow:app"
 
-#: Streams on one server, where it matters how many; and where it does not.
+#: Streams on one server: where their number matters, and where it does not.
 MANY = 300
 SOME = 100
 
-#: Longer than any test waits: no sign of life comes to anybody's help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: Far longer than these tests wait too: what a server would give streams that did not
-#: end by themselves, and its idle connections.
+#: Also longer than any test waits: the time that gunicorn gives to streams that do not
+#: end by themselves, and to idle connections.
 GRACE = "--graceful-timeout 60 --keep-alive 60"
 
-#: gunicorn's workers. The first serves one request at a time.
+#: gunicorn's workers. The sync worker serves one request at a time.
 GUNICORNS = [
     "gunicorn sync",
     "gunicorn gthread",
@@ -46,14 +46,15 @@ GUNICORNS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def enough_descriptors() -> Iterator[None]:
-    """For this process, and for the servers."""
+    """Lift the limit on descriptors, for this process and for the servers."""
     with descriptor_limit(None):
         yield
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """A shell may have had us ignore interrupts, and whom we start inherits that."""
+    """Handle SIGINT. A shell may have had us ignore it, and the processes that we start
+    inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -61,7 +62,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def gunicorn(kind: str, options: str = "", **config: Any) -> Iterator[Server]:
-    """With an endless patience for its streams."""
+    """A gunicorn that would wait for its streams far longer than the tests do."""
     with serve(
         kind, app=SLOW, options=f"{GRACE} {options}", SSE_HEARTBEAT=NEVER, **config
     ) as server:
@@ -73,7 +74,7 @@ def worker_of(server: Server) -> int:
 
 
 def finish(server: Server) -> None:
-    """Have a worker of one thread be done with all that it was asked."""
+    """Wait until a worker of one thread has finished every request before this one."""
     with Client(server.port) as client:
         client.request("/ping", headers={"Connection": "close"})
         assert client.read() == b"pong"
@@ -81,17 +82,19 @@ def finish(server: Server) -> None:
 
 
 def assert_ended_properly(members: Sequence[Member], *texts: str) -> None:
-    """Each got these events, and then a proper end: neither cut nor reset."""
+    """Each member got these events, and then a proper end: it was neither cut nor
+    reset."""
     for member in members:
         assert member.is_over
         assert member.opening is not None
         assert [event.data for event in member.events] == list(texts)
-        # Without chunks, the end of the connection says it.
+        # Without chunks, only the end of the connection tells the end.
         assert member.is_whole or "transfer-encoding" not in member.headers
 
 
 def all_are_served_or_sent_off(members: Sequence[Member]) -> bool:
-    """Each has an event, or an answer that is at its end, or was not heard at all."""
+    """Whether each member has an event, or a whole answer, or was closed before an
+    answer."""
     return all(
         member.events or member.is_whole or (member.is_over and not member.status)
         for member in members
@@ -123,7 +126,7 @@ def test_a_gunicorn_that_stops_does_not_wait_for_its_streams(
 @pytest.mark.parametrize(
     ("kind", "beside"),
     [
-        # Its only thread, and it serves no second request on a connection.
+        # It has one thread, and serves one request on a connection.
         ("gunicorn sync", {"a slow request"}),
         ("gunicorn sync", {"an iterated stream"}),
         *(
@@ -167,8 +170,8 @@ def test_streams_end_at_once_whatever_else_a_gunicorn_waits_for(
         assert_ended_properly(members[MANY:])
 
 
-#: What clients send that holds a worker which waits for more of it, or (the last) for
-#: the client to take what it is sent.
+#: What clients send to hold a worker. It waits for more of a request, or (the last) for
+#: the client to read.
 UNFINISHED = {
     "nothing": b"",
     "half a request": b"GET /ping HTTP/1.1\r\nHost:",
@@ -178,7 +181,7 @@ UNFINISHED = {
 
 
 def sockets_of(worker: int) -> set[str]:
-    """What a worker has open, each by a name that no other has."""
+    """What a worker has open, each by a unique name."""
     found = set()
     for descriptor in Path(f"/proc/{worker}/fd").iterdir():
         with suppress(OSError):  # It was closed meanwhile.
@@ -218,7 +221,7 @@ def test_streams_end_at_once_though_a_connection_keeps_a_gunicorn_waiting(
             (f"hold_by_{what}", signal.SIGTERM)
             for what in ("lock", "library", "messages", "process")
         ),
-        # These interrupt all but this.
+        # These signals interrupt all but the library.
         ("hold_by_library", signal.SIGINT),
         ("hold_by_library", signal.SIGQUIT),
     ],
@@ -243,7 +246,7 @@ def test_streams_end_at_once_though_a_worker_s_main_thread_handles_no_signal(
 
 
 def test_a_signal_that_stops_nothing_ends_no_stream(tmp_path: Path) -> None:
-    """gunicorn opens its log files anew at SIGUSR1."""
+    """At SIGUSR1 gunicorn only reopens its log files."""
     with (
         gunicorn("gunicorn sync", FOLDER=str(tmp_path)) as server,
         Crowd(server.port) as crowd,
@@ -268,7 +271,7 @@ def test_streams_that_a_gunicorn_iterates_end_when_it_stops(kind: str) -> None:
     ):
         members = crowd.join_all(1 if kind == "gunicorn sync" else 20, "room")
         server.signal(signal.SIGTERM)
-        # The connections may outlive their streams, and a server waits for them.
+        # The connections may outlive their streams, and the server waits for them.
         crowd.until(lambda: all(member.is_whole for member in members))
         for member in members:
             assert not member.events
@@ -348,11 +351,11 @@ def test_after_a_reload_all_come_back_to_the_new_worker_and_are_told_of_the_gap(
         assert_ended_properly(members, "before")
 
         if kind == "gunicorn gevent":
-            # It drops who connects at the moment at which it closes its socket.
+            # It drops clients that connect at the moment at which it closes its socket.
             until(lambda: f"Worker exiting (pid: {old})" in server.log())
         back: list[Member] = []
         while len(back) < MANY:
-            # Nobody is refused or reset; the old worker may tell some to come back.
+            # No client is refused or reset; the old worker may tell some to come back.
             some = crowd.join_all(MANY - len(back), "room", since=id)
             crowd.until(partial(all_are_served_or_sent_off, some))
             assert {member.status for member in some} == {200}
@@ -378,14 +381,14 @@ def test_a_worker_that_has_served_its_last_request_ends_its_streams(kind: str) -
         old = worker_of(server)
         first = crowd.join_all(SOME // 2, "room")
         server.publish({"data": "before", "channel": "room"})
-        # Its last request is one of these.
+        # One of these is the worker's last request.
         others = crowd.join_all(SOME, "room")
         crowd.await_ends(first)
         assert_ended_properly(first, "before")
 
         until(partial(server.is_served_by_another, old))
         server.publish({"data": "after", "channel": "room"})
-        # Some may have come to the old one when it was about to go.
+        # Some may have come to the old worker when it was about to end.
         crowd.until(partial(all_are_served_or_sent_off, others))
         assert not any(member.is_whole and member.events for member in others)
 
@@ -411,8 +414,8 @@ def test_a_worker_whose_arbiter_was_killed_ends_its_streams(kind: str) -> None:
         members = crowd.join_all(SOME, "room")
         server.signal(signal.SIGKILL)
         server.wait()
-        # A worker looks for its arbiter behind a request; without one, it may take its
-        # time. This one may find it gone already.
+        # A worker checks for its arbiter after a request. Without a request, that can
+        # take long. This request may find the worker gone already.
         with suppress(OSError):
             server.request("GET", "/ping")
         crowd.await_ends(members)
@@ -429,7 +432,7 @@ def test_clients_are_told_to_come_back_spread_over_time() -> None:
     assert min(waits) >= 8_000
     assert max(waits) <= 12_000
     for low in range(8_000, 12_000, 400):
-        # A tenth of the time, for about a tenth of them.
+        # A tenth of the range has about a tenth of the clients.
         assert 50 < sum(low <= wait < low + 400 for wait in waits) < 150
 
 
@@ -437,8 +440,8 @@ def test_clients_are_told_to_come_back_spread_over_time() -> None:
 
 
 def is_idle(stats: Path) -> bool:
-    """Whether a uWSGI that tells its state here is done with all requests. Having sent
-    an answer, it goes on with that request for a moment."""
+    """Whether a uWSGI, asked at its stats socket, has finished all requests. After it
+    has sent an answer, uWSGI goes on with that request for a moment."""
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(stats))
         with client.makefile() as told:
@@ -451,7 +454,7 @@ def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     stats = tmp_path / "stats"
-    # Where workers load the application themselves, a reload is one of theirs alone.
+    # Where each worker loads the application itself, a reload replaces the worker only.
     with (
         serve(
             "uWSGI", options=f"--lazy --stats {stats}", SSE_HEARTBEAT=NEVER
@@ -459,11 +462,11 @@ def test_a_uwsgi_that_stops_or_reloads_ends_its_streams(
         Crowd(server.port) as crowd,
     ):
         members = crowd.join_all(MANY, "room")
-        # It has them all, also those whose first bytes have only just been sent.
+        # All are handed off, also those whose first bytes have only just been sent.
         until(lambda: server.stats()["handed_off"] == MANY)
         server.publish({"data": "last", "channel": "room"})
         worker = worker_of(server)
-        # From a worker with a request SIGTERM takes all, its exit hooks included.
+        # SIGTERM ends a worker with a request at once, without its exit hooks.
         until(lambda: is_idle(stats))
         server.signal(number)
         crowd.await_ends(members)
@@ -506,8 +509,8 @@ def test_the_development_server_ends_its_streams_when_it_is_interrupted(
 
 
 def warnings(server: Server) -> list[tuple[str, str]]:
-    """What was logged of our warnings when two streams were opened, each with the
-    process that it came from."""
+    """Our warnings that were logged when two streams were opened, each with the id of
+    its process."""
     with Crowd(server.port) as crowd:
         crowd.join_all(2, "room")
         return re.findall(r"\[(\d+)\] WARNING flask_sse_lite: (.*)", server.log())
@@ -542,7 +545,7 @@ def test_operators_are_warned_once_of_what_ends_workers_full_of_streams(
     [
         ("gunicorn sync", ""),
         ("gunicorn gthread", "--max-requests 10000"),
-        # It does not count.
+        # gevent_pywsgi does not count requests.
         ("gunicorn gevent_pywsgi", "--max-requests 500"),
         ("uWSGI", "--max-requests 10000"),
         ("werkzeug", ""),

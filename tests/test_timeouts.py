@@ -1,4 +1,5 @@
-"""Whoever asks a store has an answer, or an error, within SSE_BROKER_TIMEOUT in all."""
+"""A call that asks a store has an answer or an error within SSE_BROKER_TIMEOUT in
+all."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ from .servers import HOST, PATIENCE
 
 TIMEOUT = 1.0
 
-#: Seconds in which a call must be over. A busy machine wakes who waits a little late;
-#: whoever waits twice is far beyond it.
+#: Seconds within which a call must be over. A busy machine wakes a waiting thread a
+#: little late; a call that waits twice is far beyond this.
 BOUND = 1.7 * TIMEOUT
 
-#: More than a process has connections for.
+#: More calls at once than a process has connections.
 CROWD = 10 * MAX_LINKS
 
-#: Everything that asks a broker.
+#: All calls that ask a broker.
 CALLS: dict[str, Callable[[Broker], object]] = {
     "publish": lambda broker: broker.publish("a", Event("x")),
     "close": lambda broker: broker.end("a"),
@@ -52,7 +53,7 @@ def opened(url: str) -> Broker:
 
 
 def times(calls: list[Callable[[], object]]) -> list[float]:
-    """Do all of it at once, and see that each fails.
+    """Make all calls at once. Each must fail.
 
     :returns: how many seconds each took.
     """
@@ -75,11 +76,8 @@ def times(calls: list[Callable[[], object]]) -> list[float]:
 
 
 class Way:
-    """A way to a server that what it answers takes slowly.
-
-    :param pause: seconds in front of each piece.
-    :param piece: bytes of one; all that there is where it is left out.
-    """
+    """A connection to a server, whose answers it slows down. It waits for ``pause``
+    seconds before each ``piece`` of so many bytes."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -165,8 +163,7 @@ def test_a_frozen_redis(
     assert max(took) < BOUND
 
 
-#: What each answer of a slow server does: it comes late, but within the timeout; or one
-#: byte after the other.
+#: How a slow server answers: late, but within the timeout; or byte by byte.
 SLOW = {"late": (0.6 * TIMEOUT, 1 << 16), "dripping": (0.05 * TIMEOUT, 1)}
 
 
@@ -177,8 +174,7 @@ def test_a_slow_redis(way: Way, name: str, kind: str, is_known: bool) -> None:
     with closing(opened(f"{way.url}/1")) as broker:
         if is_known:
             broker.want(["a"])
-            # Each call has a script of its own, which Redis does not know yet: it is
-            # asked twice.
+            # Redis does not know the script of each call yet, so each call asks twice.
         way.pause, way.piece = SLOW[kind]
         began = time.monotonic()
         with suppress(BrokerUnavailable):
@@ -241,7 +237,7 @@ def test_a_call_that_waited_in_a_queue_does_not_take_its_store_for_away(
 
 @contextmanager
 def deaf_addresses(count: int) -> Iterator[int]:
-    """Addresses of one port on which nobody takes connections any more."""
+    """A port on which none of so many addresses takes another connection."""
     with ExitStack() as stack:
         first = stack.enter_context(socket.create_server(("127.0.1.1", 0), backlog=0))
         port = first.getsockname()[1]
@@ -364,7 +360,7 @@ def test_greenlets_and_a_frozen_redis(server: RedisServer) -> None:
 # SQLite
 
 
-#: Those of the calls that write. What reads does not wait for who writes.
+#: Calls that write. A call that only reads does not wait for a writer.
 WRITES = ("publish", "close", "run")
 
 

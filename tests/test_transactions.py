@@ -48,7 +48,7 @@ def session(engine: Engine, events: list[Event]) -> Iterator[Session]:
 
 
 def note(session: Session | scoped_session[Any], what: str) -> None:
-    """Do something, and have it told."""
+    """Write a note, and publish it after the commit."""
     session.execute(text("INSERT INTO notes VALUES (:note)"), {"note": what})
     publish_after_commit(session, what)
 
@@ -216,7 +216,7 @@ def test_a_session_of_a_request_that_ended_without_a_commit_tells_nothing(
 
 @pytest.fixture
 def scoped(session: Session) -> Iterator[scoped_session[Session]]:
-    """As Flask-SQLAlchemy's ``db.session`` is one. Nobody has used it yet."""
+    """A session like Flask-SQLAlchemy's ``db.session``, unused so far."""
     sessions = scoped_session(sessionmaker(session.get_bind()))
     yield sessions
     sessions.remove()

@@ -17,7 +17,7 @@ from flask_sse_lite import SSE, errors
 
 from .servers import ROOT
 
-#: An application as its author writes it who checks types strictly.
+#: An application whose author checks types strictly.
 PROGRAM = """
 import uuid
 from collections.abc import Iterator
@@ -134,7 +134,7 @@ def check(app: Flask) -> None:
         events.extend(read_events(app.test_client().get("/a"), count=1))
 """
 
-#: What the checker is to find.
+#: Mistakes, and the code with which the checker must report each.
 MISTAKES = {
     "sse.publish('x', channel=None)": "arg-type",
     "sse.publish('x', retry=0.5)": "arg-type",

@@ -1,8 +1,7 @@
-"""Other versions: what holds on the newest of everything holds on each release that an
-application may run on. A handoff goes by attributes that nobody promised to keep.
+"""Other versions: what holds on the newest of everything must hold on each release that
+an application may run on. A handoff relies on attributes that nobody promised to keep.
 
-One small program per server goes through all of it, as a start costs more than the
-rest.
+One test per server goes through everything, as a start costs more than the rest.
 """
 
 from __future__ import annotations
@@ -25,38 +24,39 @@ from flask_sse_lite.decoder import Decoder
 from .servers import HOST, PATIENCE, Client, Response, Server, serve, until
 from .versions import Environment, Layer, Python, install, pythons, running_python
 
-#: Longer than any test waits: where streams are silent, nothing comes to their help.
+#: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
 
-#: More than goes to a client in one write.
+#: More than a client is sent in one write.
 LARGE = "äöü" * 50_000
 
 GUNICORNS: tuple[str, ...] = ("gunicorn sync", "gunicorn gthread", "gunicorn gevent")
 WITH_PYWSGI = (*GUNICORNS, "gunicorn gevent_pywsgi")
 WITHOUT_GEVENT = ("gunicorn sync", "gunicorn gthread")
 
-#: Nobody who is connected is sent away before a test is over.
+#: No connected client is dropped before a test is over.
 STAYS = "--keep-alive 75 --graceful-timeout 30"
 
-#: Servers that a signal ends there and then, with their streams.
+#: Servers that a signal ends at once, with their streams.
 ABRUPT = ("cheroot", "werkzeug")
 
-#: The newest release of each that an interpreter can have.
+#: Packages that are installed in their newest releases.
 NEWEST = ("Flask", "cheroot", "gevent", "gunicorn", "packaging")
 
-#: The same for an interpreter that gevent is not released for.
+#: The packages for an interpreter that gevent is not released for.
 NEWEST_PLAIN = ("Flask", "gunicorn")
 
-#: The oldest Flask that pyproject.toml allows with the oldest Werkzeug that it allows,
-#: and of the others the first that came for Python 3.10.
+#: The oldest Flask and Werkzeug that pyproject.toml allows, and of the others the first
+#: release for Python 3.10.
 OLDEST = ("Flask==3.0.0", "Werkzeug==3.0.0", "cheroot==10.0.0", "gevent==21.12.0")
 
-#: What lies above the newest gunicorn. The oldest one needs a part of setuptools that
-#: newer setuptools have not.
+#: Older gunicorns, to lie above the newest one. The oldest needs a part of setuptools
+#: that newer setuptools lack.
 GUNICORN_20 = Layer(("gunicorn==20.1.0", "setuptools==80.9.0"))
 GUNICORN_23 = Layer(("gunicorn==23.0.0",))
 
-#: The Pythons that the oldest gunicorn was seen to run on; all came after it.
+#: The minor versions of Python on which the oldest gunicorn was seen to run. It is
+#: older than all of them.
 KNOWN_TO_GUNICORN_20 = range(10, 14)
 
 
@@ -77,7 +77,7 @@ class Case(NamedTuple):
     """A server in an environment."""
 
     server: str
-    #: What is not the newest there.
+    #: What is not the newest in the environment.
     but: str
     environment: Environment
     options: str = ""
@@ -89,13 +89,13 @@ class Case(NamedTuple):
 def newest(
     python: Python, *above: Layer, packages: tuple[str, ...] = NEWEST
 ) -> Environment:
-    """The newest packages for an interpreter, but for those above."""
+    """The newest packages for an interpreter, below the given layers."""
     return Environment(python, (*above, Layer(packages, python)))
 
 
 def cases() -> Iterator[Case]:
-    """Each Python with the oldest gunicorn and with the newest, and on one Python what
-    does not depend on it."""
+    """Each Python with the oldest gunicorn and with the newest, and all else on one
+    Python only."""
     chosen: list[tuple[str, Environment, tuple[str, ...]]] = []
     ours, oldest = running_python(), pythons()[0]
     for python in pythons():
@@ -124,7 +124,7 @@ def cases() -> Iterator[Case]:
 
 CASES = [*cases()]
 
-#: What stands behind nginx's uwsgi_pass. (gunicorn 24 to 26 chunk even there.)
+#: Servers behind nginx's uwsgi_pass. (gunicorn 24 to 26 chunk even there.)
 BEHIND_UWSGI_PASS = [
     Case(server, "all newest", newest(running_python()), "--protocol uwsgi")
     for server in GUNICORNS
@@ -136,7 +136,7 @@ ENVIRONMENTS = {f"{case.environment.python}, {case.but}": case for case in CASES
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(request: pytest.FixtureRequest) -> None:
-    """What the tests that are to run need, several at a time."""
+    """Install what the chosen tests need, several layers at a time."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     chosen = [value for call in calls if call for value in call.params.values()]
     install(value.environment for value in chosen if isinstance(value, Case))
@@ -162,7 +162,7 @@ def test_an_environment_has_what_it_is_to_have_and_no_more(case: Case) -> None:
     for word, version in zip(wanted, versions, strict=True):
         assert version == word.partition("==")[2] or "==" not in word
         assert version != "None"
-    # What is installed for the interpreter itself does not count.
+    # Packages of the interpreter itself must not be found.
     assert h11 == "None"
     assert (gevent == "None") == (environment.layers[-1].requirements == NEWEST_PLAIN)
 
@@ -189,7 +189,7 @@ def test_all_that_a_stream_does_it_does_on_this_release(case: Case) -> None:
         staying = [stack.enter_context(server.stream("room")) for _ in range(5)]
         until(lambda: server.stats()["streams"] == 5)
         assert server.stats()["iterated"] == 0
-        # A worker that has to stop waits for whoever is connected; its streams do not.
+        # A worker that stops waits for its connections; its streams must not.
         idle = stack.enter_context(Client(server.port))
         idle.request("/ping")
         server.signal(signal.SIGTERM)
@@ -225,7 +225,8 @@ def who_speaks_http_1_0_gets_no_chunks(server: Server) -> None:
             received += piece
     head, _, body = received.partition(b"\r\n\r\n")
     if b"Server: Werkzeug" in head:
-        return  # It looks at its own version of HTTP, not at the client's.
+        # werkzeug looks at its own version of HTTP, not at the client's.
+        return
     assert b"chunked" not in head
     opening, event, end, rest = body.split(b"\n\n")
     assert opening.startswith(b"event: stream-open\n")
@@ -292,14 +293,14 @@ def who_is_done_sending_gets_its_end(server: Server) -> None:
 
 
 class Uwsgi(Server):
-    """A server that is asked as nginx asks one behind ``uwsgi_pass``."""
+    """A server that is asked in the uwsgi protocol, as nginx's ``uwsgi_pass`` does."""
 
     def ask(
         self, method: str, target: str, content: bytes = b"", **more: str
     ) -> socket.socket:
-        """The connection on which something was asked.
+        """Send a request (https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html).
 
-        https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html
+        :returns: its connection.
         """
         url = urlsplit(target)
         variables = {
@@ -321,7 +322,7 @@ class Uwsgi(Server):
 
     def request(self, method: str, target: str, body: Any = None) -> Response:
         content = json.dumps(body).encode()
-        # gunicorn takes the end of a connection that it keeps for an error.
+        # gunicorn takes the end of a kept connection for an error.
         with (
             self.ask(method, target, content, HTTP_CONNECTION="close") as connection,
             HTTPResponse(connection, method=method) as answer,
@@ -349,7 +350,7 @@ def test_a_stream_behind_uwsgi_pass_is_handed_off_and_has_no_chunks(case: Case) 
                 assert stream.status == 200
                 assert "Transfer-Encoding" not in stream.headers
                 body = stream.read()
-        # A size between them would be read as a field that nobody knows.
+        # The size of a chunk would be read as an unknown field.
         fields = {line.partition(b":")[0] for line in body.splitlines()}
         assert fields == {b"event", b"data", b"id", b"retry", b""}
         assert [(event.type, event.data) for event in Decoder().feed(body)] == [

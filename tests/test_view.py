@@ -17,7 +17,7 @@ from flask_sse_lite import SSE
 from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
-#: Seconds that anything may take which does not fail.
+#: Seconds that anything may take that does not fail.
 PATIENCE = 10.0
 
 ACCEPT_STREAM = {"Accept": "text/event-stream"}
@@ -40,7 +40,7 @@ def public(app: Flask, *channels: str) -> None:
 
 
 def chunks(response: TestResponse, count: int) -> list[bytes]:
-    """What a stream sends first, piece by piece, as soon as it comes."""
+    """The first pieces of a stream, as soon as they come."""
     timer = threading.Timer(PATIENCE, response.close)
     timer.start()
     try:
@@ -52,7 +52,7 @@ def chunks(response: TestResponse, count: int) -> list[bytes]:
 
 
 def opening(response: TestResponse) -> str:
-    """What a stream says before anything was published."""
+    """What a stream sends before anything is published."""
     (chunk,) = chunks(response, 1)
     return chunk.decode()
 
@@ -233,7 +233,7 @@ def test_a_silent_stream_sends_heartbeats(app: Flask, client: FlaskClient) -> No
 def test_an_idle_stream_is_told_how_far_the_log_moved_on(
     app: Flask, client: FlaskClient, sse: SSE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.hub.subscription.POSITION_INTERVAL", 0.0)
+    monkeypatch.setattr("flask_sse_lite.hub.iterated.POSITION_INTERVAL", 0.0)
     app.config["SSE_HEARTBEAT"] = 0.02
     response = client.get("/stream")
     sse.publish("elsewhere", channel="other")

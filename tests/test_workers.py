@@ -1,4 +1,4 @@
-"""Several workers are one service: whoever listens, to whichever of them, sees what any
+"""Several workers are one service: a client of any worker sees what any of them
 publishes, once and in order, while workers are killed and replaced."""
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .servers import PATIENCE, Client, Server, serve, several, until
 
 WORKERS = 4
 
-#: gunicorn's workers. The first serves one request at a time.
+#: gunicorn's workers. The sync worker serves one request at a time.
 GUNICORNS = ["gunicorn sync", "gunicorn gthread", "gunicorn gevent"]
 
-#: A broker's URL for a test, by its name. ``{folder}`` is the test's own.
+#: Brokers' URLs by name. ``{folder}`` is the test's own.
 URLS = {"sqlite": "sqlite:///{folder}/events.db"}
 
 #: Seconds after which a client comes back.
 COMES_BACK = 0.02
 
-#: Workers killed, or all of them replaced, in one test.
+#: How often one test kills a worker, or replaces them all.
 ROUNDS = 8 if IS_LONG else 2
 
-#: Seconds within which there are workers again that answer. A master that replaces them
-#: ends the old ones before the new have started, all at once.
+#: Seconds within which workers must answer again. A master that replaces all its
+#: workers ends the old ones before the new ones have started.
 SLOWEST_START = 4 * PATIENCE
 
 
@@ -65,7 +65,7 @@ def server(
 
 @contextmanager
 def streams_of_all(server: Server, channel: str, since: str = "") -> Iterator[Any]:
-    """Streams of each of the workers."""
+    """Streams of all workers."""
     with ExitStack() as stack:
         streams: list[Client] = []
 
@@ -80,7 +80,7 @@ def streams_of_all(server: Server, channel: str, since: str = "") -> Iterator[An
 
 
 class Faithful:
-    """A client that comes back, as a browser does, and what it saw."""
+    """A client that comes back as a browser does, and what it saw."""
 
     def __init__(self, server: Server, channel: str) -> None:
         self.data: list[str] = []
@@ -99,9 +99,9 @@ class Faithful:
         self._is_stopping = True
 
     def cut(self) -> None:
-        """Have it lose its connection, wherever in the stream it is."""
+        """Cut its connection, wherever in the stream it is."""
         if stream := self._stream:
-            with suppress(OSError):  # It has none just now.
+            with suppress(OSError):  # It has no connection now.
                 stream.socket.shutdown(socket.SHUT_RDWR)
 
     def join(self) -> None:
@@ -112,7 +112,7 @@ class Faithful:
         while not self._is_stopping:
             try:
                 with self._server.stream(self._channel, since=self._since) as stream:
-                    # A worker that stops says 503: another one is to be asked.
+                    # A worker that stops answers 503; the client must ask again.
                     assert stream.status in (200, 503)
                     if stream.status == 200:
                         self.processes.append(stream.headers["x-process"])
@@ -138,15 +138,18 @@ class Faithful:
 def publish_while(server: Server, channel: str, is_on: Callable[[], bool]) -> list[str]:
     """Publish one event after the other.
 
-    :returns: those that are known to have been published.
+    :returns: the data of those that are known to have been published.
     """
     numbers = takewhile(lambda _: is_on(), count(1))
     return [str(n) for n in numbers if is_published(server, channel, str(n))]
 
 
 def is_published(server: Server, channel: str, text: str) -> bool:
-    """Publish, and see whether that is known: where the worker was killed meanwhile,
-    nobody knows."""
+    """Publish an event.
+
+    :returns: whether it is known to have been published. Nobody can tell where the
+        worker was killed meanwhile.
+    """
     try:
         return bool(server.publish({"data": text, "channel": channel}))
     except (OSError, http.client.HTTPException):
@@ -154,8 +157,8 @@ def is_published(server: Server, channel: str, text: str) -> bool:
 
 
 def disturb(server: Server, act: Callable[[int], None]) -> None:
-    """Publish and listen while something happens to the workers again and again, and
-    see that nobody misses anything."""
+    """Publish and listen while something happens to the workers again and again. No
+    client may miss an event."""
     clients = [Faithful(server, "room") for _ in range(2 * WORKERS)]
     known: list[str] = []
     is_on = True
@@ -187,7 +190,7 @@ def disturb(server: Server, act: Callable[[int], None]) -> None:
     numbers = [int(text) for text in expected[:-1]]
     assert numbers == sorted(set(numbers))
     assert set(known) <= set(expected)
-    # It was worth it: somebody was cut, and went on elsewhere.
+    # A client must have been cut and have gone on elsewhere, or nothing was tested.
     assert any(len(set(client.processes)) > 1 for client in clients)
 
 
@@ -248,7 +251,7 @@ def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> No
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, bool]]:
-    """As many workers as a broker allows, and whether they have a store in common."""
+    """As many workers as a broker allows, and whether they share a store."""
     with ExitStack() as stack:
         if request.param == "redis":
             url = stack.enter_context(redis_server()).url
@@ -281,7 +284,7 @@ _rooms = count()
 @settings(
     max_examples=100 if IS_LONG else 3,
     deadline=None,
-    # What takes seconds, and hangs on who is faster, cannot be made smaller.
+    # An example takes seconds and depends on timing, so it cannot be shrunk.
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )

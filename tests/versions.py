@@ -1,8 +1,8 @@
-"""Environments of other versions: an interpreter that the machine has, with releases
-that are installed for it when they are first asked for.
+"""Environments of other versions: an interpreter of this machine, with releases that
+are installed for it when they are first needed.
 
-Here lives how interpreters are found and packages come beside them. Which versions are
-tested, and for what, stands in the tests.
+How interpreters are found, and how packages are put beside them, lives here. Which
+versions are tested, and for what, stands in the tests.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from .servers import ROOT
 
-#: What was installed is kept here, until ``make clean``. The newest of a package is
-#: what was the newest then.
+#: Where installed packages are kept, until ``make clean``. "The newest" of a package is
+#: the newest at the time of its installation.
 CACHE = ROOT / ".venv" / "versions"
 
-#: The Pythons that are looked for, as pyproject.toml names them: 3.10 to 3.14.
+#: The minor versions of Python that are looked for, as in pyproject.toml: 3.10 to 3.14.
 MINORS = range(10, 15)
 
-#: Installations at a time. They wait for the network, and then compute.
+#: Installations at a time. Each waits for the network, and then computes.
 PARALLEL = 3
 
 _TELL_VERSION = (
@@ -45,7 +45,8 @@ class Python(NamedTuple):
 
     @property
     def kind(self) -> tuple[int, bool]:
-        """What it differs in from those that need not be tested beside it."""
+        """The minor version, and whether it is free-threaded. One interpreter of each
+        kind is tested."""
         return self.version[1], self.is_free_threaded
 
     def __str__(self) -> str:
@@ -54,11 +55,11 @@ class Python(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Packages in a folder of their own, which can lie above others.
+    """Packages in a folder of their own, which can lie above other layers.
 
     :param requirements: as pip takes them.
-    :param python: the interpreter that they are for; None for all, with nothing but
-        Python inside and without what they depend on.
+    :param python: the interpreter that they are for. None for any: the packages must be
+        pure Python, and come without their dependencies.
     """
 
     requirements: tuple[str, ...]
@@ -69,7 +70,7 @@ class Layer(NamedTuple):
         return CACHE / "+".join([str(self.python or "any Python"), *self.requirements])
 
     def install(self) -> None:
-        """Have it in its folder: whole, or not at all."""
+        """Install the packages into the folder: all of them, or none."""
         if self.folder.is_dir():
             return
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -92,13 +93,14 @@ class Layer(NamedTuple):
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         if self.python:
             command += ["--python", self.python.path]
-        # What is never imported need not be compiled.
+        # Most of it is never imported, so compiling it would be wasted.
         command += ["install", "--quiet", "--no-compile", "--only-binary", ":all:"]
         return command if self.python else [*command, "--no-deps"]
 
 
 class Environment(NamedTuple):
-    """An interpreter, what it finds (the first layer first), and its environment."""
+    """An interpreter, its layers (the first is found first), and variables of its
+    environment."""
 
     python: Python
     layers: tuple[Layer, ...]
@@ -106,7 +108,7 @@ class Environment(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """How its interpreter is run: it finds our package, its layers, and nothing
+        """How the interpreter is run. It finds our package and its layers, and nothing
         that is installed elsewhere."""
         folders = [ROOT, *(layer.folder for layer in self.layers)]
         path = os.pathsep.join(map(str, folders))
@@ -115,7 +117,7 @@ class Environment(NamedTuple):
 
 
 def install(environments: Iterable[Environment]) -> None:
-    """Install all that these need."""
+    """Install all layers of these environments."""
     layers = {layer for environment in environments for layer in environment.layers}
     with ThreadPoolExecutor(PARALLEL) as pool:
         for _ in pool.map(Layer.install, layers):
@@ -124,8 +126,8 @@ def install(environments: Iterable[Environment]) -> None:
 
 @cache
 def pythons() -> list[Python]:
-    """One interpreter of each kind that the machine has, in order; the one that runs
-    this is among them."""
+    """One interpreter of each kind that the machine has, in order. The interpreter that
+    runs this is among them."""
     found: dict[tuple[int, bool], Python] = {}
     for path in _candidates():
         if python := _examine(path):
@@ -134,7 +136,7 @@ def pythons() -> list[Python]:
 
 
 def running_python() -> Python:
-    """The interpreter that our virtual environment was made of."""
+    """The interpreter that our virtual environment was made from."""
     (running,) = (python for python in pythons() if python.path == _running_path())
     return running
 
@@ -156,7 +158,8 @@ def _candidates() -> Iterable[str]:
 
 
 def _examine(path: str) -> Python | None:
-    """Ask an interpreter what it is. (pyenv's on the path may be none.)"""
+    """Ask an interpreter what it is; None if it does not answer. (A ``python3.x`` of
+    pyenv's on the path may lead to none.)"""
     done = subprocess.run(
         [path, "-S", "-c", _TELL_VERSION],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What control.py is for Flask, for Starlette and FastAPI."""
+"""The route /publish of control.py, for Starlette and FastAPI."""
 
 from __future__ import annotations
 

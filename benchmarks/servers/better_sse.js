@@ -2,7 +2,7 @@
 //
 //     node better_sse.js PORT PACKAGE
 //
-// PACKAGE is the folder that npm installed it to. /publish is that of control.py.
+// PACKAGE is the folder that npm installed it to. /publish does what control.py's does.
 "use strict";
 
 const { createServer } = require("node:http");

@@ -1,7 +1,7 @@
 """The control interface of every Flask server measured: publish a batch, answer an
 ordinary request, count greenlets.
 
-It is the same for all, so that what it costs is too. What never lives here: anything
+It is the same for all, so that it costs all the same. What never lives here: anything
 that knows how events reach the subscribers.
 """
 
@@ -16,7 +16,7 @@ from stamped import stamped
 
 
 def control(publish: Callable[[str], object]) -> Blueprint:
-    """Return these routes; the first calls `publish` with each event's data."""
+    """Return the routes. /publish calls `publish` with each event's data."""
     blueprint = Blueprint("control", __name__)
 
     @blueprint.post("/publish")
@@ -28,7 +28,7 @@ def control(publish: Callable[[str], object]) -> Blueprint:
 
     @blueprint.get("/plain")
     def plain() -> Response:
-        """Return a small text; to load.c its blank line ends a block, as a stream's."""
+        """Return a small text. load.c takes its blank line for the end of a block."""
         return Response("fine\n\n", mimetype="text/plain")
 
     @blueprint.get("/greenlets")
@@ -39,7 +39,7 @@ def control(publish: Callable[[str], object]) -> Blueprint:
 
 
 def count_greenlets() -> int:
-    """Return how many there are: whatever can be switched to, and is not at its end."""
+    """Return how many greenlets there are that have not ended."""
     if (module := sys.modules.get("greenlet")) is None:
         return 0
     found = (one for one in gc.get_objects() if isinstance(one, module.greenlet))

@@ -1,7 +1,7 @@
 """The extension with a channel for each client, and with a thread that computes.
 
-The number of a scattered event says for whom it is, so that load.c can tell whether
-each got its own.
+The number of a scattered event names its subscriber, so that load.c can check that it
+came to that one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from flask_sse_lite import sse
 
 @app.post("/scatter")
 def scatter() -> dict[str, int]:
-    """Publish to channels at random. As many as that, in one request: what HTTP costs
-    is not to count."""
+    """Publish to channels at random, all in one request, so that the cost of HTTP does
+    not count."""
     first, count = int(request.args["first"]), int(request.args["count"])
     channels = int(request.args["channels"])
     for turn in range(first, first + count):

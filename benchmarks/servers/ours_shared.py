@@ -1,7 +1,7 @@
 """The extension on a store that processes share: what the parts of brokers.py have one
 of these processes do.
 
-What is measured inside the process is CPU, and how long it was held. What never lives
+The process itself measures its CPU, and for how long it was held. What never lives
 here: anything that changes what the extension does.
 """
 
@@ -32,7 +32,7 @@ def _range() -> range:
 
 @app.post("/costs")
 def costs() -> dict[str, float]:
-    """Publish, and say what a publish costs: µs of CPU, and of time."""
+    """Publish, and return what a publish costs: µs of CPU, and of time."""
     took = []
     before = time.process_time()
     for seq in _range():
@@ -45,7 +45,7 @@ def costs() -> dict[str, float]:
 
 @app.post("/drip")
 def drip() -> dict[str, int]:
-    """Publish one now and then, for so many seconds at most between two."""
+    """Publish events one by one, with pauses of random length up to `pause`."""
     pause = float(request.args["pause"])
     for seq in _range():
         time.sleep(random.uniform(0, pause))
@@ -55,7 +55,7 @@ def drip() -> dict[str, int]:
 
 @app.post("/together")
 def together() -> dict[str, int]:
-    """Publish from a thread, or a greenlet, for each event."""
+    """Publish each event from a thread, or a greenlet, of its own."""
     threads = [
         threading.Thread(target=_publish_outside_the_request, args=(seq,))
         for seq in _range()
@@ -74,15 +74,16 @@ def _publish_outside_the_request(seq: int) -> None:
 
 @app.get("/rooms")
 def rooms() -> Response:
-    """Stream one of some channels to a client, by the client's number."""
+    """Stream a channel to a client. The client's number says which channel."""
     number, count = int(request.args["number"]), int(request.args["count"])
     return sse.stream(f"room.{number % count}")
 
 
 class Ticker:
-    """A greenlet, or thread, that only sleeps, and how long it was kept from waking.
+    """A greenlet, or thread, that only sleeps, and measures how late it wakes.
 
-    ``longest`` is in seconds, ``waited`` what the thread waited for a core meanwhile.
+    ``longest`` is the longest delay in seconds, ``waited`` the part of it in which the
+    thread waited for a core.
     """
 
     def __init__(self) -> None:
@@ -112,22 +113,22 @@ class Ticker:
             last, waited = now, has_waited
 
     def _waited(self) -> float:
-        """Seconds that the thread could have run and had no core: see proc(5)."""
+        """Seconds in which the thread could have run but had no core: see proc(5)."""
         _, nanoseconds, _ = os.pread(self._schedule, 100, 0).split()
         return int(nanoseconds) / 1e9
 
 
 @app.post("/stall")
 def stall() -> dict[str, float]:
-    """Publish one now and then, and say for how many ms nobody else got a turn."""
+    """Publish events one by one, and return for how many ms nobody else got a turn."""
     with Ticker() as ticker:
         drip()
     return {"longest_ms": ticker.longest * 1e3, "waited_ms": ticker.waited * 1e3}
 
 
 class CountingConnection(sqlite3.Connection):
-    """One that notes each visit to its file, as a byte in a file that all append to: a
-    transaction, or a statement that is none of one."""
+    """A connection that counts its visits: it appends a byte to a shared file for each
+    transaction, and for each statement outside of one."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

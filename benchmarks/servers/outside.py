@@ -1,6 +1,6 @@
 """Publishes from outside any server: ``outside.py URL FIRST COUNT CHANNEL…``.
 
-With a COUNT of 0 it publishes until it is ended.
+With a COUNT of 0 it publishes until its process is ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What people write by hand: one queue and one waiting generator per subscriber."""
+"""The recipe that people write by hand: per subscriber, a queue and a generator that
+waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's tokens with nothing between them and the server: what is left is what the
+"""A model's tokens with nothing between them and the server: this costs what the
 server, the pause and the kernel cost."""
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
-"""A service that the clients of OpenAI, of Anthropic and of Vercel's AI SDK talk to as
-if it were theirs. The formats are theirs, and change; the streams are ``EventStream``.
+"""A service that speaks the formats of OpenAI, Anthropic and Vercel's AI SDK, so that
+their clients can use it. The providers change these formats; the streams are
+``EventStream``.
 
 From the folder ``examples``, with either of::
 
     gunicorn -k gevent -w 1 -b 127.0.0.1:8000 openai_compatible:app
     python -m flask --app openai_compatible run -p 8000
 
-A small model of our own answers (``model.py``), with ``FLASK_TOKENS_PER_SECOND=20``.
-It calls a tool that the prompt names. As ``river-busy`` or ``river-broken``, it fails.
+A small model of our own (``model.py``) answers, at ``FLASK_TOKENS_PER_SECOND=20``. It
+calls a tool that the prompt names. Under the names ``river-busy`` and ``river-broken``
+it fails.
 
 With ``OPENAI_API_KEY`` or ``ANTHROPIC_API_KEY`` in the environment, that provider
-answers (``OPENAI_BASE_URL``, ``ANTHROPIC_BASE_URL``: another one of its kind). Whoever
-reaches this service then spends your money: it asks nobody who they are.
+answers. (``OPENAI_BASE_URL`` or ``ANTHROPIC_BASE_URL`` names another service that has
+the same format.) Anybody who reaches this service then spends your money: it asks for
+no login.
 
 OpenAI's client, for ``/v1/chat/completions`` and ``/v1/responses``::
 
@@ -49,7 +52,7 @@ def create_app() -> Flask:
         TOKENS_PER_SECOND=20,
         OPENAI_API_KEY=os.environ.get("OPENAI_API_KEY"),
         OPENAI_BASE_URL=os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"),
-        # Who answers at /api/chat.
+        # The model that answers at /api/chat.
         OPENAI_MODEL=os.environ.get("OPENAI_MODEL", "gpt-4o-mini"),
         ANTHROPIC_API_KEY=os.environ.get("ANTHROPIC_API_KEY"),
         ANTHROPIC_BASE_URL=os.environ.get(
@@ -57,7 +60,7 @@ def create_app() -> Flask:
         ),
     )
     app.config.from_prefixed_env()  # FLASK_TOKENS_PER_SECOND=… sets that, and so on
-    sse.init_app(app, url_prefix=None)  # for SSE_HEARTBEAT: it has no channels
+    sse.init_app(app, url_prefix=None)  # Checks SSE_HEARTBEAT. No channel is used.
     for module in (chat_completions, responses, messages, ui_messages):
         app.register_blueprint(module.blueprint)
     return app

@@ -13,12 +13,12 @@ from flask_sse_lite import Event
 
 from .model import Piece, Question, answer
 
-#: Makes the body of an error of its status and message.
+#: Makes the body of an error from its status and message.
 ErrorBody = Callable[[int, str], dict[str, Any]]
 
 
 def body() -> dict[str, Any]:
-    """The request's."""
+    """The request's body."""
     found = request.get_json()
     if not isinstance(found, dict):
         raise BadRequest("The body is to be a JSON object.")
@@ -42,8 +42,8 @@ def text_of(content: Any) -> str:
 
 
 def prompt_of(messages: Iterable[Any], content: str = "content") -> str:
-    """What the user has said last, if it is the model's turn because of it. (A tool's
-    result is a part without text.)"""
+    """The text of the last message, if it is the user's. It is empty for a tool's
+    result, which is a part without text."""
     last = list(messages)[-1:]
     if not last or not isinstance(last[0], dict) or last[0].get("role") != "user":
         return ""
@@ -51,13 +51,15 @@ def prompt_of(messages: Iterable[Any], content: str = "content") -> str:
 
 
 def count(messages: Iterable[Any]) -> int:
-    """The tokens of a conversation, as ours counts them."""
+    """The tokens of a conversation, as our model counts them."""
     return len(str(list(messages)).split())
 
 
 def tools_for(choice: Any, tools: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The tools that may be called, and whether one must be, where this is a request's
-    ``tool_choice``."""
+    """The tools that can be called, and whether one must be called.
+
+    :param choice: the request's ``tool_choice``.
+    """
     if isinstance(choice, dict):
         name = choice.get("name") or choice.get("function", {}).get("name")
         if name in tools:
@@ -77,8 +79,8 @@ def named(data: dict[str, Any]) -> Event:
 
 
 def answer_errors(blueprint: Blueprint, error_body: ErrorBody) -> None:
-    """Have a blueprint's errors answered in its own format. They are those of its
-    views, and those of a stream's generator before its first item."""
+    """Have a blueprint's errors answered in its own format: errors of its views, and
+    errors of a stream's generator before its first item."""
 
     @blueprint.errorhandler(HTTPException)
     def answered(error: HTTPException) -> ResponseReturnValue:
@@ -87,7 +89,7 @@ def answer_errors(blueprint: Blueprint, error_body: ErrorBody) -> None:
 
 
 def told(error: Exception, error_body: ErrorBody) -> dict[str, Any]:
-    """What a client is told of an error in mid-stream. Its details are for the log."""
+    """What a client is told of an error in mid-stream. The log has the details."""
     if isinstance(error, HTTPException) and error.code:
         return error_body(error.code, error.description or error.name)
     return error_body(500, "The answer broke off: the model failed.")

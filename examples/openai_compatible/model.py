@@ -1,7 +1,7 @@
 """A model of our own: words from ``markov.py``, and calls of tools that a prompt names.
 
-Here lives what a model is asked and what it answers, in no provider's format. It says
-the same to the same prompt, every time.
+Here lives what a model is asked and what it answers, in no provider's format. The same
+prompt always gets the same answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BROKEN = "river-broken"
 #: Tokens that the broken model says before it fails.
 TOKENS_BEFORE_FAILURE = 5
 
-#: An answer ends with a sentence, or after so many tokens.
+#: Tokens after which an answer ends, even in mid-sentence.
 MAX_TOKENS = 500
 
 
@@ -36,9 +36,9 @@ class Question:
     :param model: the name that the client chose.
     :param prompt: what the user said last; empty if it is not the user's turn.
     :param input_tokens: the length of the whole conversation.
-    :param limit: tokens that the text of the answer may have.
-    :param tools: the tools that may be called: names, and JSON schemas of arguments.
-    :param must_call: whether one of them has to be.
+    :param limit: how many tokens the text of the answer can have.
+    :param tools: the tools that can be called: names, and JSON schemas of arguments.
+    :param must_call: whether one of them must be called.
     """
 
     model: str
@@ -54,9 +54,9 @@ class Block:
     """A stretch of an answer: text, or the call of a tool."""
 
     index: int
-    #: The tool that is called; nothing for text.
+    #: The tool that is called; empty for text.
     tool: str = ""
-    #: What was said so far; of a call, its arguments as JSON.
+    #: The text so far; for a call, its arguments as JSON.
     text: str = ""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
 

@@ -1,8 +1,8 @@
-"""The way to the providers themselves, for who has a key.
+"""The way to the providers themselves, with the operator's key.
 
-What they send is sent on, event by event. A stream is opened when its first event is
-wanted, in the generator: while the provider thinks, ``EventStream`` keeps the
-connection alive, and a refusal is answered with the provider's own status and words.
+Each event that a provider sends is sent on. The generator opens the provider's stream
+when its first event is wanted: while the provider thinks, ``EventStream`` keeps the
+connection alive, and a refusal is answered with the provider's own status and text.
 When the client leaves, the generator is closed, and the provider stops.
 """
 
@@ -24,7 +24,7 @@ from flask_sse_lite import Event, EventStream
 from .exchange import ErrorBody, body, named, told
 from .model import Block, Closed, Ended, Opened, Piece, Said
 
-#: Seconds between two signs of life of a provider's.
+#: Seconds of silence after which a provider counts as gone.
 TIMEOUT = 600
 
 READ_SIZE = 64 * 1024
@@ -81,7 +81,7 @@ def asking(
 def opened(asked: urllib.request.Request) -> HTTPResponse:
     """The head of the provider's answer.
 
-    :raises HTTPException: when it refuses, with its own words as the response.
+    :raises HTTPException: when the provider refuses; its answer is the response.
     """
     try:
         response: HTTPResponse = urllib.request.urlopen(asked, timeout=TIMEOUT)
@@ -108,12 +108,13 @@ def events(asked: urllib.request.Request) -> Generator[Event, None, None]:
     try:
         yield from decoded(lines(upstream))
     finally:
-        # Also when the client has left: the provider need not say the rest.
+        # Also when the client has left: the provider can stop then.
         upstream.close()
 
 
 def lines(upstream: HTTPResponse) -> Iterator[bytes]:
-    """Its lines. (Its own ``readline`` takes a lost connection for the end.)
+    """The answer's lines. (``HTTPResponse.readline`` takes a lost connection for the
+    end.)
 
     :raises http.client.IncompleteRead: if the rest is lost.
     """
@@ -124,7 +125,8 @@ def lines(upstream: HTTPResponse) -> Iterator[bytes]:
 
 
 def decoded(given: Iterable[bytes]) -> Iterator[Event]:
-    """Comments are left out, as we send our own, and ids, which nobody resumes from."""
+    """The events of these lines. Comments are left out, as ``EventStream`` sends its
+    own. Ids are left out, as nobody resumes from them."""
     kind, data = None, []
     for line in given:
         name, _, value = line.decode().rstrip("\r").partition(":")
@@ -140,7 +142,8 @@ def decoded(given: Iterable[bytes]) -> Iterator[Event]:
 
 
 def failure(error_body: ErrorBody) -> Callable[[Exception], Event]:
-    """What is told of an error in mid-stream: the provider's words, if they are its."""
+    """What a client is told of an error in mid-stream: the provider's own text, if the
+    provider refused."""
 
     def words(error: Exception) -> Event:
         said = None

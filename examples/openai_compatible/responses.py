@@ -147,7 +147,7 @@ class Response:
         return self.event(f"response.{status}", response=self.state)
 
     def failure(self, error: Exception) -> Event:
-        """What is told of an error in mid-stream."""
+        """What a client is told of an error in mid-stream."""
         fields = exchange.told(error, error_body)["error"]
         told = {"code": fields["type"], "message": fields["message"], "param": None}
         return exchange.named(self.event("error", **told))

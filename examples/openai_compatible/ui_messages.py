@@ -49,13 +49,13 @@ def chat() -> ResponseReturnValue:
 
 @blueprint.get("/api/chat/<chat>/stream")
 def come_back(chat: str) -> ResponseReturnValue:
-    """Nothing to come back to: here, an answer ends with its connection. (With
+    """There is nothing to come back to: here, an answer ends with its connection. (With
     ``sse.run`` it would go on.)"""
     return "", 204
 
 
 def read(body: dict[str, Any]) -> Question:
-    """The client's own functions may be offered as ``tools``: names, and schemas of
+    """The client can offer its own functions as ``tools``: names, and schemas of
     arguments. (``useChat`` sends what its transport's ``body`` says.)"""
     messages = exchange.required(body, "messages", list)
     return Question(

@@ -6,14 +6,14 @@ From the folder ``examples``, with either of::
     gunicorn -k gevent -w 1 -b 127.0.0.1:8000 showcase:app
     python -m flask --app showcase run
 
-or with several workers, which the page does not notice, even if one dies::
+or with several workers (the page goes on even if one of them dies)::
 
     export FLASK_SSE_URL=sqlite:///events.db FLASK_SECRET_KEY=...
     gunicorn -k gevent -w 4 -b 127.0.0.1:8000 showcase:app
 
 The figures and the chat come over one stream, from the view :func:`events` below; each
-answer over one of its own, from :func:`answer`. The page reads both by the module
-``sse.js`` of ``flask_sse_lite``. It needs nothing but
+answer comes over one of its own, from :func:`answer`. The page reads them by the module
+``sse.js`` of ``flask_sse_lite``. It needs only
 ``psutil`` beside Flask.
 
 Nothing that matters is kept in this process: the past of the chat is what its
@@ -48,7 +48,7 @@ QUESTION_LENGTH = 200
 def create_app() -> Flask:
     app = Flask(__name__)
     app.config.from_mapping(
-        # What somebody who joins the chat can still read: up to an hour of it.
+        # Somebody who joins the chat can read up to an hour of its past.
         SSE_HISTORY_AGE=3600,
         ANSWER_PACE=0.06,  # seconds from one token to the next
         ANSWER_SENTENCES=12,
@@ -56,7 +56,7 @@ def create_app() -> Flask:
     )
     app.config.from_prefixed_env()  # FLASK_SSE_URL=... sets SSE_URL, and so on
     if app.secret_key is None:
-        # It signs the tickets for answers: those of another life of ours are void.
+        # The key signs the tickets for answers. A new key makes the old ones void.
         if not app.config.get("SSE_URL", "memory:").startswith("memory:"):
             raise RuntimeError("All workers need one key in common: FLASK_SECRET_KEY")
         app.secret_key = secrets.token_hex()
@@ -79,8 +79,8 @@ def create_app() -> Flask:
     @app.get("/events")
     def events() -> ResponseReturnValue:
         figures.start(app)
-        # A newcomer gets the last 60 of each channel. Who comes back after a cut
-        # says which event was the last, and gets what came after that one.
+        # A newcomer gets the last 60 events of each channel. A client that comes back
+        # after a cut names the last event that it got, and gets what came after it.
         return sse.stream("figures", "chat", replay=60)
 
     @app.post("/chat")
@@ -122,7 +122,7 @@ def create_app() -> Flask:
 
 
 def objection(name: str, text: str) -> str | None:
-    """What is wrong with a chat message, as a sentence for who wrote it."""
+    """What is wrong with a chat message, as a sentence for its author."""
     if not name:
         return "Please fill in a name."
     if len(name) > NAME_LENGTH:
@@ -139,7 +139,7 @@ def refusal(complaint: str) -> ResponseReturnValue:
 
 
 def known(ticket: str) -> answers.Answer:
-    """The answer that a ticket is for. Without one there is nothing to be seen."""
+    """The answer that a ticket is for. Any other ticket gets 404."""
     found = answers.find(ticket)
     if found is None:
         abort(404)

@@ -1,12 +1,11 @@
 """Answers: a question is asked, and a small model of words speaks, token by token.
 
-An answer has two channels of its own, one for what is said, and one for what is told
-about it: the question, and how the generator ended. Their names hold 128 random bits,
-and whoever is to read or stop an answer has a ticket for it, which is signed. Without
-one it can be neither read nor stopped.
+An answer has two channels of its own: one for its tokens, and one for the question and
+for how the generator ended. Their names hold 128 random bits. To read or stop an
+answer, a client needs a ticket for it, which is signed.
 
-A ticket says where the log stood before the answer, too. Who comes with nothing else
-begins there, and gets the whole.
+A ticket also says where the log stood before the answer. A client that brings only the
+ticket begins there, and gets the whole answer.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Answer(NamedTuple):
 
     @property
     def told(self) -> str:
-        """The channel of what there is to tell about it."""
+        """The channel of the question, and of how the generator ended."""
         return f"{self.said}.told"
 
 
@@ -49,14 +48,14 @@ def begin(question: str) -> str:
     answer = Answer(secrets.token_urlsafe(16), sse.position())
     asked = {"text": question, "time": time.time(), "worker": os.getpid()}
     sse.publish(asked, type="question", channel=answer.told)
-    # The response would stream the answer to who asked. The page comes for it by
-    # itself, as its second tab does.
+    # This response would stream the answer to the client that asked. It is dropped: the
+    # page opens the stream by the ticket, as a second tab does.
     sse.run(speak(question, answer), channel=answer.said, type="token")
     return _signer().dumps(answer)
 
 
 def speak(question: str, answer: Answer) -> Iterator[dict[str, object]]:
-    """The tokens of an answer, and in the end a word on how many there were."""
+    """The tokens of an answer. At the end, how many there were is published."""
     made = 0
     end = "closed"
     try:
@@ -66,8 +65,8 @@ def speak(question: str, answer: Answer) -> Iterator[dict[str, object]]:
             yield {"text": token, "time": time.time()}
         end = "finished"
     finally:
-        # It is closed by "stop", when nobody has listened for half a minute, and when
-        # the server stops.
+        # The generator is closed by "stop", when nobody has listened for half a minute,
+        # and when the server stops.
         told = {"end": end, "made": made, "time": time.time()}
         sse.publish(told, type="generator", channel=answer.told)
         sse.close(answer.told)

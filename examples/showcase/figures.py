@@ -1,11 +1,12 @@
 """The figures of this machine, published once a second on the channel "figures".
 
-:func:`start` may be called as often as you like, from any thread. It is called when
-somebody subscribes and not at import, because a thread that is started at import
-does not survive a fork (``gunicorn --preload``), and runs where nobody listens.
+:func:`start` can be called often, from any thread. It is called when somebody
+subscribes and not at import, because a thread that is started at import does not
+survive a fork (``gunicorn --preload``), and runs where nobody listens.
 
-Of several workers one does, and the others keep silent as long as they hear it. Whose
-figures are the newest goes on; all see the same order, so all agree on who that is.
+Of several workers one publishes, and the others keep silent as long as they hear it.
+The worker whose figures are the newest goes on. All workers see the same order, so they
+agree on which one that is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _samplers: dict[int, Thread] = {}  # by process id: a forked child starts its ow
 def start(app: Flask) -> None:
     """Have this process publish its figures, from now on and only once."""
     sampler = Thread(target=_run, args=(app,), name="figures", daemon=True)
-    if _samplers.setdefault(os.getpid(), sampler) is sampler:  # atomic: one wins
+    if _samplers.setdefault(os.getpid(), sampler) is sampler:  # Atomic: one wins.
         sampler.start()
 
 
@@ -37,14 +38,14 @@ def _run(app: Flask) -> None:
         try:
             with app.app_context():
                 _publish_in_silence(Sampler())
-        except Exception:  # the broker may be away: the next second tries again
+        except Exception:  # The broker can be away: the next second tries again.
             app.logger.exception("The figures of this second were not published.")
             time.sleep(PERIOD)
 
 
 def _publish_in_silence(sampler: Sampler) -> None:
-    """Publish whenever nobody has for a while, which is longer for all but the one that
-    did so last."""
+    """Publish whenever nobody has published for a while. The worker that published last
+    waits less long than the others."""
     since: str | None = sse.position()
     is_ours = True
     while True:

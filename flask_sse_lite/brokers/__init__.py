@@ -1,14 +1,14 @@
 """The brokers: what carries published events to every process's log.
 
 Here lives which URL means which broker: those of this package, and those that
-applications register. A broker knows nothing of Flask, nor of who listens: it fills a
-log, and readers read that.
+applications register. A broker knows neither Flask nor the clients: it fills a log, and
+readers read the log.
 """
 
 from __future__ import annotations
 
-# A broker's module is imported at first use, which can be behind the main thread's end.
-# The clients of some stores import this, and Python refuses its first import by then.
+# Imported now, because some stores' clients need it. A broker's module is imported at
+# its first use. If the main thread has ended by then, Python refuses this import.
 import concurrent.futures.thread  # noqa: F401
 import re
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from .contract import Claim as Claim
 from .shared import SharedBroker
 from .store import Store
 
-#: The schemes of this package's own brokers. Each stands for the module beside this one
-#: that has the broker's ``connect``; a module is imported when a URL first names it.
+#: The schemes of this package's own brokers, each with the module beside this one that
+#: has the broker's ``connect``. A module is imported when a URL first names it.
 BROKERS = {
     "memory": "memory",
     "sqlite": "sqlite",
@@ -32,12 +32,12 @@ BROKERS = {
 }
 
 
-#: Makes a process's broker of a configuration, and of the folder where the relative
-#: path of a URL begins: see ``connect``. A store is made a broker by ``SharedBroker``.
+#: Makes a process's broker from the settings and the folder in which a URL's relative
+#: path begins: see ``connect``. ``SharedBroker`` makes a broker of a store.
 Factory = Callable[[Settings, "str | None"], "Broker | Store"]
 
-#: What a URL's scheme looks like. URLs are read in any case; schemes are registered in
-#: lower case.
+#: What a URL's scheme looks like. Schemes are registered in lower case; in a URL the
+#: case does not matter.
 SCHEME = re.compile("[a-z][a-z0-9+.-]*")
 
 #: The factories of applications, by scheme.
@@ -45,11 +45,11 @@ _registered: dict[str, Factory] = {}
 
 
 def register(scheme: str, factory: Factory) -> None:
-    """Have URLs with a scheme of your own name a broker of your own.
+    """Register a broker of your own for URLs with a scheme of your own.
 
-    An application calls this before it is set up, in each of its processes: where its
-    factory is defined is the right place. The same definition can be registered again,
-    by a module that is loaded anew or an application factory that is called again: the
+    An application calls this in each of its processes, before it is set up. The right
+    place is where the factory is defined. The same definition can be registered again,
+    by a module that is reloaded or an application factory that is called again: the
     latest counts. For example::
 
         register("shelf", connect_to_shelf)
@@ -59,8 +59,8 @@ def register(scheme: str, factory: Factory) -> None:
         digits, ``+``, ``.`` and ``-``, beginning with a letter.
     :param factory: called with the settings and the application's instance folder (None
         where there is no application), once in each process, and once more when an
-        application is set up, so that a wrong URL is refused then. It reaches for
-        nothing, and returns a ``Store`` or a whole ``Broker``. It raises
+        application is set up, so that a wrong URL is refused then. It must connect to
+        nothing, and return a ``Store`` or a whole ``Broker``. It must raise
         ``InvalidValue`` for a URL that it cannot use.
     :raises InvalidValue: for a scheme that cannot stand in a URL, or that names another
         broker.
@@ -95,13 +95,13 @@ def _is_same_definition(one: Factory, other: Factory) -> bool:
 
 
 def connect(settings: Settings, folder: str | None = None) -> Broker:
-    """The broker that a configuration's URL names, for this process. Nothing is
-    reached for yet.
+    """The broker that a configuration's URL names, for this process. It connects to
+    nothing yet.
 
-    :param folder: where the relative path of a URL begins; where it is left out, such
-        a path is refused.
-    :raises InvalidValue: for a URL that there is no broker for. (Never memory instead:
-        that would work on one worker, and lose events on two.)
+    :param folder: where the relative path of a URL begins. Without it, such a path is
+        refused.
+    :raises InvalidValue: where no broker exists for the URL. (Memory would be a bad
+        substitute: it works on one worker, and loses events on two.)
     """
     scheme = settings.url.partition(":")[0].lower() if ":" in settings.url else ""
     made = _factory_of(scheme, settings.url_key)(settings, folder)
@@ -121,7 +121,7 @@ def _factory_of(scheme: str, url_key: str) -> Factory:
     if scheme in BROKERS:
         factory: Factory = import_module(f".{BROKERS[scheme]}", __name__).connect
         return factory
-    # Only a scheme is shown: the rest of the URL can have a password in it.
+    # Only the scheme is shown, because the rest of the URL can contain a password.
     shown = scheme if SCHEME.fullmatch(scheme) else ""
     known = ", ".join(f"{name}://" for name in (*BROKERS, *_registered))
     raise InvalidValue(

@@ -1,7 +1,7 @@
 """The contract: what every broker promises to the application's channels and runs.
 
-Here stands the contract alone. How a broker keeps its promises lives in the module of
-that broker, and ``flask_sse_lite.testing.broker_suite`` checks them.
+Only the contract lives here. How a broker keeps it lives in the module of that broker,
+and ``flask_sse_lite.testing.broker_suite`` checks it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..history.log import Log
 
 
 class Summary(NamedTuple):
-    """What a store retains of one channel: how many events, and for how many seconds
-    the newest entry has stood there. The newest entry can be the channel's end."""
+    """What a store retains of one channel: how many events, and the age of the newest
+    entry in seconds. The newest entry can be the channel's end."""
 
     channel: str
     events: int
@@ -27,11 +27,12 @@ class Summary(NamedTuple):
 
 
 class Claim:
-    """The right of one run to feed a channel, until it is over.
+    """The right of one run to feed a channel, until the run is over.
 
-    ``began`` is the epoch and the position where it began: where the log stood before
-    its first event. A store that lost what it had gets the run anew, at another, unless
-    it ``is_over``. Of a run that ``is_broken``, something could not be said.
+    ``began`` is the epoch and the position where the run began: where the log stood
+    before its first event. If the store loses its events, the run is begun there anew,
+    at another position, unless it ``is_over``. A run ``is_broken`` if one of its events
+    could not be published.
     """
 
     __slots__ = ("began", "budget", "channel", "is_broken", "is_over", "token")
@@ -49,35 +50,36 @@ class Claim:
 class Broker(ABC):
     """One process's way to the events of an application.
 
-    Any thread or greenlet may call any method. A broker is made in the process that
-    uses it. It costs nothing before its first use; what it holds then (connections,
-    files, a thread) it lets go of at ``close``, and in a forked child.
+    Any thread or greenlet can call any method. A broker is made in the process that
+    uses it, and costs nothing before its first use. ``close`` lets go of what it holds
+    then (connections, files, a thread), and so does a forked child.
 
-    All but ``close`` raise ``BrokerUnavailable`` where a store that they need cannot be
-    reached, within ``SSE_BROKER_TIMEOUT``: whatever a call waits for counts.
+    All methods but ``close`` raise ``BrokerUnavailable`` where they need a store and
+    cannot reach it. They do so within ``SSE_BROKER_TIMEOUT``, which bounds all that a
+    call waits for.
     """
 
     #: What this process remembers, and what its readers read.
     log: Log
 
-    #: Whether what one process publishes arrives in all of them.
+    #: Whether all processes get what one of them publishes.
     is_shared: bool
 
     #: How many streams of each channel this process serves. Set by ``Channels``; the
     #: broker calls it to report counts.
     listeners: Callable[[], Mapping[str, int]] = staticmethod(dict)
 
-    #: Seconds until ``subscribers`` knows of all who came, or left, up to now.
+    #: Seconds until ``subscribers`` has counted every client that came or left before.
     counting_takes: float = 0.0
 
     def within_timeout(self) -> AbstractContextManager[object]:
-        """Have all calls of a block end within the time that one of them has."""
+        """Give all calls in a block, together, the time that one call has."""
         return nullcontext()
 
     @abstractmethod
     def publish(self, channel: str, event: Event) -> Event:
-        """Put an event at the next position of all, and see to it that it comes into
-        the log of every process that listens to its channel, in that order.
+        """Put an event at the next position of all channels. The log of every process
+        that listens to its channel gets it, in the order of the positions.
 
         :returns: the event as it stands in its channel, with its id.
         """
@@ -99,12 +101,12 @@ class Broker(ABC):
 
     @abstractmethod
     def position(self) -> str:
-        """Where the newest event of any process stands: not behind what anyone has
-        published before this is called."""
+        """The position of the newest event of any process. All that was published
+        before this is called stands at that position or before it."""
 
     def summaries(self) -> list[Summary]:
-        """The channels of which the store retains something. A broker whose events
-        outlive no process has none to tell of."""
+        """The channels of which the store retains something. Empty where events end
+        with their process."""
         return []
 
     @abstractmethod
@@ -112,53 +114,53 @@ class Broker(ABC):
         self, channels: Collection[str], since: str = "", *, fresh: bool = False
     ) -> None:
         """Have the log hold what is retained of some channels, and from here on what
-        is published to them. Callers do this before they take a cursor. It must cost
-        the store nothing where others listen to these channels already.
+        is published to them. Callers do this before they take a cursor. If clients of
+        this process listen to these channels already, it must cost the store nothing.
 
-        :param since: the id that the cursor will resume from. Where it is known to the
-            store it is known to the log when this returns.
-        :param fresh: whether the log is to have all that was published before this.
+        :param since: the id that the cursor will resume from. If the store knows it,
+            the log knows it when this returns.
+        :param fresh: whether the log must have all that was published before this call.
         """
 
     @abstractmethod
     def begin_run(self, channel: str, budget: int) -> Claim | None:
-        """Have a run feed a channel from here on, unless one does, in whatever process.
-        That opens the channel. What the run says is kept, whatever its age, until
-        as long after its end as other events are kept. A run ends with its channel,
-        whoever ends that; and where its process is gone for some seconds, its readers
-        get a ``stream-error`` that says so, and the end.
+        """Begin a run that feeds a channel, unless another run, of any process, feeds
+        it. That opens the channel. What the run says is kept while the run goes on, and
+        after its end for as long as other events are kept. A run ends when anyone ends
+        its channel. When its process has been gone for some seconds, its readers get a
+        ``stream-error`` that says so, and the end.
 
-        :param budget: bytes that are kept of it.
-        :returns: the run's claim, with what it says in this process's log from here on;
-            None where another goes on: then its beginning is known to the log.
+        :param budget: bytes of it that are kept.
+        :returns: the run's claim; this process's log gets what the run says. None where
+            another run goes on; the log then knows where that run began.
         """
 
     @abstractmethod
     def say(self, claim: Claim, event: Event) -> Event | None:
         """As ``publish``, for a run.
 
-        :returns: None where the run is over. Nothing was published, then.
+        :returns: None where the run is over, so that nothing was published.
         """
 
     @abstractmethod
     def end_run(self, claim: Claim, reason: Event | None = None) -> None:
-        """As ``end``, for a run, unless it is over. The process says nothing more of
-        the run, even where this fails: where the store cannot be told, the run's
-        readers get a ``stream-error`` that says so, and the end, some seconds later.
+        """As ``end``, for a run, unless it is over. Even where this fails, the process
+        says nothing more of the run. If the store cannot be told, the run's readers get
+        a ``stream-error`` that says so, and the end, some seconds later.
 
-        :param reason: why the run ends before all was said. The readers get the reason
-            and the end, or neither. A run whose ``say`` has failed never ends without
-            a reason.
+        :param reason: why the run ends before all was said. The readers get both the
+            reason and the end, or neither. A run whose ``say`` has failed always ends
+            with a reason.
         """
 
     def limit_runs(self, size: int) -> None:
-        """Have the log hold no more than so many bytes of the output of all runs
-        together. How much a store keeps is not changed by that."""
+        """Bound the output of all runs together that the log holds, in bytes. How much
+        a store keeps does not change."""
         self.log.limit_runs(size)
 
     @abstractmethod
     def subscribers(self, channel: str) -> int:
-        """How many streams of a channel there are, in all processes together."""
+        """How many streams of a channel all processes together serve."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,8 +1,7 @@
-"""Deadlines: until when a call that asks a store must have its answer.
+"""Deadlines: the moment by which a call must have a store's answer.
 
-Here lives what all waits of one public call share: for a lock, for a connection and for
-each round trip. A call has one deadline, however many of these it makes. What is waited
-for is unknown here.
+All waits of one public call share one deadline: the waits for a lock, for a connection,
+and for each round trip. What is waited for is unknown here.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from contextlib import contextmanager
 
 from ..errors import BrokerUnavailable
 
-#: The part of a timeout that a store must have had before its silence says that it is
-#: away. A call that spent its time in a queue says nothing of the store.
+#: The part of a timeout that a store must have had before its silence means that it is
+#: away. A call that spent its time in a queue proves nothing about the store.
 FAIR_PART = 0.5
 
 
@@ -24,9 +23,9 @@ class OutOfTime(BrokerUnavailable):
 
 
 class Deadline:
-    """A moment, so many seconds from now.
+    """A moment, some seconds from now.
 
-    :param seconds: all that is waited until then, together.
+    :param seconds: how far away that is. All waits until then share these seconds.
     """
 
     __slots__ = ("_end", "seconds")
@@ -42,7 +41,7 @@ class Deadline:
 
     @property
     def is_fair(self) -> bool:
-        """Whether a wait that begins now has a fair part of the time."""
+        """Whether a wait that begins now gives the store its fair part of the time."""
         return self.left >= self.seconds * FAIR_PART
 
 
@@ -53,8 +52,8 @@ class Deadlines(threading.local):
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[Deadline]:
-        """Have the block end within so many seconds, or within the time of the call
-        that it is a part of.
+        """Set the deadline of a block, some seconds from now. Inside of another such
+        block, the other's deadline holds.
 
         :returns: the deadline of the whole call.
         """

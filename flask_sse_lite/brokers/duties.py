@@ -1,8 +1,8 @@
 """Duties: what a process does for its store every second or so.
 
-Here lives what has to be done while somebody's streams or runs are open: this process's
-runs are kept alive, runs that lost theirs are ended, and how many streams this process
-serves is told. The follower's thread does it; how long it waits in between lives there.
+Here lives what a process must do while streams or runs are open. It keeps its own runs
+alive, ends runs whose process is gone, and tells the store how many streams it serves.
+The follower's thread calls this, and decides how long it waits in between.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class Duties:
         #: This process's runs that are not over.
         self.claims: set[Claim] = set()
         #: Channels whose readers wait for the end of a run that the store does not
-        #: know, and since when. The follower's.
+        #: know, and since when. Only the follower uses this.
         self._doubted: dict[str, float] = {}
         self._is_counted = False
-        #: When they are done next.
+        #: When the duties are done next.
         self.due_at = 0.0
-        #: Until then no process is taken for dead: it can have been the store's absence
-        #: that kept it silent.
+        #: Until then no process is taken for dead: it can have been silent only because
+        #: the store was away.
         self._patient_until = 0.0
 
     def have_begun(self, claim: Claim) -> bool:
         """Begin a run in the store, or begin it anew where the store has lost it. Any
-        thread may call this.
+        thread can call this.
 
         :returns: whether the claim's run goes on.
         """
@@ -50,27 +50,27 @@ class Duties:
             claim.began = began
             self._store.view.note_published(began)
             self.claims.add(claim)
-            if claim.is_over:  # Since a moment ago, and it must not begin again.
+            if claim.is_over:  # It ended meanwhile, and must not begin again.
                 self.claims.discard(claim)
         return began is not None
 
     def give_up(self, claim: Claim) -> None:
-        """A run is over. Any thread may call this."""
+        """Note that a run is over. Any thread can call this."""
         claim.is_over = True
         self.claims.discard(claim)
 
     def be_patient(self) -> None:
-        """The store was away, and is back."""
+        """Note that the store was away, and is back."""
         self._patient_until = time.monotonic() + self._store.lease
 
     def do(self) -> None:
-        """Do what is due. The follower calls this as often as possible: a process that
-        does not is taken for dead."""
+        """Do what is due. The follower calls this as often as possible, because others
+        take a silent process for dead."""
         now = time.monotonic()
         if now < self.due_at:
             return
         self.due_at = now + self._store.duty_interval * random.uniform(0.8, 1)
-        # A store that can only be read is good enough for following.
+        # Errors are ignored: the follower can still read a store that takes no writes.
         with suppress(BrokerUnavailable):
             if self.claims:
                 self.keep_claims()
@@ -94,8 +94,8 @@ class Duties:
                 self.have_begun(claim)  # The store has lost it.
 
     def _end_forgotten(self, now: float) -> None:
-        """End the runs whose readers wait here and which the store has lost. A run's
-        own process, if it lives, has given it to the store anew before."""
+        """End the runs that readers here wait for and that the store has lost. If the
+        process of such a run lives, it has begun the run anew before."""
         log = self._store.view.log
         own = {claim.channel for claim in list(self.claims)}
         waiting = [name for name in log.awaiting_end() if name not in own]

@@ -1,10 +1,10 @@
 """The follower: the one thread of a process that feeds its log from a store.
 
-Here lives how a process follows a store. As soon as it has readers, one daemon thread
-(under a monkey-patched gevent, a greenlet) feeds its log with all that is published,
-its own events included, in the store's order; what a channel retained before is loaded
-when it is first wanted. A process that only publishes follows nothing. How the store is
-spoken to is unknown here.
+Here lives how a process follows a store. As soon as the process has readers, one daemon
+thread (under a monkey-patched gevent, a greenlet) feeds its log with all that is
+published, its own events included, in the store's order. What a store has retained of a
+channel is loaded when the channel is first wanted. A process that only publishes
+follows nothing. How the store is asked is unknown here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .duties import Duties
 from .store import Closing, News, Retention, State, Store
 
 #: Seconds without news after which the store is asked all the same: a publisher can
-#: have died between publishing and telling.
+#: have died after it published and before it told anyone.
 LOOK_INTERVAL = 1.0
 
 #: Seconds between two tries to reach a store that is away: the first and the longest
-#: pause, each spread so that processes do not come all at once.
+#: pause. Each is spread, so that processes do not come all at once.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
@@ -45,8 +45,8 @@ logger = logging.getLogger("flask_sse_lite")
 class Follower:
     """How one process follows a store.
 
-    Any thread may call the public methods. One at a time changes the log, and holds the
-    lock for that.
+    Any thread can call the public methods. Only the thread that holds the lock changes
+    the log.
 
     :param duties: what the thread does besides.
     """
@@ -55,25 +55,26 @@ class Follower:
         self._store = store
         self._log = store.view.log
         self._duties = duties
-        # Whoever changes the log holds this: see changing.
+        # Held by the thread that changes the log: see changing.
         self._lock = Guard()
         #: None until somebody wants a channel.
         self.thread: threading.Thread | None = None
         self.is_attached = False
-        #: What the store keeps, as it was last told.
+        #: What the store keeps, as it last told us.
         self.retention = Retention(1, 1)
         self._is_away = False
-        #: When the last look at the store began that brought the log up to it.
+        #: When the last look began that fed the log all that the store had.
         self._looked_at = 0.0
 
     # For any thread
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Change the log, by what the store says. One at a time; nobody waits long for
-        a store that is known to be away."""
+        """Hold the lock, to change the log by what the store says. Nobody waits long
+        for a store that is known to be away."""
         if self._store.is_entered:
-            # Whoever holds the lock can be waiting for what this thread has there.
+            # The thread that holds the lock can be waiting for what this thread holds
+            # in the store.
             raise Reentered
         is_followers = threading.current_thread() is self.thread
         deadline = self._store.deadline
@@ -87,18 +88,18 @@ class Follower:
                 raise OutOfTime(f"{self._store.name} is too slow")
             yield
         except (OutOfTime, Reentered):
-            raise  # Neither says anything of the store.
+            raise  # Neither proves anything about the store.
         except BrokerUnavailable as error:
             failure = error
             raise
         finally:
             self._lock.release()
-            # Not before: a handler of the log can publish what it is given.
+            # The lock is released first, because a logging handler can publish.
             if failure and self.is_attached:
                 self._note_away(failure)
 
     def attach(self) -> None:
-        """Begin to follow, at the store's position, unless that has begun."""
+        """Begin to follow, at the store's position, unless this process follows."""
         with self.changing():
             if not self.is_attached:
                 self._restart(*self._store.load(()))
@@ -112,17 +113,17 @@ class Follower:
                 self.is_attached = True
 
     def fetch(self, missing: Collection[str]) -> None:
-        """Load channels, but those that another thread loads meanwhile."""
+        """Load channels, except those that another thread has loaded meanwhile."""
         with self.changing():
             if missing := self._log.missing(missing):
                 self._fetch(missing)
 
     def look(self, asked_at: float = 0.0) -> bool:
-        """Feed what is new, or a piece of it.
+        """Feed what is new in the store, or a piece of it.
 
-        :param asked_at: nothing is done when a look has begun since then: of thousands
-            who ask, few have to.
-        :returns: whether the log is up to the store.
+        :param asked_at: nothing is done if a complete look has begun since then. So of
+            thousands of threads that ask, few must look.
+        :returns: whether the log has all that the store has.
         """
         with self.changing():
             if asked_at and self._looked_at >= asked_at:
@@ -132,7 +133,7 @@ class Follower:
                 self._fetch(unfed)
             news = self._store.news(self._log.sequence)
             if news.epoch == self._log.epoch and news.sequence < self._log.sequence:
-                # The store has lost some. What comes next would have the ids of those.
+                # The store has lost events. New ones would get the ids of those.
                 self._store.renew(news.epoch)
                 news = news._replace(epoch="")
             if news.epoch != self._log.epoch:
@@ -146,8 +147,8 @@ class Follower:
             return not more
 
     def stop(self) -> None:
-        """Have the thread end, where the store is being closed. The thread itself can
-        call this, too."""
+        """Wait for the thread's end, when the store is being closed. The thread itself
+        can call this too."""
         thread = self.thread
         if thread and thread is not threading.current_thread():
             self._store.interrupt()
@@ -193,7 +194,7 @@ class Follower:
     # In the thread
 
     def _follow(self, pid: int, closing: Closing) -> None:
-        """It ends with the broker, and for no error."""
+        """Follow until the broker is closed. No error ends this."""
         pause, backoff = FIRST_PAUSE, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not closing.is_set():
             try:
@@ -208,26 +209,26 @@ class Follower:
                         self._duties.do()
                     _stop_in_child(pid)
             except BaseException as error:
-                # Not only an Exception: gevent's Timeout is none, nor is SystemExit.
+                # gevent's Timeout and SystemExit are no Exceptions, and come here too.
                 _stop_in_child(pid)
                 if closing.is_set():
                     return
                 self._note_away(error)
                 if not isinstance(error, BrokerUnavailable):
-                    # The store can well be there, and the next look succeed.
+                    # The store can be there, so that the next look can succeed.
                     pause = backoff.next()
                 closing.wait(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
                 if is_kill(error):
-                    # Whoever has killed this greenlet waits for its end.
+                    # The killer of this greenlet waits for its end, so another goes on.
                     self._start()
                     return
 
     def _hear(self) -> bool:
-        """Wait for news, and feed what is heard in full.
+        """Wait for news, and feed the records that came with it.
 
-        :returns: whether the store is to be looked at.
+        :returns: whether the store must be looked at.
         """
         heard = self._store.wait(LOOK_INTERVAL)
         is_to_look = heard.is_to_look
@@ -239,9 +240,9 @@ class Follower:
         return is_to_look or self._is_away
 
     def _feed(self, epoch: str, records: Iterable[Record]) -> bool:
-        """Feed what was heard, as long as it is what comes next.
+        """Feed the records that were heard, as long as none is missing before them.
 
-        :returns: whether something was missed, so that the store is to be looked at.
+        :returns: whether something was missed, so that the store must be looked at.
         """
         with self.changing():
             if self._log.has_unfed:
@@ -270,7 +271,7 @@ class Follower:
 
 
 def _stop_in_child(pid: int) -> None:
-    """Go no further, if this is a forked child's copy of a greenlet. (Where it ended,
-    the threading module would miss it.)"""
+    """Wait forever, if this is a forked child's copy of a greenlet. (The threading
+    module would not find it if it ended.)"""
     while os.getpid() != pid:
         threading.Event().wait()

@@ -31,7 +31,7 @@ class MemoryBroker(Broker):
     def want(
         self, channels: Collection[str], since: str = "", *, fresh: bool = False
     ) -> None:
-        """The log holds all there is."""
+        """Nothing must be loaded: the log has all events."""
 
     def begin_run(self, channel: str, budget: int) -> Claim | None:
         start = self.log.hold(channel, budget)

@@ -1,4 +1,4 @@
-"""What a broker's URL says besides where the store is.
+"""The options that a broker's URL can have, besides the place of the store.
 
 Here lives what all stores have in common: how much they keep, and the prefix that lets
 several applications use one of them.
@@ -17,8 +17,8 @@ DEFAULT_PREFIX = "sse"
 
 
 class Options(NamedTuple):
-    """What is to be kept with the store, under its ``prefix``; None for what the store
-    says itself. ``others`` is what is the broker's own."""
+    """``retention`` is what the store must keep under ``prefix``; None leaves that as
+    the store has it. ``others`` are the options of that kind of broker."""
 
     retention: Retention | None
     prefix: str
@@ -26,10 +26,12 @@ class Options(NamedTuple):
 
 
 def read_options(settings: Settings, query: str) -> Options:
-    """What a URL's query says, and where it does not, the configuration. A guest, who
-    does not know what the application has configured, has no say unless it says all.
+    """The options of a URL's query; the configuration has those that it leaves out. A
+    guest does not know the application's configuration, so its retention counts only
+    if its URL has both the history and the age.
 
-    :raises InvalidValue: naming the option. (Not the URL: there can be a password.)
+    :raises InvalidValue: for a wrong option. The message does not show the URL, which
+        can contain a password.
     """
     others = dict(parse_qsl(query, keep_blank_values=True))
     history, age = settings.history, settings.history_age
@@ -42,7 +44,7 @@ def read_options(settings: Settings, query: str) -> Options:
             age = float(others.pop("age"))
     except ValueError:
         history = 0
-    # Written so that "nan" is refused too.
+    # These comparisons refuse "nan" too.
     if not (1 <= history <= MOST and 0 < age <= LONGEST and prefix):
         raise InvalidValue(
             f"{settings.url_key} has an option that is wrong: history is a whole "

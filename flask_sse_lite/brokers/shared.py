@@ -1,8 +1,8 @@
 """The broker of a store that processes share.
 
-Here lives how the contract is kept by three parts: a store, which says and hears; the
-log of this process, which remembers; and a follower, which feeds the one from the
-other. How a store is spoken to lives in its own module.
+Three parts together keep the contract: the store carries the events, the log of this
+process remembers them, and the follower feeds the log from the store. How a store is
+asked lives in its own module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 def _bounded(
     method: Callable[Concatenate[SharedBroker, P], T],
 ) -> Callable[Concatenate[SharedBroker, P], T]:
-    """Have a public call end within the store's timeout, whatever it waits for."""
+    """Bound all waits of a public call, together, by the store's timeout."""
 
     @wraps(method)
     def call(broker: SharedBroker, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -62,13 +62,13 @@ class SharedBroker(Broker):
         _brokers.add(self)
 
     def _begin_here(self) -> None:
-        """As new: at the beginning, and in a forked child."""
+        """Set up the parts, when a broker is made and in a forked child."""
         self._view = self.store.view
         self.log: FedLog = self._view.log
         self.log.limit_runs(self._runs_bytes)
         self._duties = Duties(self.store, lambda: self.listeners())
         self._follower = Follower(self.store, self._duties)
-        #: Events published since others last got their turn.
+        #: Events published since we last gave way to the follower.
         self._burst = 0
 
     def within_timeout(self) -> AbstractContextManager[object]:
@@ -102,8 +102,8 @@ class SharedBroker(Broker):
         if self._follower.thread:
             self._burst += 1
             if self._burst * 2 > self._follower.retention.history:
-                # As in log.py: under gevent, the follower can only run when we give
-                # way to it.
+                # As in log.py: under gevent, the follower can run only when the
+                # publisher gives way.
                 self._burst = 0
                 time.sleep(BREATH)
 
@@ -133,10 +133,11 @@ class SharedBroker(Broker):
                 pass
 
     def _is_behind(self, channels: Collection[str], since: str) -> bool:
-        """Whether the log must be brought up to the store before a cursor is taken."""
+        """Whether the log must get what is new in the store before a cursor is
+        taken."""
         epoch, sequence = self._view.published
         if epoch and (epoch != self.log.epoch or sequence > self.log.sequence):
-            # A newcomer must not be given what was published here before it came.
+            # Without it, a newcomer would get what was published here before it came.
             return True
         return bool(since) and not self.log.knows(channels, since)
 
@@ -150,7 +151,7 @@ class SharedBroker(Broker):
         try:
             self.want((channel,), fresh=True)
         except BaseException:
-            # Others can have read it already, and it has said nothing.
+            # Others can have read the run's beginning, and must get an end.
             with suppress(BrokerUnavailable):
                 self.end_run(claim, LOST)
             raise
@@ -171,7 +172,7 @@ class SharedBroker(Broker):
 
     @_bounded
     def end_run(self, claim: Claim, reason: Event | None = None) -> None:
-        # First of all: if the store is away, the lease must come to its end.
+        # First of all: if the store is away, the lease must not be extended.
         self._duties.give_up(claim)
         if claim.is_broken:
             reason = reason or LOST
@@ -185,7 +186,8 @@ class SharedBroker(Broker):
         dropped = self.log.dropped(claim.channel)
         position = self.store.say(claim, event, dropped, reason)
         if position is None and self._duties.have_begun(claim):
-            # The store had lost the run. (The follower can have been faster.)
+            # The store had lost the run, and has it again. (The follower can have
+            # begun it anew before us.)
             position = self.store.say(claim, event, 0, reason)
         return position
 
@@ -206,12 +208,12 @@ class SharedBroker(Broker):
         self.store.close()
 
     def begin_anew(self) -> None:
-        """Begin in a forked child as if nothing had been."""
+        """Begin anew in a forked child, with nothing of the parent's."""
         self.store.begin_anew()
         self._begin_here()
 
 
-# Forks. A child gets a copy of everything in whatever state it is, and of threads none.
+# Forks. A child gets a copy of everything, in whatever state it is, and no threads.
 
 _brokers: weakref.WeakSet[SharedBroker] = weakref.WeakSet()
 

@@ -1,8 +1,8 @@
-"""The store: what a place must be able to do that processes share, so that it can
-carry their events.
+"""The store: what a place that processes share must be able to do to carry their
+events.
 
-Here stand the verbs of such a place, and the types of what it answers. A store has no
-thread, feeds no log, and retries nothing for long: ``follower.py`` calls its verbs, and
+Here live the verbs of a store, and the types of its answers. A store has no thread,
+feeds no log, and retries nothing for long: ``follower.py`` calls its verbs, and
 ``shared.py`` makes a broker of it.
 """
 
@@ -22,7 +22,7 @@ from .contract import Claim, Summary
 from .deadline import Deadline, Deadlines
 from .view import View
 
-#: Seconds between two looks at a store that cannot wake who waits for news.
+#: Seconds between two looks at a store that cannot wake those who wait for news.
 POLL_INTERVAL = 0.1
 
 
@@ -34,8 +34,8 @@ class Retention(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a store says of itself: the name of its life (16 hexadecimal digits), its
-    newest position there, and what it keeps."""
+    """What a store says of itself: the epoch, which names its life (16 hexadecimal
+    digits), its newest position in that, and how much it keeps."""
 
     epoch: str
     sequence: int
@@ -43,13 +43,13 @@ class State(NamedTuple):
 
 
 class News(NamedTuple):
-    """What stands behind a position of a store.
+    """What stands in a store after a position.
 
-    ``records`` are those of the channels that are loaded, in order, up to ``sequence``.
-    Records of other channels are passed over. Where the store has dropped something of
-    a loaded channel behind the position that was asked for, ``lost`` has the highest
-    position dropped of it. ``more`` says that there is more behind ``sequence``. Of
-    another epoch than the log's, only ``epoch`` counts.
+    ``records`` are those of the loaded channels, in order, up to ``sequence``. Records
+    of other channels are left out. If the store has dropped records of a loaded channel
+    after the position that was asked for, ``lost`` has the highest dropped position of
+    that channel. ``more`` says that the store has more after ``sequence``. If ``epoch``
+    is another than the log's, the other fields do not count.
     """
 
     epoch: str
@@ -60,12 +60,12 @@ class News(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What a wait for news has brought.
+    """What came of a wait for news.
 
-    ``is_to_look`` says that the store has to be asked for what is new. ``records`` are
-    those that were heard in full, in the order of their arrival, each group with its
-    epoch. A group is read once, while nobody else changes the log: a store can make the
-    records then. ``has_more`` says that more has arrived already.
+    ``is_to_look`` says that the store must be asked for what is new. ``records`` are
+    those that arrived whole, in the order of their arrival, in groups with their epoch.
+    The follower iterates a group once, while nobody else changes the log, so a store
+    can make the records lazily. ``has_more`` says that more has arrived already.
     """
 
     is_to_look: bool
@@ -74,7 +74,7 @@ class Heard(NamedTuple):
 
 
 class Closing(Alarm):
-    """Whether a store is being closed, for who asks and for who waits for it."""
+    """Whether a store is being closed. Threads can ask for that, and wait for it."""
 
     __slots__ = ("_is_set",)
 
@@ -91,13 +91,13 @@ class Closing(Alarm):
 
 
 class Store(ABC):
-    """A store that processes share, as one of them uses it.
+    """One process's way to a store that processes share.
 
-    Any thread may call any verb, several at once, except ``listen`` and ``wait``, which
-    are the follower's. A verb raises ``BrokerUnavailable`` where the store is away, at
+    Any thread can call any verb, several at once. Only the follower calls ``listen``
+    and ``wait``. A verb raises ``BrokerUnavailable`` where the store is away, at
     ``deadline`` at the latest; the caller does not try again. A verb that waits for
-    others calls ``check_open`` behind its wait. A position is an epoch and a sequence
-    number; sequence numbers grow by one with each entry, over all channels.
+    other threads must call ``check_open`` after its wait. A position is an epoch and a
+    sequence number; sequence numbers grow by one with each entry, over all channels.
 
     It has more than 20 methods: together they are the whole of what a store has to do.
 
@@ -105,14 +105,14 @@ class Store(ABC):
     :param timeout: seconds after which a store that does not answer is away.
     """
 
-    #: Seconds that a run's process can keep silent before it is taken for dead.
+    #: Seconds of silence after which a run's process is taken for dead.
     lease = 5.0
 
-    #: Seconds between two looks of a process after runs, and between two tellings of
+    #: Seconds between two rounds of a process's duties: it looks after runs, and tells
     #: how many streams it serves.
     duty_interval = 1.5
 
-    #: Seconds that such a telling holds, if no other comes.
+    #: Seconds that such a count holds, if no other comes.
     count_life = 6.0
 
     def __init__(self, name: str, timeout: float) -> None:
@@ -123,9 +123,9 @@ class Store(ABC):
     def _begin_here(self) -> None:
         #: What this process knows of the store.
         self.view = View(self.name)
-        #: Set where no verb is to be called any more.
+        #: Set when the store is being closed. No verb must be called then.
         self.closing = Closing()
-        #: Until when the public calls that go on here must have their answers.
+        #: The deadlines of the public calls that go on here.
         self.deadlines = Deadlines()
         self._alarm = Alarm()
 
@@ -134,7 +134,7 @@ class Store(ABC):
     @abstractmethod
     def put(self, channel: str, event: Event | None) -> tuple[str, int]:
         """Put an event, or the end of its channel (None), at the next position, and
-        wake all who listen. A channel's end ends its run.
+        wake all processes that listen. A channel's end ends its run.
 
         :returns: the position.
         """
@@ -155,35 +155,37 @@ class Store(ABC):
 
     @abstractmethod
     def load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
-        """The store's state, and what it retains of each of these channels; both as of
-        one moment, or the pasts as of a later one."""
+        """The store's state, and what it retains of each of these channels. The pasts
+        must be of the same moment as the state, or of a later one."""
 
     @abstractmethod
     def news(self, after: int) -> News:
-        """What stands behind a position of the log's epoch. The log does not change
-        meanwhile; ``view.log.holds`` and ``view.log.held`` say which channels are
-        loaded."""
+        """What stands after a position in the log's epoch. The log does not change
+        during this call. ``view.log.holds`` and ``view.log.held`` say which channels
+        are loaded."""
 
     @abstractmethod
     def summaries(self) -> Iterable[Summary]:
-        """What is retained of each channel, or somewhat more of it."""
+        """A summary of what is retained of each channel. It can count somewhat more
+        than that."""
 
     @abstractmethod
     def renew(self, epoch: str) -> None:
-        """Begin another life, unless the store has another epoch than this one: it has
-        forgotten events of it."""
+        """Begin another life, because the store has forgotten events of this epoch.
+        Does nothing where the store has another epoch already."""
 
-    # Runs. A claim holds for a lease's time from its beginning, and from each time that
-    # it is extended.
+    # Runs. A claim holds for the time of one lease after it was begun, and after each
+    # time that it was extended.
 
     @abstractmethod
     def begin(self, claim: Claim) -> tuple[str, int] | None:
-        """Put the beginning of a run at the next position, unless one goes on in its
-        channel. Where one has lost its process, that run is ended first.
+        """Put the beginning of a run at the next position, unless another run goes on
+        in its channel. If that run's lease is over, its process is gone: it is ended
+        first.
 
-        A claim that began before is begun anew only if the store has lost it: neither
-        where its channel was ended since then, nor where another run has begun there.
-        In the epoch where it began it keeps its beginning, and nothing is put.
+        A claim that has begun before is begun anew only if the store has lost it, its
+        channel was not ended since then, and no other run has begun there. In the epoch
+        where it began, the claim keeps its position, and nothing is put.
 
         :returns: the position where the claim's run begins, if it goes on.
         """
@@ -196,58 +198,61 @@ class Store(ABC):
         dropped: int,
         reason: Event | None = None,
     ) -> tuple[str, int] | None:
-        """As ``put``, unless the run is over, or not known.
+        """As ``put``, unless the run is over or the store does not know it.
 
-        :param dropped: the highest position that need not be kept of its channel.
-        :param reason: what is put right before the end, in the same step.
+        :param dropped: the highest position of the channel that the store can drop.
+        :param reason: an event that is put right before the end, in the same step.
         """
 
     @abstractmethod
     def extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
-        """Have runs go on.
+        """Extend the leases of runs, so that they go on.
 
-        :returns: the epoch, and the tokens of those that are known, even if over.
+        :returns: the epoch, and the tokens of those runs that the store knows, even if
+            they are over.
         """
 
     @abstractmethod
     def end_lost(self) -> None:
-        """Put ``LOST`` and the end into the channels of runs whose lease is over. A
-        lease without a run is dropped."""
+        """Put ``LOST`` and the end into the channels of runs whose lease is over. Drop
+        leases without a run."""
 
     @abstractmethod
     def unknown(self, channels: Collection[str]) -> set[str]:
         """Those of these channels in which no run goes on, as far as the store knows.
-        A run there that has no lease gets one: it ends if nobody extends that."""
+        A run there without a lease gets one, so that the run ends if nobody extends
+        the lease."""
 
     @abstractmethod
     def end_unknown(self, channel: str, epoch: str, seen: int) -> None:
-        """Put ``LOST`` and the end into a channel in which no run goes on, unless its
-        last word is the end.
+        """Put ``LOST`` and the end into a channel, unless a run goes on there or the
+        channel's last entry is an end.
 
-        :param seen: where the caller stands in this epoch. Nothing is put if the
-            channel has something newer: that can be the end.
+        :param seen: the caller's position in this epoch. Nothing is put if the channel
+            has a newer entry, because that can be the end.
         """
 
     # Counts
 
     @abstractmethod
     def count(self, counts: Mapping[str, int]) -> None:
-        """Note for ``count_life`` how many streams of which channels this process
-        (``view.process``) serves, instead of what was noted of it before."""
+        """Note how many streams of which channels this process (``view.process``)
+        serves, in place of its previous counts. That holds for ``count_life``."""
 
     @abstractmethod
     def counted(self, channel: str) -> int:
         """How many streams of a channel the other processes serve."""
 
-    # News. A store that cannot wake who waits is looked at again and again.
+    # News. The methods here are those of a store that can wake nobody: the follower
+    # looks at it again and again.
 
     def listen(self) -> None:  # noqa: B027
-        """Begin to listen, so that nothing that is published from here on goes unheard;
-        also after what it listened by was lost. For the follower."""
+        """Begin to listen, so that nothing goes unheard that is published from here on.
+        The follower calls this, and calls it again after an error."""
 
     def wait(self, timeout: float) -> Heard:
-        """Wait for news, so many seconds at most, or until ``interrupt`` is called. For
-        the follower."""
+        """Wait for news, for some seconds at most, or until ``interrupt`` is called.
+        The follower calls this."""
         self._alarm.wait(min(timeout, POLL_INTERVAL))
         return Heard(is_to_look=True)
 
@@ -260,33 +265,34 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close all that is open. Nobody uses it any more; or this is a forked child,
-        which must leave the parent's alone."""
+        and what belongs to the parent must not change."""
 
     def before_fork(self) -> None:  # noqa: B027
-        """Let go of what cannot be open over a fork."""
+        """Let go of what must not be open during a fork."""
 
     def after_fork(self) -> None:  # noqa: B027
-        """The parent goes on."""
+        """Go on in the parent."""
 
     def begin_anew(self) -> None:
-        """Begin in a forked child as if nothing had been: a copy of the parent's locks
-        can be held by a thread that is not there."""
+        """Begin anew in a forked child. The parent's locks cannot be used there: a
+        thread that the child does not have can hold them."""
         self.close()
         self._begin_here()
 
     def within(self) -> AbstractContextManager[Deadline]:
-        """The deadline of the public call that the caller is a part of. Outside of one,
-        the block has a deadline of its own."""
+        """Bound a block by the deadline of the public call that it is a part of.
+        Outside of such a call, the block has a deadline of its own."""
         return self.deadlines.within(self.timeout)
 
     @property
     def deadline(self) -> Deadline:
-        """The same, for what comes next alone."""
+        """The deadline of the public call that the caller is a part of. Outside of such
+        a call, a deadline for the caller's next wait alone."""
         return self.deadlines.current or Deadline(self.timeout)
 
     def check_open(self) -> None:
-        """:raises BrokerUnavailable: where the store is closed, or the caller must not
-        wait."""
+        """:raises BrokerUnavailable: where the store is closed.
+        :raises Reentered: where the caller must not wait."""
         if self.closing.is_set():
             raise BrokerUnavailable(f"The broker of {self.name} is closed")
         if not can_wait():
@@ -294,6 +300,6 @@ class Store(ABC):
 
     @property
     def is_entered(self) -> bool:
-        """Whether this thread has interrupted itself while it has the store for itself,
-        so that nobody else can go on before it has."""
+        """Whether the caller has interrupted its own thread while that uses the store
+        alone. No other thread can go on then before the interrupted code has."""
         return False

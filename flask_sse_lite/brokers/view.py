@@ -1,7 +1,7 @@
 """The view: what one process knows of a store that processes share.
 
 Here lives the process's log, the newest positions that it has published, and which
-entries it could not read. Nothing here speaks to a store, and nothing waits.
+entries it could not read. Nothing here asks a store, and nothing waits.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from ..history.fed import FedLog
 from ..history.records import Record, unreadable
 from ..position import RUN_PREFIX
 
-#: Lives of the store whose newest position is known: another thread can just have
-#: published in the life before.
+#: Lives of the store of which the newest position is kept. One is too few, because
+#: another thread can just have published in the life before.
 LIVES = 4
 
-#: Channels of which a process says in its log that it cannot read an entry there.
+#: A process warns of unreadable entries in at most so many channels.
 MAX_UNREADABLE_TOLD = 100
 
 logger = logging.getLogger("flask_sse_lite")
 
 
 class View:
-    """One process's view of a store. Any thread may call any method.
+    """One process's view of a store. Any thread can call any method.
 
     :param name: what logs call the store.
     """
@@ -34,12 +34,12 @@ class View:
         self._name = name
         #: What this process remembers. The follower feeds it.
         self.log = FedLog()
-        #: What the store knows this process by.
+        #: The name by which the store knows this process.
         self.process = secrets.token_hex(8)
         #: The newest position that was published here, by epoch; and the last epoch.
         self._newest: dict[str, list[int]] = {}
         self._last_epoch = ""
-        #: Channels with an entry that could not be read, of which the log was told.
+        #: Channels with an unreadable entry, of which we have warned.
         self._unreadable: set[str] = set()
 
     @property
@@ -56,10 +56,10 @@ class View:
         return epoch, sequence
 
     def note_published(self, position: tuple[str, int]) -> None:
-        """This process has published something at a position."""
-        # Another thread can have published later, and come here before. Of two, each of
-        # these steps keeps the higher, and nothing comes in between. There is no lock:
-        # code that interrupts the lock's holder would wait for it.
+        """Note that this process has published something at a position."""
+        # A thread that published later can come here before us. heappushpop keeps the
+        # higher of the two positions, in one step that nothing interrupts. A lock would
+        # not do: code that interrupts its holder would wait for it forever.
         epoch, sequence = position
         heappushpop(self._newest.setdefault(epoch, [sequence]), sequence)
         if epoch != self._last_epoch:
@@ -70,16 +70,16 @@ class View:
     def cannot_read(
         self, epoch: str, sequence: int, age: float, channel: str, error: Exception
     ) -> Record:
-        """Say in the log that an entry cannot be read: once of each channel, and of a
-        bounded number of channels.
+        """Warn that an entry cannot be read: once for each channel, and for a bounded
+        number of channels.
 
-        :returns: what stands for the entry.
+        :returns: the record that stands for the entry.
         """
         told = self._unreadable
         if channel not in told and len(told) < MAX_UNREADABLE_TOLD:
             told.add(channel)
-            # Whoever knows the name of a run's channel can read it. What an error says
-            # of an entry can be as long and as secret as the entry.
+            # The name of a run's channel is a secret: it is all that a client needs to
+            # read it. An error's text can be as long and as secret as the entry.
             is_run = channel.startswith(RUN_PREFIX)
             logger.warning(
                 "%s has an entry in %s that this release cannot read (%s). Readers of "

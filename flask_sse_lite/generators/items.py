@@ -1,8 +1,8 @@
 """From an application's iterable to the frames of a response.
 
 Here lives what an item can be, and what follows the last item: the end, or an error.
-How a response begins, and what is sent while the iterable is silent, never stands here:
-``response.py`` knows that.
+How a response begins, and what is sent while the iterable is silent, is unknown here:
+see ``response.py``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ logger = logging.getLogger("flask_sse_lite")
 
 
 def check_type(type: str | None) -> None:
-    """Make sure that items can have a type.
+    """Check that items can have a type.
 
-    :raises InvalidValue: when they cannot.
+    :raises InvalidValue: where they cannot.
     """
     if type is not None:
         Event("", type)

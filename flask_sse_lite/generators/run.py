@@ -3,8 +3,7 @@ outlives the connection that asked for it.
 
 Here lives how a run begins, goes on, and ends: by itself, when its channel is closed,
 when nobody has listened for a while, or when its server stops. How many runs there can
-be, runs.py says. How their events reach a client, their channel decides. Flask is
-unknown here.
+be lives in runs.py. Flask, and how events reach a client, are unknown here.
 """
 
 from __future__ import annotations
@@ -28,31 +27,31 @@ from ..position import RUN_PREFIX
 from ..system.poller import Interrupt
 from .items import Items
 
-#: Bytes of events between two looks at whether the readers follow; less where less is
-#: kept.
+#: Bytes of events after which a run checks whether its readers keep up. A run with a
+#: small budget checks more often.
 PACE = 64 * 1024
 
-#: Seconds between two such looks, while they do not.
+#: Seconds between two such checks while the readers do not keep up.
 PAUSE = 0.02
 
-#: Seconds without any reader's reading after which a run no longer waits for them.
+#: Seconds in which no reader reads anything, after which a run stops waiting for them.
 STALL = 10.0
 
-#: Seconds without listeners after which a run is ended of whose output nobody has taken
-#: anything, whatever its linger. The first response is sent in that time, and a browser
-#: that was cut before the first event comes back (after 3.6 s at most, by default). It
-#: is no longer, for a run that nobody waits for holds the place of another.
+#: Seconds without listeners after which a run is ended if no client has taken any of
+#: its output, whatever its linger. In that time, the first response is sent, and a
+#: browser that was cut before the first event comes back (by default after 3.6 s at
+#: most). It is not longer, because a run that nobody waits for takes another's place.
 ARRIVAL = 6.0
 
-#: The name of every thread of a run. A run's own name is its readers' secret, and names
-#: of threads stand in logs.
+#: The name of every thread of a run. It does not contain the run's own name, which only
+#: the run's readers must know: names of threads stand in logs.
 THREAD = "flask_sse_lite.run"
 
 logger = logging.getLogger("flask_sse_lite")
 
 
 class Phase(Enum):
-    """Where a run is.
+    """What a run does now.
 
     ========== ========== ==============================================================
     from       to         when
@@ -61,7 +60,7 @@ class Phase(Enum):
     ASKING     GOING_ON   somebody listens to another process, or the store is away
     ASKING     OVER       nobody listens anywhere
     GOING_ON   STOPPING   the server stops (from ASKING, too)
-    STOPPING   OVER       the readers have been told so
+    STOPPING   OVER       the readers have been told that the server stops
     any        OVER       all was said, the generator failed, or the channel was closed
     ========== ========== ==============================================================
     """
@@ -78,19 +77,20 @@ class Phase(Enum):
 class Run:
     """One generator at work, in a thread or greenlet of its own.
 
-    :param claim: where its output goes.
-    :param broker: what carries it there.
+    :param claim: the right to feed its channel.
+    :param broker: publishes its output.
     :param items: its output; iterated here and nowhere else.
     :param linger: seconds without listeners after which it is ended.
-    :param context: what its generator runs in.
-    :param at_exit: called once, when its thread has nothing more to do: a generator
-        that waits for another server may hold it for long after the end.
+    :param context: makes the context in which its generator runs.
+    :param at_exit: called once, when its thread has nothing more to do. That can be
+        long after the end, if the generator waits for another server.
     """
 
-    #: For the hub, which looks at it as often as at anyone.
+    #: For the hub, which looks at a run as often as it can.
     heartbeat = LONGEST_LOOK
 
-    #: It is no stream: it goes on when a server in its process is stopped.
+    #: None, because a run is no stream: it goes on when a server in its process is
+    #: stopped.
     program = None
     settings = None
 
@@ -110,7 +110,7 @@ class Run:
         self._broker = broker
         self._items = items
         self._events = items.events()
-        # Those who listen elsewhere are not known of at once.
+        # The broker does not know at once who listens to other processes.
         self._linger = max(linger, broker.counting_takes)
         self._arrival = max(ARRIVAL, broker.counting_takes)
         self._budget = claim.budget
@@ -118,20 +118,20 @@ class Run:
         self._context = context
         self._at_exit = at_exit
         self._pid = os.getpid()
-        # Who takes this lock has ended the run. The lock is never given back.
+        # The thread that takes this lock ends the run. The lock is never released.
         self._end = threading.Lock()
         # Any phase but OVER. Two threads that write it at once do no harm: a run that
         # is stopped twice still ends once.
         self._phase = Phase.GOING_ON
-        # Whether the run's thread is in the generator's hands: then an interrupt
-        # reaches the generator and none of this code. Every phase knows both.
+        # Whether the run's thread is inside the generator. Only then can it be
+        # interrupted, so that none of our own code is. It can be True in any phase.
         self._is_stepping = False
         self._interrupt: Interrupt | None = None
         self._heard_at = time.monotonic()
         self._expects_until = self._heard_at + ARRIVAL
-        # Somebody has listened and taken something of it.
+        # Whether a client has listened, and taken some of the output.
         self._is_taken = False
-        # Since when nobody is known of to listen anywhere.
+        # Since when the broker knows of no listener in any process.
         self._unheard_since: float | None = None
 
     @property
@@ -143,13 +143,13 @@ class Run:
         return self._end.locked()
 
     def begin(self) -> None:
-        """:raises RuntimeError: when there can be no thread for it."""
+        """:raises RuntimeError: where no thread can be started for it."""
         try:
             current_hub().keep_time(self)
             self.log.watch((self.channel,), self._look_for_end)
-            self._look_for_end()  # It may have come before it was watched for.
+            self._look_for_end()  # The end can have come before that line.
             threading.Thread(
-                # A thread may inherit the context of the request. This is not for it.
+                # A thread can inherit the request's context, which a run must not have.
                 target=Context().run,
                 args=[self._produce],
                 name=THREAD,
@@ -171,7 +171,7 @@ class Run:
             logger.exception("A run's application context failed")
         finally:
             try:
-                self._items.close()  # It may never have been asked for anything.
+                self._items.close()  # Perhaps the generator was never begun.
             finally:
                 try:
                     self._finish(FAILED)
@@ -187,14 +187,14 @@ class Run:
                     unpaced = 0
                     self._wait_for_readers()
         except GeneratorExit:
-            # It was interrupted, as nobody wants it any more: then it is over, and this
-            # says nothing. Or it raised this itself.
+            # Either the run was interrupted: it is over, and this does nothing. Or the
+            # generator has raised GeneratorExit itself.
             self._finish(FAILED)
         except BrokerUnavailable as error:
             logger.error("A run is broken off: %s", error)
-            self._finish(None)  # The broker knows, and says that the run is lost.
+            self._finish(None)  # The broker tells the readers that the run is lost.
         except BaseException:
-            # Not only an Exception: gevent's Timeout is none.
+            # gevent's Timeout is no Exception, and comes here too.
             logger.exception("A run could not go on")
             self._finish(FAILED)
         finally:
@@ -207,7 +207,7 @@ class Run:
         :returns: its size.
         """
         if event.id is not None and self.channel.startswith(RUN_PREFIX):
-            # By its id, a browser that comes back finds this run.
+            # A browser that comes back finds this run by the id that the broker gives.
             event = Event(event.data, event.type, None, event.retry)
         if self._is_over:
             return 0
@@ -224,14 +224,14 @@ class Run:
             self._stay_at_home()
 
     def _stay_at_home(self) -> None:
-        """Under gevent, a forked child has a copy of the greenlet. That stands still:
-        all that it could read, say and close is its parent's."""
+        """Wait forever, if this is a copy of the greenlet, which a forked child has
+        under gevent: all that it could read, say and close is the parent's."""
         while os.getpid() != self._pid:
             time.sleep(LONGEST_LOOK)
 
     def _wait_for_readers(self) -> None:
-        """Where output comes faster than clients take it, it would be dropped before
-        they have read it."""
+        """Wait until the readers keep up. Output that comes faster than they take it
+        would be dropped before they have read it."""
         since, before = time.monotonic(), self.log.unread(self.channel)
         while before * 2 > self._budget and not self._is_over and self._is_followed():
             time.sleep(PAUSE)
@@ -244,30 +244,30 @@ class Run:
     def _close(self) -> None:
         try:
             self._events.close()
-        except BaseException:  # Of gevent's, some are no Exception.
+        except BaseException:  # Some of gevent's are no Exception.
             logger.exception("A run's generator failed at its close")
 
     def _is_followed(self) -> bool:
-        """Whether anyone listens, or is about to."""
+        """Whether a client listens, or is expected soon."""
         if self._has_listeners():
             self._expects_until = 0.0
         return self._has_listeners() or time.monotonic() < self._expects_until
 
-    # Anyone's
+    # For any thread
 
     def _has_listeners(self) -> bool:
         return current_hub().listeners(self.log, self.channel) > 0
 
     def tick(self, now: float) -> None:
-        """The hub's look: does anyone listen?"""
+        """End the run, if nobody has listened for long enough. The hub calls this."""
         if self._has_listeners():
             self._note_heard(now)
-            # Who stays long enough to be seen, and has been given something, took it.
+            # A client that is here at a look, after something was read, has taken it.
             self._is_taken = self._is_taken or self.log.has_been_read(self.channel)
             return
         patience = self._linger if self._is_taken else self._arrival
         if now - self._heard_at >= patience and self.phase is Phase.GOING_ON:
-            # The broker can take its time to answer, and the hub waits for nothing.
+            # A thread asks the broker, which can be slow. The hub must not wait.
             thread = threading.Thread(
                 target=self._end_unheard, name=THREAD, daemon=True
             )
@@ -283,8 +283,9 @@ class Run:
         self._unheard_since = None
 
     def _end_unheard(self) -> None:
-        """End it, unless anybody listens to another process. What is known of these
-        may be lost by the store: then they are counted anew before long."""
+        """End the run, unless a client listens to another process. The store can have
+        lost the counts of these clients, and gets them anew within
+        ``counting_takes``."""
         try:
             listeners = self._broker.subscribers(self.channel)
         except BrokerUnavailable:
@@ -307,7 +308,8 @@ class Run:
         return None if self._is_over else (self.log, self.channel)
 
     def stop(self, patience: float | None = None) -> None:
-        """The server stops. The broker can take its time to say so, too."""
+        """End the run, because the server stops. A thread tells the readers, because
+        the broker can be slow."""
         if self.phase in (Phase.STOPPING, Phase.OVER):
             return
         self._phase = Phase.STOPPING
@@ -317,10 +319,10 @@ class Run:
         try:
             thread.start()
         except (RuntimeError, MemoryError):
-            self._end_early(SHUTDOWN)  # The interpreter begins no other thread now.
+            self._end_early(SHUTDOWN)  # The interpreter starts no threads any more.
 
     def _look_for_end(self) -> None:
-        """The log's call, for each event: was the channel closed?"""
+        """End the run, if its channel was closed. The log calls this at each event."""
         epoch, start = self._claim.began
         if self._is_over or epoch != self.log.epoch:
             return
@@ -328,15 +330,15 @@ class Run:
             self._end_early(None)
 
     def _end_early(self, reason: Event | None) -> None:
-        # Only once: a second interrupt would end the cleaning up after the first.
+        # Only once: a second interrupt would break off the cleaning up.
         if self._finish(reason) and self._interrupt:
             self._interrupt(lambda: self._is_stepping)
 
     def _finish(self, reason: Event | None) -> bool:
-        """Tell the readers that this is the end, once.
+        """End the run, once, and tell its readers.
 
-        :param reason: why, if it is not because all was said.
-        :returns: whether they had not been told.
+        :param reason: what the readers are told right before the end, if anything.
+        :returns: whether this call has ended the run.
         """
         if not self._end.acquire(blocking=False):
             return False

@@ -15,25 +15,25 @@ from ..system.poller import is_patched_by_gevent
 from .items import Items
 from .run import Run
 
-#: Runs at once in a process of native threads, of which each costs one (and some 8 MB
-#: of address space).
+#: Runs at once in a process of native threads. Each run costs a thread, and so some
+#: 8 MB of address space.
 MAX_RUNS_ON_THREADS = 100
 
 #: Runs at once in a process under gevent, where each costs a greenlet, some 20 kB with
-#: what a generator holds. The bound is for what runs cost elsewhere: whoever can send
-#: requests can start as many.
+#: what a generator holds. Anyone who can send requests can start runs, so this bounds
+#: what they cost other servers.
 MAX_RUNS_UNDER_GEVENT = 1_000
 
 
 class TooManyRuns(Exception):
-    """There is no room for another one now."""
+    """The process has no room for another run now."""
 
 
 class Runs:
     """The runs of an application in this process. Thread-safe."""
 
     def __init__(self) -> None:
-        #: One for each that has a thread, or is to have one.
+        #: One place for each run that has a thread or will get one.
         self._places: set[object] = set()
         self._lock = Guard()
 
@@ -51,10 +51,10 @@ class Runs:
         limit: int | None,
         context: Callable[[], AbstractContextManager[object]],
     ) -> None:
-        """Start a run, unless one goes on in this channel: then its items are closed.
+        """Start a run. If another run goes on in this channel, close the items instead.
 
-        :param limit: how many there may be at once; None for what suits the process.
-        :raises TooManyRuns: when there are that many.
+        :param limit: how many runs there can be at once; None for the bounds above.
+        :raises TooManyRuns: where there are that many, or no thread can be started.
         """
         if limit is None:
             is_cheap = is_patched_by_gevent()

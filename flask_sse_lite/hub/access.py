@@ -1,7 +1,7 @@
-"""The access log's line of a request whose connection was taken over.
+"""The access log's line for a request whose connection was taken over.
 
-Here lives only that. Most servers write their own, as if the client had left at once;
-some write none, or one with an odd status (``SSE_ACCESS_LOG``).
+Most servers write a line of their own, as if the client had left at once. Some write
+none, or one with an odd status: see ``SSE_ACCESS_LOG``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import logging
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
 
 from ..position import HIDDEN, RUN_PREFIX, without_run_names
+from ..settings import TOKEN_PARAMETER
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -20,17 +22,18 @@ logger = logging.getLogger("flask_sse_lite.access")
 
 
 def log_request(environ: WSGIEnvironment, channels: Iterable[str] = ()) -> None:
-    """Write the line, in the Common Log Format; how much will be sent is not known.
+    """Write the line, in the Common Log Format. Its size is ``-``, because nobody knows
+    yet how much will be sent.
 
-    :param channels: what is streamed. The name of a run is hidden, for it is all that
-        one needs to read that run.
+    :param channels: what is streamed. The name of a run is hidden, because everybody
+        who knows it can read that run. A token is hidden for the same reason.
     """
     target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if query := environ.get("QUERY_STRING"):
-        target += f"?{query}"
+        target += f"?{_without_token(query)}"
     for channel in channels:
         if channel.startswith(RUN_PREFIX):
-            # Whatever route of the application's own it stands in.
+            # A route of the application's own can have the name anywhere.
             target = target.replace(channel.removeprefix(RUN_PREFIX), HIDDEN)
     target = without_run_names(target)
     logger.info(
@@ -39,7 +42,18 @@ def log_request(environ: WSGIEnvironment, channels: Iterable[str] = ()) -> None:
         environ.get("REMOTE_USER") or "-",
         time.strftime("%d/%b/%Y:%H:%M:%S %z"),
         environ["REQUEST_METHOD"],
-        # A path is decoded, and may hold what would begin another line.
+        # The path is decoded, and can contain a newline.
         target.encode("unicode_escape").decode(),
         environ["SERVER_PROTOCOL"],
+    )
+
+
+def _without_token(query: str) -> str:
+    """A query whose ``token`` is hidden, however the client has encoded the name."""
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    return "&".join(
+        f"{name}={HIDDEN}"
+        if unquote_plus(name) == TOKEN_PARAMETER
+        else f"{name}{sign}{value}"
+        for name, sign, value in pairs
     )

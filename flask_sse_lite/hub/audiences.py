@@ -1,8 +1,9 @@
-"""The streams that their servers iterate, and all else that the hub tells of the time.
+"""Audiences: the streams that their servers iterate, by what they listen to.
 
-Here lives how they come and leave, and how they are woken when there are news. The hub
-sends them nothing: each is read and written by its server's own thread or greenlet.
-Connections that were taken over are unknown here.
+Here lives how these streams come and leave, and how they are woken when there are news.
+The hub sends nothing to their clients: the server's own thread or greenlet does. Those
+that the hub only tells the time are kept here, too. Connections that were taken over
+are unknown here.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from ..system.poller import Poller
 from .counts import Listeners
 from .readers import Audience, Iterated, Key, Readers, Timed
 
-#: Streams woken before they get their turn. Few enough for what that allocates to be
-#: gone again before Python's garbage collector counts it.
+#: Streams that are woken before the hub gives way to them. They are so few that what
+#: waking them allocates is gone before Python's garbage collector counts it.
 WAKES_PER_TURN = 64
 
 
 class Audiences:
     """A hub's iterated streams, by what they listen to.
 
-    :param lock: the hub's.
+    :param lock: the hub's lock.
     :param tell_hub: what an audience calls when there are news.
     """
 
@@ -38,9 +39,9 @@ class Audiences:
         self._poller = poller
         self._listeners = listeners
         self._tell_hub = tell_hub
-        #: Who is told of the time, and of nothing else.
+        #: Those that are told the time, and nothing else.
         self.timed: set[Timed] = set()
-        #: Who is told of news, too.
+        #: Those that are told of news, too.
         self.iterated: set[Iterated] = set()
         self._by_channels: dict[Key, Audience] = {}
         self._leavers: deque[Iterated] = deque()
@@ -49,15 +50,15 @@ class Audiences:
         return len(self.timed) + len(self.iterated)
 
     def everybody(self) -> list[Timed]:
-        """All that are told of the time. The caller holds the lock."""
+        """All that are told the time. The caller holds the lock."""
         return [*self.timed, *self.iterated]
 
     def all(self) -> list[Audience]:
-        """The caller holds the lock."""
+        """All audiences. The caller holds the lock."""
         return list(self._by_channels.values())
 
     def join(self, stream: Iterated) -> None:
-        """Tell a stream of news and of the time, until it leaves. The caller holds the
+        """Tell a stream the news and the time, until it leaves. The caller holds the
         lock."""
         key = (stream.log, stream.channels)
         self.iterated.add(stream)
@@ -69,8 +70,8 @@ class Audiences:
         audience.members.add(stream)
 
     def leave(self, stream: Iterated) -> None:
-        """Undo ``join``. It never waits: a stream can be collected as garbage by a
-        thread that holds the lock."""
+        """Undo ``join``. This never waits: a thread that holds the lock can call it,
+        when a stream is collected as garbage."""
         self._leavers.append(stream)
         if self._lock.acquire(timeout=0):
             try:
@@ -93,7 +94,7 @@ class Audiences:
                 stream.log.unwatch(stream.channels, audience.tell)
 
     def call(self, audience: Audience) -> None:
-        """Wake all of an audience. The loop's own."""
+        """Wake all streams of an audience. Only the loop calls this."""
         audience.has_news = False
         with self._lock:
             members = list(audience.members)

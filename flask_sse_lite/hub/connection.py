@@ -1,9 +1,9 @@
-"""A connection that was taken over, what is on its way to it, and the group that it
-reads in.
+"""A connection that was taken over, what is on its way to its client, and the group
+that it reads in.
 
-Here lives how bytes are framed and sent to one socket: at once where they fit, from
-what is left where they do not, and the proper end. Which bytes, and when, the hub
-decides (loop.py).
+Here lives how bytes are framed and sent to one socket: at once where they fit, piece by
+piece where they do not; and how a stream ends properly. Which bytes are sent when, the
+hub decides (loop.py, fanout.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
 from ..system.poller import Poller
+from .places import Place
 from .readers import Readers
 from .stall import Progress
 
-#: Bytes of a client that are read and thrown away before it is sent off. A client of an
-#: event stream has nothing to say; some pipeline a request or two.
+#: Bytes that a client can send, and that are thrown away, before the hub ends its
+#: stream. A client of an event stream has nothing to say; some send a request or two
+#: ahead.
 MAX_JUNK = 1024 * 1024
 
-#: Bytes handed to the system in one go, of what did not fit at once.
+#: Bytes that the system is given in one call, of a frame that did not fit at once.
 PIECE = 256 * 1024
 
 _READ_SIZE = 64 * 1024
@@ -37,10 +39,10 @@ def framed(data: bytes, *, chunked: bool) -> bytes:
 
 
 class Connection:
-    """One client's connection. The hub's loop's own.
+    """One client's connection. Only the hub's loop touches it.
 
-    In a group, it has read what the group has read. Outside, its cursor says what it
-    has read, and ``frame`` is what of that is still on its way.
+    In a group, a connection has read what the group has read. Outside, its cursor says
+    what it has read, and ``frame`` holds the part of that which is still on its way.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Connection:
         "log",
         "named",
         "named_at",
+        "place",
         "program",
         "progress",
         "ready",
@@ -82,6 +85,9 @@ class Connection:
         #: The server that it was taken from, if that can be stopped while its process
         #: goes on.
         self.program: Program | None = None
+        #: Its place among the streams of the process. The hub sets it as it adopts the
+        #: connection, and releases it as it removes the connection.
+        self.place: Place | None = None
         #: What the log calls before the hub looks after it.
         self.tell: Callable[[], None] | None = None
         #: What is being sent, and how much of it went.
@@ -89,17 +95,18 @@ class Connection:
         self.sent = 0
         #: While something waits for its client: whether the client takes it.
         self.progress: Progress | None = None
-        #: When it was last sent something that its group was not, and when that was
-        #: an id (``time.monotonic()``).
+        #: When it was last sent something that its group was not sent, and when that
+        #: last was an id (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
         #: That id.
         self.named: str | None = None
         #: When its stream is ended, for ``SSE_MAX_AGE``; 0 for never.
         self.expires = 0.0
+        #: Bytes that the client has sent.
         self.junk = 0
-        #: What the system said it is ready for.
+        #: What the system said that the descriptor is ready for.
         self.ready = 0
-        #: The stream's end stands in what was sent, or is on its way.
+        #: The stream's last event was sent, or is on its way.
         self.is_ended = False
 
     def send(self, poller: Poller, frame: bytes) -> bool:
@@ -118,8 +125,8 @@ class Connection:
         return False
 
     def keep(self, frame: bytes, sent: int) -> None:
-        """Remember that so many bytes of a frame went. The frame itself is shared with
-        all who got it: that a client does not read costs next to nothing."""
+        """Remember that so many bytes of a frame went. All connections of a group share
+        the frame, so a client that does not read costs next to nothing."""
         self.frame, self.sent = frame, sent
 
     def flush(self, poller: Poller) -> bool:
@@ -139,9 +146,9 @@ class Connection:
         return True
 
     def read(self) -> bool:
-        """Throw away what the client says.
+        """Throw away what the client sends.
 
-        :returns: False at its end, or when it says too much.
+        :returns: False when the client has left, or has sent too much.
         """
         try:
             count = len(os.read(self.descriptor, _READ_SIZE))
@@ -153,8 +160,11 @@ class Connection:
         return count > 0 and self.junk <= MAX_JUNK
 
     def close(self, poller: Poller, *, properly: bool) -> None:
-        """End the stream. ``properly`` adds the last chunk, unless a frame is only
-        partly sent: that would make a truncated stream look whole."""
+        """End the stream and close the connection.
+
+        :param properly: whether to send the last chunk. It is never sent behind a part
+            of a frame: a truncated stream would look whole.
+        """
         is_framed = properly and self.chunked and not self.frame
         poller.finish(self.descriptor, _LAST_CHUNK if is_framed else b"")
 
@@ -166,11 +176,12 @@ class Group(Readers):
         super().__init__(first.log, first.cursor.channels, tell_hub)
         self.settings = first.settings
         self.cursor = first.cursor
-        #: By whether their bodies are chunked, and by descriptor. Whoever writes to all
-        #: needs no more of them: what is not looked at need not be in the processor's
-        #: cache.
+        #: The members by whether their bodies are chunked, and by descriptor. The loop,
+        #: as it writes to all of them, looks at nothing else of them, so that nothing
+        #: else need be in the processor's cache.
         self.members: dict[bool, dict[int, Connection]] = {False: {}, True: {}}
-        #: Those that have read more than the group, and wait for it to come to them.
+        #: Connections that have read more than the group, and wait until the group has
+        #: read as much.
         self.waiting: list[Connection] = []
         #: When all of them were last sent events, and the last id among these.
         self.sent_at = 0.0
@@ -180,8 +191,8 @@ class Group(Readers):
         return [one for alike in self.members.values() for one in alike.values()]
 
     def is_behind(self, cursor: Cursor) -> bool:
-        """Whether a reader has read what the group has not. (Of another life than the
-        log's, the group has read nothing.)"""
+        """Whether a reader has read what the group has not. (Where the log has begun
+        anew since the group last read, the group has read nothing.)"""
         if self.cursor.epoch is not self.log.epoch:
             return True
         return cursor.epoch is self.log.epoch and cursor.reach > self.cursor.position

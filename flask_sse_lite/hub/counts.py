@@ -1,8 +1,8 @@
-"""What the hub counts: who listens to which channel, and which way streams went.
+"""Counts: how many streams listen to each channel, and how streams are delivered.
 
-Here lives what an operator is told of it: a debug line for each stream, a warning where
-an operator can do something, and the counts of ``sse.stats()``. Nothing is decided by
-these counts; what counts against ``SSE_MAX_CONNECTIONS`` lives in the hub.
+Here lives what an operator is told of that: a debug line for each stream, a warning
+where an operator can do something, and the counts of ``sse.stats()``. What counts
+against ``SSE_MAX_CONNECTIONS`` lives in places.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Stats = TypedDict(
 
 
 class Listeners:
-    """How many streams listen to each channel of each log. Any thread may read."""
+    """How many streams listen to each channel of each log. Any thread can read this."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[Log, str]] = Counter()
@@ -46,8 +46,8 @@ class Listeners:
         return len(self._counts)
 
     def note(self, log: Log, channels: Iterable[str], change: int) -> None:
-        """A stream of these channels came (1) or left (-1). The caller holds the hub's
-        lock."""
+        """Note that a stream of these channels came (1) or left (-1). The caller holds
+        the hub's lock."""
         for channel in channels:
             self._counts[log, channel] += change
             if not self._counts[log, channel]:
@@ -58,9 +58,10 @@ class Listeners:
         return self._counts[log, channel]
 
     def by_channel(self, log: Log) -> dict[str, int]:
-        """How many streams each channel of a log has, of those that have any."""
-        # Without the lock: the caller may have interrupted its holder. To copy a
-        # dictionary is one step.
+        """How many streams each channel of a log has; channels without any are left
+        out."""
+        # This takes no lock, because the caller can have interrupted its holder.
+        # Copying a dictionary is one step.
         return {
             channel: count
             for (its_log, channel), count in dict(self._counts).items()
@@ -69,24 +70,24 @@ class Listeners:
 
 
 class Paths:
-    """The ways of a process's streams, since it began. Thread-safe."""
+    """How the streams of a process were delivered, since it began. Thread-safe."""
 
     def __init__(self) -> None:
-        # A caller that interrupts the lock's holder can see a count that is about to
-        # rise.
+        # Code that interrupts the holder gets the lock too. It can see a count that is
+        # about to rise.
         self._lock = RLock()
         self._handed_off: Counter[str] = Counter()
         self._iterated: Counter[str] = Counter()
         self._codes: Counter[Reason] = Counter()
 
     def note_handed_off(self, server: str) -> None:
-        """A stream was taken over from such a server."""
+        """Note that a stream was taken over from a server of this name."""
         with self._lock:
             self._handed_off[server] += 1
         logger.debug("A stream is handed off: %s", server)
 
     def note_iterated(self, reason: str, code: Reason, *, is_remediable: bool) -> None:
-        """A stream stays with its server.
+        """Note that a stream stays with its server.
 
         :param reason: why, in words; ``code`` is the same for programs.
         :param is_remediable: whether an operator could do something about it.
@@ -104,7 +105,10 @@ class Paths:
             )
 
     def stats(self, are_open: OpenStreams) -> Stats:
-        """How many streams went which way, beside those that are open."""
+        """What ``sse.stats()`` returns.
+
+        :param are_open: how many streams are open now.
+        """
         with self._lock:
             return {
                 "open": are_open,

@@ -1,8 +1,8 @@
-"""How streams end: all of a process's, a stopped server's, an application's.
+"""Endings: how all streams of a process, a stopped server or an application end.
 
-Here lives that a stream gets what was published before its end, and who is waited for.
-That one stream ends because its client left, its channel was closed or it is old lives
-with the connections (fanout.py) and the looks (looks.py).
+Here lives how each stream first gets what was published before its end, and whose last
+words are waited for. How a single stream ends, because its client left, its channel was
+closed or it is old, lives in fanout.py and looks.py.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from .connection import Connection
 from .fanout import Fanout, Loop
 from .readers import Timed
 
-#: Seconds that the readers of a run wait, when the server stops, for what it says last:
-#: its broker can be away.
+#: Seconds that the readers of a run are kept when the server stops, so that they get
+#: the run's last words. There is a bound, because the broker can be away.
 LAST_WORDS = 1.0
 
 logger = logging.getLogger("flask_sse_lite")
 
 
 class Ending:
-    """Streams that are to end while the hub goes on.
+    """Streams that must end while the hub goes on.
 
     :param is_of: whether a stream is one of them.
     :param patience: seconds that the requests among them can still take.
@@ -49,10 +49,10 @@ def of_program(program: Program) -> Ending:
 
 
 class Endings:
-    """What a hub is to end. The loop's own, where nothing else is said.
+    """What a hub must end. Only the loop uses this, where nothing else is said.
 
-    :param loop: whose ``_welcome_all`` brings in those that are to end at once.
-    :param lock: the hub's.
+    :param loop: its ``_welcome_all`` takes in new connections, so that they end too.
+    :param lock: the hub's lock.
     """
 
     def __init__(
@@ -62,26 +62,25 @@ class Endings:
         self._lock = lock
         self._audiences = audiences
         self._fanout = fanout
-        #: All streams have ended, after ``stop``. Any thread may wait for it.
+        #: Set when all streams have ended, after ``stop``. Any thread can wait for it.
         self.has_stopped = threading.Event()
         self._asked: deque[Ending] = deque()
-        # When the readers of runs are waited for no longer, and whose channels these
-        # are.
+        # Until when the readers of runs are kept, and the channels of these runs.
         self._stops_at = 0.0
         self._awaited: set[tuple[Log, str]] = set()
 
     def __len__(self) -> int:
-        """How many there are still to come."""
+        """How many endings are still to be done."""
         return len(self._asked)
 
     def ask(self, ending: Ending) -> None:
-        """Have streams ended at the loop's next turn. Any thread may ask, and then
-        wakes the hub."""
+        """Have streams ended at the loop's next turn. Any thread can call this, and
+        must then wake the hub."""
         self._asked.append(ending)
 
     def stop(self) -> None:
-        """End all streams, so that their clients come back elsewhere. Those who read a
-        run are kept until it has said its last."""
+        """End all streams, so that their clients come back elsewhere. The readers of a
+        run are kept until they have its last words, for ``LAST_WORDS`` at most."""
         with self._lock:
             timed = self._audiences.everybody()
         for whom in timed:
@@ -106,14 +105,15 @@ class Endings:
         for program in programs.take_stopped():
             self.ask(of_program(program))
         while self._asked:
-            # It is taken out when it is done: a loop that fails comes back to it.
+            # It is taken out only when it is done, so that a loop which fails comes
+            # back to it.
             ending = self._asked[0]
             self._end_all(ending)
             self._asked.popleft()
             ending.is_done.set()
 
     def _end_all(self, ending: Ending) -> None:
-        """End some streams properly, with all that was published before."""
+        """End some streams properly, after all that was published before."""
         with self._lock:
             timed = self._audiences.everybody()
         for whom in timed:
@@ -138,7 +138,7 @@ class Endings:
             logger.exception("The hub could not stop %r", whom)
 
     def _still_awaited(self) -> set[tuple[Log, str]]:
-        """The channels of runs that have not had their last words."""
+        """The channels of runs whose last words are still waited for."""
         now = time.monotonic()
         self._stops_at = self._stops_at or now + LAST_WORDS
         if now >= self._stops_at:

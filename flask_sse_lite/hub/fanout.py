@@ -1,11 +1,10 @@
 """The fan-out: connections that were taken over, and the groups that they read in.
 
-Connections that have read the same channels to the same place form a group, which is
-read, encoded and written as one. A connection that falls behind leaves its group, and
-comes back when it has caught up. Here lives how connections come, join and leave groups
-and are closed. When any of it is done, the loop decides (loop.py); the send to many is
-the loop's, too. All here is the loop's own and needs no lock, where nothing else is
-said.
+Connections that have read the same channels to the same place form a group. The hub
+reads and encodes once for the group. A connection that falls behind leaves its group,
+and comes back when it has caught up. Here lives how connections come, join and leave
+groups, and are closed. When that is done, and the send to many, is the loop's affair
+(loop.py). All here is the loop's own and needs no lock, where nothing else is said.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from ..system.poller import WRITABLE, Poller, close_descriptor
 from .connection import Connection, Group, framed
 from .counts import Listeners
 from .frames import BATCH_BYTES, frames
+from .places import Places
 from .readers import Audience, Key, Readers
 
 logger = logging.getLogger("flask_sse_lite")
@@ -49,7 +49,7 @@ class Fanout:
 
     :param loop: whose ``_write`` sends to many.
     :param lock: the hub's.
-    :param tell_hub: what a group calls when there are news.
+    :param tell_hub: what a group calls when it has news.
     """
 
     def __init__(
@@ -58,16 +58,20 @@ class Fanout:
         lock: Guard,
         poller: Poller,
         listeners: Listeners,
+        places: Places,
         tell_hub: Callable[[Readers], None],
     ) -> None:
         self._loop = loop
         self._lock = lock
         self._poller = poller
         self._listeners = listeners
+        self._places = places
         self._tell_hub = tell_hub
-        #: Those that nobody serves yet. Whoever holds the lock may add to them.
+        #: The connections that nobody serves yet. Any thread that holds the lock can
+        #: add to them.
         self.newcomers: deque[Connection] = deque()
-        #: Those that are served, by descriptor. The loop changes this with the lock.
+        #: The connections that are served, by descriptor. Only the loop changes this,
+        #: and it holds the lock.
         self.connections: dict[int, Connection] = {}
         self.groups: dict[Key, Group] = {}
 
@@ -75,8 +79,9 @@ class Fanout:
         return len(self.connections) + len(self.newcomers)
 
     def guard(self, serve: Callable[[Any], object], whom: Any) -> None:
-        """Serve somebody. What goes wrong there (no memory, a descriptor that a library
-        closed) can cost them their stream, and nobody else."""
+        """Serve a connection, a group or an audience. What goes wrong there (no memory,
+        a descriptor that a library closed) can cost the connections among them their
+        streams, and nobody else."""
         try:
             serve(whom)
         except BaseException as error:
@@ -92,11 +97,11 @@ class Fanout:
     # Coming
 
     def welcome(self, connection: Connection) -> None:
-        """Begin to serve the connection that is next."""
+        """Begin to serve a connection, which is the first of the newcomers."""
         with self._lock:
-            # At no time does it count as none, or as two.
+            # At no time is the connection counted as none, or as two.
             self.newcomers.popleft()
-            self.connections[connection.descriptor] = connection
+            self._put(connection)
         if connection.tell:
             connection.log.unwatch(connection.cursor.channels, connection.tell)
             connection.tell = None
@@ -105,13 +110,23 @@ class Fanout:
         if connection.settings.max_age is not None:
             connection.expires = now + connection.settings.max_age
         if connection.program and connection.program.is_stopped:
-            connection.expires = now  # Nobody else tells it; this ends it soon.
+            # The server's other streams were told before. The next look ends this one.
+            connection.expires = now
         self.catch_up(connection)
 
+    def _put(self, connection: Connection) -> None:
+        """Put a connection among those that are served. The caller holds the lock."""
+        stray = self.connections.get(connection.descriptor)
+        if stray and stray.place:
+            # A library closed its descriptor, and the system gave the number to the new
+            # connection. Nobody finds the stray by its descriptor any more.
+            self._places.release(stray.place)
+        self.connections[connection.descriptor] = connection
+
     def catch_up(self, connection: Connection) -> None:
-        """Send a connection what its group has read and it has not, and take it into
-        the group. (The connection is not sent what comes meanwhile: there can be more
-        behind it, again and again.)"""
+        """Send a connection what its group has read and the connection has not, and
+        take it into the group. (What is published meanwhile, the group sends it: a
+        connection that had to read that by itself might never catch up.)"""
         log, cursor = connection.log, connection.cursor
         key = (log, cursor.channels)
         newest = log.sequence
@@ -133,8 +148,8 @@ class Fanout:
         self.join_group(connection, key)
 
     def send_own(self, connection: Connection, frame: bytes) -> bool:
-        """Send something to a connection outside of groups, or (with an empty frame) go
-        on with what is left.
+        """Send a frame to a connection that is in no group. An empty frame stands for
+        what is left of the frame before.
 
         :returns: whether the connection can be sent more.
         """
@@ -154,7 +169,7 @@ class Fanout:
         return is_sent and not connection.is_ended
 
     def serve(self, connection: Connection) -> None:
-        """See to what the system says of a connection."""
+        """Do what the system says a connection is ready for."""
         what = connection.ready
         if what & ~WRITABLE and not connection.read():
             self.end(connection)
@@ -170,7 +185,8 @@ class Fanout:
             pass
 
     def deliver(self, group: Group) -> bool:
-        """Send all members of a group what they have not read, or a piece of it.
+        """Send all members of a group what they have not read, or the first piece of
+        it.
 
         :returns: whether there is more.
         """
@@ -191,7 +207,7 @@ class Fanout:
         return batch.more
 
     def take_in(self, group: Group) -> None:
-        """See to the connections that wait for the group, which has read on."""
+        """The group has read on: let the connections that wait for it catch up."""
         waiting, group.waiting = group.waiting, []
         for connection in waiting:
             if self.connections.get(connection.descriptor) is connection:
@@ -203,7 +219,7 @@ class Fanout:
             group = Group(connection, self._tell_hub)
             group.log.watch(group.channels, group.tell)
             self.groups[key] = group
-            group.tell()  # Of what came between reading and watching.
+            group.tell()  # Something can have come between reading and watching.
         group.members[connection.chunked][connection.descriptor] = connection
         connection.group = group
         connection.cursor = group.cursor
@@ -218,8 +234,8 @@ class Fanout:
             group.log.unwatch(group.channels, group.tell)
 
     def fall_behind(self, connection: Connection, group: Group) -> None:
-        """Take a connection out of its group. It has a cursor of its own until it has
-        caught up."""
+        """Take a connection out of its group. The connection has a cursor of its own
+        until it has caught up."""
         connection.cursor = group.cursor.copy()
         self.leave_group(connection)
         self._poller.watch_writable(connection.descriptor, True)
@@ -230,12 +246,15 @@ class Fanout:
         self.remove(connection, properly=True)
 
     def remove(self, connection: Connection, *, properly: bool) -> None:
-        """The one door out. Whatever fails on the way, the connection is closed."""
+        """Close a connection and forget it, whatever fails on the way. No connection
+        leaves otherwise."""
         with self._lock:
-            # Its descriptor can be another's by now.
+            # The descriptor can belong to another connection by now.
             is_served = self.connections.get(connection.descriptor) is connection
             if is_served:
                 del self.connections[connection.descriptor]
+                if connection.place:
+                    self._places.release(connection.place)
         try:
             self.leave_group(connection)
             if is_served:
@@ -243,7 +262,7 @@ class Fanout:
                     self._listeners.note(connection.log, connection.cursor.channels, -1)
                 self._poller.remove(connection.descriptor)
         except OSError:
-            pass  # It was never registered, or somebody else closed it.
+            pass  # The descriptor was never registered, or somebody else closed it.
         finally:
             if is_served:
                 self._close(connection, properly=properly)
@@ -255,7 +274,8 @@ class Fanout:
             logger.exception("A stream's connection could not be closed")
 
     def look_for_strays(self) -> None:
-        """See to connections that a failure has left between two places."""
+        """Find the connections that a failure has left in no group: go on sending what
+        is left of a frame, and close the others."""
         groups = self.groups.values()
         settled = {id(c) for group in groups for c in group.waiting}
         settled.update(id(c) for group in groups for c in group.connections())
@@ -267,20 +287,22 @@ class Fanout:
                     self._poller.watch_writable(connection.descriptor, True)
                     continue
             except OSError:
-                pass  # The poller never had it.
+                pass  # The poller never had the descriptor.
             self.remove(connection, properly=False)
 
     def send_all_off(self) -> None:
-        """The loop cannot serve them: let all clients come back, here or elsewhere."""
+        """Close all connections, because the loop cannot serve them: their clients come
+        back, to this process or another."""
         with self._lock:
             for connection in self.newcomers:
-                self.connections[connection.descriptor] = connection
+                self._put(connection)
             self.newcomers.clear()
         for connection in list(self.connections.values()):
             self.remove(connection, properly=False)
 
     def abandon(self) -> None:
-        """In a forked child: close what is the parent's."""
+        """Close the descriptors that belong to the parent of a forked process. The
+        child calls this."""
         for descriptor in list(self.connections):
             close_descriptor(descriptor)
         for connection in self.newcomers:

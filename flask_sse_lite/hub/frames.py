@@ -1,7 +1,7 @@
-"""What a stream says: its opening, its events, its signs of life and its end.
+"""Frames: the bytes of a stream's opening, events, signs of life and end.
 
-Here lives how what a cursor reads becomes bytes, the same for both ways of delivery
-(loop.py and subscription.py). Nothing here sends or waits.
+Here lives how a cursor's batches become bytes. They are the same for both ways of
+delivery (fanout.py and iterated.py). Nothing here sends or waits.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from ..history.cursor import Batch, Cursor
 from ..history.log import Log
 from ..settings import Settings
 
-#: Bytes of events sent in one piece, unless one event alone is larger. It bounds what
-#: a client that does not read can hold.
+#: Bytes of events sent in one piece, unless one event alone is larger. This bounds the
+#: memory that a client costs which does not read.
 BATCH_BYTES = 64 * 1024
 
-#: Seconds after which an idle stream is told how far the log has moved on. Clients that
-#: come back with an id much older than what is retained would be told of a gap.
+#: Seconds after which the client of an idle stream is told how far the log has moved
+#: on. A client that came back with an id older than what is retained would get a gap.
 POSITION_INTERVAL = 60.0
 
 #: How far ``retry:`` is spread around its setting, so that the clients of a server
 #: that restarts come back one after the other.
 RETRY_SPREAD = 0.2
 
-#: What a client is told to wait when there is no room, in milliseconds.
+#: Milliseconds that a client is told to wait when there is no room for it.
 RETRY_WHEN_FULL = 30_000
 
-#: Stands for an id that no line can carry, and is as unknown as that when it returns.
+#: Sent in place of an id that no line can carry. A client that comes back with it gets
+#: a gap, as it would with that id.
 UNKNOWN_ID = "unknown"
 
 
@@ -39,19 +40,19 @@ def spread_retry(milliseconds: int) -> int:
 
 
 def come_back(retry: int) -> bytes:
-    """All that a client gets which is to come back later: a stream that ends. A browser
-    gives up for good after anything else.
+    """The whole stream of a client that must come back later: it ends at once. After
+    any other kind of answer, a browser gives up for good.
 
-    :param retry: milliseconds that it shall wait.
+    :param retry: milliseconds that the client must wait.
     """
     return b"retry: %d\n\n" % retry
 
 
 def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
-    """The event that every stream begins with. Its id is where the client stands:
-    should it lose the connection before its first event, it comes back with that, and
-    what came in between is not lost. It says in a comment how many seconds the stream
-    is silent at most: a client that hears nothing for longer takes that for a cut."""
+    """The event that every stream begins with. Its id is the client's position. If the
+    client loses the connection before its first event, it comes back with that id, and
+    what came in between is not lost. A comment says how many seconds the stream is
+    silent at most: a client that hears nothing for longer can take that for a cut."""
     id = cursor.since or cursor.id
     if not is_sendable_id(id):
         id = UNKNOWN_ID
@@ -61,7 +62,7 @@ def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
 
 
 def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:
-    """What was read, as frames: encoded once for all who read it together."""
+    """The frames of a batch, encoded once for all clients that share the batch."""
     if batch.frames is None:
         batch.frames = b"".join(_frames(log, cursor, batch))
     return batch.frames
@@ -81,5 +82,6 @@ def _frames(log: Log, cursor: Cursor, batch: Batch) -> Iterator[bytes]:
 
 
 def position_event(cursor: Cursor) -> bytes:
-    """What a silent stream sends from time to time: how far it has read."""
+    """The event by which a silent stream tells its client from time to time how far it
+    has read."""
     return own_events.position(cursor.id).encode()

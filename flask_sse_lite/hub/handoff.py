@@ -1,8 +1,8 @@
 """The handoff: taking a connection over from its WSGI server, so that the server's
 worker, thread or greenlet is free.
 
-Here lives how that is done without the server's knowing. What differs between servers
-lives in servers/; what happens to a connection afterwards is the hub's affair.
+Here lives how that is done without the server's noticing. What differs between servers
+lives in servers/. What happens to a connection afterwards is unknown here.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if sys.platform != "win32":
     import fcntl
 
 
-#: Packages that iterate a body, and are known to leave it as it is.
+#: Packages that iterate a body, and are known not to change it.
 TRANSPARENT = ("ddtrace", "opentelemetry", "sentry_sdk", "werkzeug")
 
 _OURS = __name__.partition(".")[0]
 
 
 def check_readers(server: Server) -> None:
-    """Make sure that the server itself asks for more, or somebody who is known to pass
-    on all he gets: others may change what comes later, whatever they did so far. To be
-    called from within the iterable's ``__next__``.
+    """Check that the server itself iterates the body, or does so through code that is
+    known to pass on everything. Other code can change what comes later, even if it has
+    changed nothing so far. Call this from within the iterable's ``__next__``.
 
-    :raises Refusal: naming who iterates the body.
+    :raises Refusal: with the name of the code that iterates the body.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -45,12 +45,13 @@ def check_readers(server: Server) -> None:
         if not is_in(module, (_OURS, *TRANSPARENT)):
             raise _suspicion(f"{module}.{frame.f_code.co_name}")
         frame = frame.f_back  # type: ignore[assignment]
-    # uWSGI's threads have nothing of Python's below them.
+    # No server was found. Under uWSGI that is so: its threads have no Python code below
+    # the application.
 
 
 def _check_body(body: object) -> None:
-    """Make sure that nobody stands in between without a frame of their own: ``map`` has
-    none, say.
+    """Check that nothing stands between the server and our body that has no Python
+    frame, as ``map`` has none.
 
     :param body: what the server iterates; None where that is not known.
     """
@@ -70,14 +71,14 @@ def _suspicion(name: str) -> Refusal:
 
 
 def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, bool]:
-    """Take the connection from its server, which from then on holds a dead one: it will
-    find its client gone, and be done with it. To be called in the thread that serves
-    the response, when the server has sent what it was given and asks for more.
+    """Take the connection from its server. From then on, the server holds a dead one:
+    it finds that the client is gone, and ends the request. Call this in the thread that
+    serves the response, when the server has sent what it was given and asks for more.
 
-    :param sent: bytes of the body that it was given.
-    :param trusted: whether it is vouched for that nobody changes the body.
+    :param sent: bytes of the body that the server was given.
+    :param trusted: whether the application vouches that nothing changes the body.
     :returns: the connection's descriptor, now ours, and whether its body is chunked.
-    :raises Refusal: when it stays with the server.
+    :raises Refusal: where the connection stays with the server.
     """
     try:
         server.check(sent)
@@ -95,8 +96,8 @@ def take_connection(server: Server, sent: int, *, trusted: bool) -> tuple[int, b
     sock = server.socket()
     theirs = _plain_descriptor(sock)
     if not isinstance(sock, int):
-        with suppress(OSError):  # A Unix socket has no such thing.
-            # An event is not to wait for the client's word that it has the one before.
+        with suppress(OSError):  # A Unix socket has no such option.
+            # Without it, an event would wait until the one before is acknowledged.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         ours = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, first_descriptor())
@@ -121,8 +122,8 @@ def _shortage(error: OSError) -> Refusal:
 def _plain_descriptor(sock: Any) -> int:
     """The descriptor of a socket that has nothing between it and the wire.
 
-    :raises Refusal: for all others. TLS has more shapes than one can list, so what is
-        allowed is listed.
+    :raises Refusal: for all others. TLS has more kinds of sockets than one can list, so
+        we list those that are allowed.
     """
     if isinstance(sock, int) and sock >= 0:
         return sock
@@ -136,8 +137,8 @@ def _plain_descriptor(sock: Any) -> int:
     return descriptor
 
 
-# A process needs one: an end of a pair whose other end is closed, for servers to
-# write into in vain. Forked children may share it.
+# The dead connection that servers get: one end of a pair whose other end is closed. A
+# process needs one, and forked children can share it.
 _dead_ends: list[int] = []
 
 

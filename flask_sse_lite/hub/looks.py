@@ -1,8 +1,9 @@
 """The hub's looks at the clock: heartbeats, the end of old streams, and clients that
 take nothing.
 
-Here lives what is done at each look, and how often there is one. All here is the loop's
-own and needs no lock. What a server iterates looks at the clock by itself, in ``tick``.
+Here lives what is done at each look, and how often there is one. Only the loop uses
+this, so that it needs no lock. What a stream that a server iterates does at a look
+lives in its own ``tick``.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from .stall import Progress, cut
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
 
-#: Looks in which the hub has asked the system once of each connection whether something
-#: waits for its client: half a heartbeat. To ask at each look would cost as much as all
-#: else that an idle connection costs.
+#: Looks in a round, which is half a heartbeat. In a round, the hub asks the system once
+#: for each connection whether something waits for its client. Asking at each look would
+#: cost as much as all else that an idle connection costs.
 LOOKS_PER_ROUND = LOOKS_PER_HEARTBEAT // 2
 
-#: The share of a heartbeat's time after which it is due: what was sent is seen at the
-#: hub's next look, and the one after the heartbeat's time would be too late.
+#: The share of a heartbeat's time after which a sign of life is due: two looks less.
+#: What a stream has sent counts from the hub's next look only, and a sign of life is
+#: sent at a look only.
 DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
-#: The share of a heartbeat's time after which the first of a group get theirs.
+#: The share of a heartbeat's time after which the first connections of a group get
+#: their sign of life.
 LEAST_SPREAD = 0.5
 
 #: Spreads consecutive numbers evenly.
@@ -45,7 +48,7 @@ logger = logging.getLogger("flask_sse_lite")
 class Looks:
     """What a hub does at its looks.
 
-    :param loop: whose ``_write`` sends to many.
+    :param loop: its ``_write`` sends to many connections.
     """
 
     def __init__(self, loop: Loop, fanout: Fanout, poller: Poller) -> None:
@@ -61,9 +64,10 @@ class Looks:
         self._suspects: dict[int, Connection] = {}
 
     def look_around(self, now: float, timed: Iterable[Timed]) -> None:
-        """Give signs of life to the silent, and end the old.
+        """Send signs of life to silent connections, end old ones, and cut clients that
+        take nothing.
 
-        :param timed: who is told of the time.
+        :param timed: those that are told the time.
         """
         for whom in timed:
             try:
@@ -80,30 +84,30 @@ class Looks:
         self._look_for_stalls()
 
     def forget(self) -> None:
-        """Nobody is left to look at."""
+        """Forget all connections, because none is left."""
         self._unseen.clear()
         self._suspects.clear()
 
     def _look_at(self, group: Group) -> None:
-        """Send a sign of life to the silent ones of a group."""
+        """Send a sign of life to the silent connections of a group."""
         now = time.monotonic()
         heartbeat = group.settings.heartbeat
         if now - group.sent_at < heartbeat * LEAST_SPREAD:
-            return  # Ten thousand groups that had events cost nothing here.
+            return  # So ten thousand groups that had events cost nothing here.
         silent = [
             connection
             for connection in group.connections()
             if now - max(group.sent_at, connection.beat_at)
-            # Those that got the last event together are not to beat together.
+            # Connections that got their last event together must not beat together.
             >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
         ]
         if silent and group.cursor.position != group.log.sequence:
-            # Events of other channels moved the log on: see how far.
+            # Events of other channels have moved the log on. Take over how far.
             self._fanout.deliver(group)
         position = group.cursor.id
         for connection in silent:
             if connection.group is not group:
-                continue  # It has left meanwhile.
+                continue  # It has left the group meanwhile.
             connection.beat_at = now
             data = HEARTBEAT
             named_for = now - max(group.sent_at, connection.named_at)
@@ -114,8 +118,8 @@ class Looks:
             self._loop._write(group, connection.chunked, [connection.descriptor], data)
 
     def _look_for_stalls(self) -> None:
-        """Cut clients that take nothing. Those that live come back, and are told what
-        they have missed."""
+        """Cut clients that take nothing. A client that lives comes back, and gets what
+        it has missed."""
         if not self._unseen:
             self._unseen = list(self._fanout.connections.values())
             self._share = -(-len(self._unseen) // LOOKS_PER_ROUND)
@@ -127,11 +131,12 @@ class Looks:
             self._fanout.guard(self._look_at_suspect, connection)
 
     def _is_served(self, connection: Connection) -> bool:
-        """Whether a connection is still there. Its descriptor can be another's."""
+        """Whether a connection is still there. Its descriptor can be another
+        connection's by now."""
         return self._fanout.connections.get(connection.descriptor) is connection
 
     def _suspect(self, connection: Connection) -> None:
-        """See whether something waits for a client."""
+        """Suspect a connection, if something waits for its client."""
         descriptor = connection.descriptor
         if (
             self._is_served(connection)
@@ -143,7 +148,7 @@ class Looks:
             self._suspects[descriptor] = connection
 
     def _look_at_suspect(self, connection: Connection) -> None:
-        """Cut a client that takes nothing. Forget one that has taken all."""
+        """Cut a client that takes nothing. Clear one that has taken all."""
         descriptor, progress = connection.descriptor, connection.progress
         if not self._is_served(connection):
             del self._suspects[descriptor]

@@ -1,17 +1,18 @@
 """The hub: the one loop per process that serves every open stream.
 
 Here lives the loop: in which order streams are served, what a failure costs, and how a
-frame is sent to a group. A connection that was taken over is the loop's alone
-(fanout.py). Of the streams that a server still iterates, the hub only wakes the thread,
-and tells it the time (audiences.py). What is done as time passes lives in looks.py, and
-how streams end lives in endings.py.
+frame is sent to a group. Only the loop touches a connection that was taken over
+(fanout.py). A stream that its server iterates is only woken by the hub, and told the
+time (audiences.py). What is done as time passes lives in looks.py, how streams end in
+endings.py, and how many there can be in places.py.
 
 The loop is one daemon thread under threads, and one greenlet under a monkey-patched
-gevent. It starts with the first stream and ends with the last. What is called the
-loop's own is touched by nobody else, and so needs no lock.
+gevent. It starts with the first stream and ends with the last. What a comment calls the
+loop's own, no other thread touches; it needs no lock.
 
-``Hub`` has more than twenty methods: more than half are its doors for other threads,
-and each of those does no more than to hold the lock and wake the loop.
+``Hub`` has more than twenty methods, and so this module has more than 400 lines: half
+of the methods are the doors for other threads, and each of those only holds the lock
+and wakes the loop.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from ..servers import gunicorn
 from ..settings import Settings
 from ..system.backoff import Backoff
 from ..system.locks import Guard
-from ..system.open_files import room_for_streams
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
 from .connection import Connection, Group, framed
@@ -37,34 +37,32 @@ from .counts import Listeners, OpenStreams, Paths, Stats
 from .endings import Ending, Endings
 from .fanout import Fanout
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
+from .places import Place, Places
 from .readers import Iterated, Readers, Timed
 
 #: Seconds between two looks at whether the server is about to stop.
 TICK = 0.25
 
-#: Connections written to before others may get their turn.
+#: Connections that the loop writes to before other threads or greenlets get a turn.
 WRITES_PER_BREATH = 4
 
-#: Seconds that a process which exits waits for its streams' proper ends.
+#: Seconds that an exiting process waits for its streams to end properly.
 EXIT_GRACE = 2.0
 
-#: Seconds between a failure of the loop and its next start: the first and the longest.
+#: Seconds between a failure of the loop and its next start: the first pause, and the
+#: longest.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
-#: Failures of the loop, one soon after the other, after which its clients are sent off:
-#: they are open, and nobody serves them.
+#: Failures that the loop can have in quick succession. With one more it ends all
+#: streams: they are open and nobody serves them, so their clients must come back.
 FAILURES_BORNE = 5
-
-#: Seconds between two questions for how many streams there is room. The answer hardly
-#: ever changes, and twice per stream it would be a tenth of what a stream costs.
-ROOM_KNOWN = 1.0
 
 logger = logging.getLogger("flask_sse_lite")
 
 
 class Hub:
-    """The open streams of a process. Any thread may call the public methods."""
+    """The open streams of a process. Any thread can call the public methods."""
 
     def __init__(self) -> None:
         self.is_stopping = False
@@ -75,43 +73,28 @@ class Hub:
         self._lock = Guard()
         self._poller = poller = new_poller()
         self._listeners = Listeners()
+        self._places = Places()
         self._news: deque[Readers] = deque()
-        self._arriving: dict[object, Settings] = {}
-        #: Those of them that are to end as soon as they are there.
-        self._doomed: set[object] = set()
         self._audiences = Audiences(self._lock, poller, self._listeners, self.tell)
-        self._fanout = Fanout(self, self._lock, poller, self._listeners, self.tell)
+        self._fanout = Fanout(
+            self, self._lock, poller, self._listeners, self._places, self.tell
+        )
         self._endings = Endings(self, self._lock, self._audiences, self._fanout)
         # The loop's own.
         self._looks = Looks(self, self._fanout, poller)
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        # Any thread may write these; a race writes the same value twice.
-        self._room = 0
-        self._room_known_until = 0.0
 
     def __len__(self) -> int:
-        served = len(self._audiences.iterated) + len(self._fanout)
-        return served + len(self._arriving)
-
-    def limit(self, settings: Settings) -> int:
-        """How many streams there may be: as many as is set, or as the process has
-        descriptors for."""
-        if settings.max_connections:
-            return settings.max_connections
-        now = time.monotonic()
-        if now >= self._room_known_until:
-            self._room = room_for_streams(gunicorn.connections())
-            self._room_known_until = now + ROOM_KNOWN
-        return self._room
+        return len(self._places)
 
     def listeners(self, log: Log, channel: str) -> int:
-        """How many streams of a channel there are."""
+        """How many streams a channel has."""
         return self._listeners.of(log, channel)
 
     def counts(self, log: Log) -> dict[str, int]:
-        """How many streams there are of each of a log's channels that has any."""
+        """How many streams each channel of a log has, of those that have any."""
         return self._listeners.by_channel(log)
 
     def stats(self) -> Stats:
@@ -121,8 +104,8 @@ class Hub:
             with self._lock:
                 are_open = self._open_streams()
         except Reentered:
-            # The caller has interrupted a holder of the lock: one stream can be counted
-            # twice now, or not yet.
+            # The caller interrupts a holder of the lock, so that one stream can be
+            # missing from the count, or stand in it twice.
             are_open = self._open_streams()
         return self.paths.stats(are_open)
 
@@ -133,29 +116,24 @@ class Hub:
     # Streams come and leave
 
     def is_full(self, settings: Settings) -> bool:
-        """Whether there is no place for another stream."""
+        """Whether an application can begin no other stream."""
         with self._lock:
-            return len(self) >= self.limit(settings)
+            return self._places.is_full(settings)
 
-    def arrive(self, stream: object, settings: Settings) -> bool:
-        """Keep a place for a stream that begins, until it is added, adopted or
-        dismissed. However many arrive at once, those past the limit are told so.
-
-        :returns: whether there was one.
-        """
+    def arrive(self, settings: Settings) -> Place | None:
+        """Take a place for a stream that begins. However many streams arrive at once,
+        those past the limit get none. Whoever takes a place must release it. Once the
+        hub has adopted a connection with the place, the hub does that."""
         with self._lock:
-            if len(self) >= self.limit(settings):
-                return False
-            self._arriving[stream] = settings
-            return True
+            return self._places.take(settings)
 
-    def dismiss(self, stream: object) -> None:
-        """A stream that arrived will not come. It never waits, as ``discard``."""
-        self._arriving.pop(stream, None)
-        self._doomed.discard(stream)
+    def release(self, place: Place) -> None:
+        """Give a place back. A second call does nothing. It never waits, as
+        ``discard``."""
+        self._places.release(place)
 
     def keep_time(self, whom: Timed) -> None:
-        """Tell somebody of the time, until it is forgotten."""
+        """Tell somebody the time, until ``forget`` is called."""
         with self._lock:
             self._audiences.timed.add(whom)
             self._look = min(self._look, whom.heartbeat / LOOKS_PER_HEARTBEAT)
@@ -165,31 +143,32 @@ class Hub:
         """Undo ``keep_time``. It never waits, as ``discard``."""
         self._audiences.timed.discard(whom)
 
-    def add(self, stream: Iterated) -> None:
-        """Tell a stream of news and of the time, until it is discarded."""
+    def add(self, stream: Iterated, place: Place) -> None:
+        """Tell a stream of news and the time, until ``discard`` is called."""
         with self._lock:
-            is_doomed = self._take_in_place(stream)
+            is_doomed = self._places.serve(place)
             self._audiences.join(stream)
             if is_doomed:
                 stream.stop(0)
             elif stream.program and stream.program.is_stopped:
-                stream.stop()  # Nobody else tells it.
+                stream.stop()  # The server's other streams were told before.
             self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
             self._start()
 
     def discard(self, stream: Iterated) -> None:
-        """Undo ``add``. It never waits: a stream can be collected as garbage by a
-        thread that holds the lock."""
+        """Undo ``add``. It never waits: a thread that holds the lock can collect a
+        stream as garbage, and that calls this."""
         self._audiences.leave(stream)
 
-    def adopt(self, connection: Connection, stream: object) -> None:
-        """Serve a stream's connection from here on, from its cursor."""
+    def adopt(self, connection: Connection, place: Place) -> None:
+        """Serve a stream's connection from here on, from where its cursor stands. The
+        hub releases the place in the end, except where this raises."""
         pace = min(connection.settings.heartbeat, connection.settings.stall)
         log, cursor = connection.log, connection.cursor
         connection.tell = tell = lambda: self._wake()
         log.watch(cursor.channels, tell)
         with self._lock:
-            is_doomed = self._take_in_place(stream)
+            is_doomed = self._places.serve(place)
             try:
                 self._start()
             except BaseException:
@@ -197,39 +176,29 @@ class Hub:
                 close_descriptor(connection.descriptor)
                 raise
             self._endings.has_stopped.clear()
+            connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.note(log, cursor.channels, 1)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))
-        # Where there is nothing to catch up with, the connection can wait until there
-        # is, or until the loop turns for others: to wake the loop costs as much as all
-        # else here.
+        # A connection that has nothing to catch up with can wait for news, or for the
+        # loop's next turn: to wake the loop costs as much as all else here.
         if is_doomed or cursor.position != log.sequence:
             self._wake()
-
-    def _take_in_place(self, stream: object) -> bool:
-        """A stream that arrived is there. The lock is held.
-
-        :returns: whether it is to end at once.
-        """
-        self._arriving.pop(stream, None)
-        is_doomed = stream in self._doomed
-        self._doomed.discard(stream)
-        return is_doomed
 
     # Others call the loop
 
     def tell(self, readers: Readers) -> None:
-        """There are news for these."""
+        """Some readers have news. The log's watchers call this."""
         self._news.append(readers)
         self._wake()
 
     def stop(self, timeout: float) -> None:
-        """End all streams properly, so that their clients come back elsewhere, and
-        refuse new ones.
+        """End all streams properly, so that their clients come back elsewhere. From
+        now on, views begin no stream.
 
-        :param timeout: seconds to wait for that at most.
+        :param timeout: seconds to wait at most for the streams to end.
         """
         self.is_stopping = True
         if self.is_running and not self._is_abandoned:
@@ -237,16 +206,15 @@ class Hub:
             self._endings.has_stopped.wait(timeout)
 
     def end_streams(self, settings: Settings, timeout: float) -> None:
-        """End all streams of an application properly, and those that are just about to
-        begin. Those that begin from now on are served.
+        """End all streams of an application properly, also those that are about to
+        begin. Streams that begin from now on are served.
 
         :param settings: the application's.
-        :param timeout: seconds to wait for that at most.
+        :param timeout: seconds to wait at most for the streams to end.
         """
         ending = Ending(lambda whom: whom.settings is settings)
         with self._lock:
-            arriving = list(self._arriving.items())
-            self._doomed |= {stream for stream, its in arriving if its is settings}
+            self._places.doom(settings)
             if not self.is_running:
                 return
             self._endings.ask(ending)
@@ -254,7 +222,8 @@ class Hub:
         ending.is_done.wait(timeout)
 
     def abandon(self) -> None:
-        """In a forked child: let go of what is the parent's."""
+        """Let go of what belongs to the parent of a forked process. The child calls
+        this."""
         self._fanout.abandon()
         self._is_abandoned = True
         self._poller.close()
@@ -265,7 +234,7 @@ class Hub:
             self._poller.wake()
 
     def _start(self) -> None:
-        """Begin the loop, unless it runs. The lock is held."""
+        """Begin the loop, unless it runs. The caller holds the lock."""
         if not self.is_running:
             self._poller.start(self._run, self._after_failure)
             self.is_running = True
@@ -283,9 +252,10 @@ class Hub:
                 self._endings.has_stopped.set()
 
     def _after_failure(self, error: BaseException) -> float | None:
-        """The loop has failed, whatever it was that it met.
+        """The loop has failed, with whatever exception.
 
-        :returns: seconds after which it is to run again; None where nobody is left.
+        :returns: seconds after which the loop must run again; None where the hub has
+            nobody left.
         """
         if self._is_abandoned:
             return None
@@ -304,7 +274,7 @@ class Hub:
         return pause
 
     def _resume(self) -> None:
-        """Go on after a failure: whatever the loop was about to do, it does now."""
+        """Go on after a failure: the loop now does what it was about to do."""
         with self._lock:
             audiences = self._audiences.all()
         for readers in (*audiences, *self._fanout.groups.values()):
@@ -313,7 +283,8 @@ class Hub:
         self._fanout.look_for_strays()
 
     def _send_all_off(self) -> None:
-        """The loop cannot serve them: let all clients come back, here or elsewhere."""
+        """The loop cannot serve its clients: let all of them come back, to this process
+        or another."""
         with self._lock:
             iterated = list(self._audiences.iterated)
         for stream in iterated:
@@ -323,11 +294,12 @@ class Hub:
     def _turn(self, worker: object) -> bool:
         """Wait, and then do all there is to do.
 
-        :returns: whether there are streams left.
+        :returns: whether the loop must go on.
         """
         fanout = self._fanout
         events = self._poller.wait(min(TICK, self._look))
-        # Who has news from here on wakes again; who had before is served below.
+        # Readers that get news from here on wake the loop again. Those that got news
+        # before are served below.
         self._is_awake = False
         if self.is_stopping or gunicorn.is_stopping(worker):
             self.is_stopping = True
@@ -339,8 +311,9 @@ class Hub:
                 connection.ready = what
                 fanout.guard(fanout.serve, connection)
                 self._poller.breathe()
-        # And no more than these: where events come faster than they can be sent, there
-        # is always more, and nobody else would ever get their turn.
+        # The loop serves no more readers than have news now: where events come faster
+        # than they can be sent, there are always more, and nobody else would ever get
+        # their turn.
         for _ in range(len(self._news)):
             readers = self._news.popleft()
             if isinstance(readers, Group):
@@ -357,9 +330,9 @@ class Hub:
         return self._look_around(now)
 
     def _look_around(self, now: float) -> bool:
-        """See to what time brings.
+        """Do what is due by the clock.
 
-        :returns: False when there is nobody left, and the loop ends.
+        :returns: False when nobody is left, so that the loop ends.
         """
         with self._lock:
             self._audiences.let_go()
@@ -373,12 +346,12 @@ class Hub:
         return True
 
     def _has_anyone(self) -> bool:
-        """Whether there is anyone to serve. The lock is held."""
+        """Whether there is anyone to serve. The caller holds the lock."""
         return bool(len(self._audiences) or len(self._fanout) or len(self._endings))
 
     def _welcome_all(self) -> None:
-        """Begin to serve all connections that are here now: more can come all the
-        time."""
+        """Begin to serve the connections that are here now. (More can come all the
+        time, and wait for the next turn.)"""
         fanout = self._fanout
         for _ in range(len(fanout.newcomers)):
             fanout.guard(fanout.welcome, fanout.newcomers[0])
@@ -399,11 +372,12 @@ class Hub:
         size = len(frame)
         for count, descriptor in enumerate(descriptors):
             if count % WRITES_PER_BREATH == 0:
-                # With every piece of the GIL that is given away, who publishes more
-                # meanwhile would get further ahead of its readers.
+                # While a publisher goes on publishing to this group, the loop keeps the
+                # GIL: with every time that it gave the GIL away, the publisher would
+                # get further ahead of its readers.
                 self._poller.breathe(keeps_gil=group.has_news)
                 send = self._poller.send
-            # Connection.send, without the call: this is what all time goes into.
+            # This is Connection.send without the call: all time is spent here.
             try:
                 sent = send(descriptor, frame)
             except BlockingIOError:
@@ -418,11 +392,12 @@ class Hub:
                 self._fanout.fall_behind(connection, group)
 
 
-# A process must have one hub. Two threads that both find none agree on one, as
+# A process must have one hub. Two threads that both find none agree on one, because
 # setdefault is atomic.
 _hubs: dict[int, Hub] = {}
 
-# What was registered with the interpreter. Forked children inherit that.
+# What was registered with the interpreter. Forked children inherit both this list and
+# what was registered.
 _hooks: list[Callable[[], None]] = []
 
 
@@ -444,7 +419,8 @@ def current_hub() -> Hub:
 
 
 def _stop_at_exit() -> None:
-    """For servers other than gunicorn, and for what gunicorn's have left."""
+    """End the streams of servers whose stop nobody can see, and those that are left
+    under gunicorn."""
     hub = _hubs.get(os.getpid())
     # Compare with None: an empty hub is falsy, and can still be closing its last
     # stream.

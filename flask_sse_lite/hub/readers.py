@@ -1,8 +1,8 @@
-"""Who reads a log through the hub: streams that have the same channels, together.
+"""Readers: the streams that read a log through the hub, grouped by their channels.
 
 Here lives what the hub asks of a stream, and how a log tells the readers of the same
-channels of news. What is done about the news lives in audiences.py for the streams that
-a server iterates, and in fanout.py for the connections that were taken over.
+channels that there are news. The streams that a server iterates are then woken in
+audiences.py, and the connections that were taken over are written to in fanout.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Key = tuple[Log, tuple[str, ...]]
 
 
 class Timed(Protocol):
-    """What the hub tells of the time."""
+    """Something that the hub tells the time, again and again."""
 
     @property
     def heartbeat(self) -> float:
@@ -29,8 +29,8 @@ class Timed(Protocol):
         """Look at the clock (``time.monotonic()``). It must neither wait nor raise."""
 
     def stop(self, patience: float | None = None) -> None:
-        """The server stops. It must neither wait nor raise; the hub calls it again and
-        again.
+        """End, because the server stops. This must neither wait nor raise; the hub
+        calls it again and again.
 
         :param patience: seconds that a request can still take; None for what the server
             leaves it.
@@ -43,11 +43,12 @@ class Timed(Protocol):
 
     @property
     def settings(self) -> Settings | None:
-        """The settings of the stream's application; None for what is no stream."""
+        """The settings of the stream's application; None where this is no stream."""
 
     @property
     def last_words(self) -> tuple[Log, str] | None:
-        """The channel whose readers are still to be told that the server stops."""
+        """The channel whose readers must still be told that the server stops; None
+        where there is none."""
 
 
 class Iterated(Timed, Protocol):
@@ -57,15 +58,15 @@ class Iterated(Timed, Protocol):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """What the stream listens to."""
+        """The channels that the stream listens to."""
 
     def wake(self) -> None:
-        """There is something to read. It must neither wait nor raise."""
+        """Note that there is something to read. This must neither wait nor raise."""
 
 
 class Readers:
-    """Those who read the same channels of a log. Only the hub's loop touches this,
-    apart from ``tell``."""
+    """The streams that read the same channels of a log. Only the hub's loop uses this,
+    except for ``tell``."""
 
     def __init__(
         self, log: Log, channels: tuple[str, ...], tell_hub: Callable[[Readers], None]
@@ -76,7 +77,7 @@ class Readers:
         self._tell_hub = tell_hub
 
     def tell(self) -> None:
-        """There are news. The log calls this, in the publisher's thread."""
+        """Note that there are news. The log calls this, in the publisher's thread."""
         if not self.has_news:
             self.has_news = True
             self._tell_hub(self)
@@ -84,8 +85,8 @@ class Readers:
 
 class Audience(Readers):
     """Streams of the same channels that their servers iterate. The hub wakes them, some
-    at a time: if a publisher woke them, it would pay for each of them, and what a wake
-    allocates would pile up for Python's garbage collector."""
+    at a time. If a publisher woke them, it would pay for each of them, and what each
+    wake allocates would pile up for Python's garbage collector."""
 
     def __init__(self, first: Iterated, tell_hub: Callable[[Readers], None]) -> None:
         super().__init__(first.log, first.channels, tell_hub)

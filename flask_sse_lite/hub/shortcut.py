@@ -1,8 +1,8 @@
-"""The shortcut: an iterable's pieces on the way to their client, past the WSGI server
-that keeps the connection.
+"""The shortcut: sends an iterable's pieces to their client, past the WSGI server that
+keeps the connection.
 
-Here lives how a piece is sent there. A server's own way costs more than the piece
-itself, for each token of an answer. Who sends when, the pulse decides.
+For each token of an answer, the server's own way costs more than the token itself. When
+the shortcut is used lives in keepalive.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from .handoff import check_readers
 
 
 def shortcut(server: Server) -> Callable[[bytes], None]:
-    """A way to send more of a response's body. To be called from within the iterable's
-    ``__next__``, behind ``server.check``; and what is returned, by the same thread,
-    which waits there for a client that does not read, as it would in the server. It
-    raises OSError when the client is gone.
+    """Make a function that sends more of a response's body. Call this from within the
+    iterable's ``__next__``, after ``server.check``.
 
-    :raises Refusal: where the pieces are to go through the server.
+    :returns: the function, for the same thread. It waits for a client that does not
+        read, as the server would, and raises OSError where the client is gone.
+    :raises Refusal: where the pieces must go through the server.
     """
     check_readers(server)
     sock = server.socket()

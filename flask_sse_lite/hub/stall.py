@@ -1,12 +1,11 @@
 """Clients that take nothing: those whose network is gone, and those that do not read.
 
 Here lives what the system is told of a stream's socket, and how the hub sees whether a
-client takes what it is sent. Whom the hub cuts, and when it looks, lives with those
-whose sockets they are. Nothing here waits.
+client takes what it is sent. When the hub looks, and which client it cuts, lives in the
+modules that own the sockets. Nothing here waits.
 
-(The system has a limit of its own, ``TCP_USER_TIMEOUT``. But Linux takes a client for
-stuck whose window never has room for the whole of a piece, however steadily the client
-reads, and cuts it.)
+(The system's own limit, ``TCP_USER_TIMEOUT``, is of no use here. Linux also cuts a
+client that reads steadily, if its window never has room for a whole piece.)
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from typing import Any
 from ..system.outgoing import bytes_acknowledged, bytes_waiting
 from ..system.poller import plain_socket
 
-#: Bytes of a stream that the system holds for its client. Without a bound the system
-#: lets it grow to megabytes. (The system doubles the number for its own bookkeeping,
-#: and takes one batch of events more, so that a client costs some 190 kB at the most.
-#: Setting it ends the system's own tuning: over 100 ms a client gets 1 MB a second at
-#: the most. On the loopback, batches of 64 kB go as fast as without a bound: 2.3 to
-#: 2.5 GB a second. With half of it they wait for the client's acknowledgements.)
+#: Bytes of a stream that the system holds for its client. Without a bound they grow to
+#: megabytes. (The system doubles the number for its own bookkeeping, and takes one
+#: batch of events more, so that a client costs some 190 kB at most. Setting the number
+#: ends the system's own tuning: a client that is 100 ms away gets 1 MB a second at
+#: most. On the loopback, batches of 64 kB are as fast as without a bound: 2.3 to 2.5 GB
+#: a second. With half the number they wait for the client's acknowledgements.)
 SEND_BUFFER = 64 * 1024
 
 #: Lets the system tune a socket's send buffer again (``SO_BUF_LOCK``, Linux 5.14).
@@ -35,7 +34,7 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 def bound(sock: Any) -> None:
-    """Have the system hold little for a stream's client.
+    """Bound what the system holds for a stream's client.
 
     :param sock: a socket or its descriptor, of TCP or not.
     """
@@ -50,7 +49,7 @@ def release(sock: Any) -> None:
 
 
 def cut(sock: Any) -> None:
-    """End a connection. Whoever waits for its client is told so at once, and what the
+    """End a connection. A thread that waits for its client goes on at once. What the
     client has not taken is dropped when the socket is closed."""
     with suppress(OSError):
         ours = plain_socket(os.dup(_descriptor(sock)))
@@ -65,6 +64,7 @@ class Progress:
     """Whether the client of a socket takes what it is sent, looked at now and then.
 
     :param sock: a socket or its descriptor.
+    :param limit: seconds without progress after which the client is stuck.
     :param now: the time (``time.monotonic()``).
     """
 
@@ -77,8 +77,8 @@ class Progress:
         self._waiting = self._acknowledged = 0
 
     def is_stuck(self, now: float) -> bool:
-        """Whether something waits for the client, and has waited so long that the limit
-        is reached, without the client's having taken a byte."""
+        """Whether something has waited for the client for the time of the limit, and
+        the client has not taken a byte in that time."""
         try:
             descriptor = _descriptor(self._sock)
             left = bytes_waiting(descriptor)
@@ -87,7 +87,7 @@ class Progress:
             self._waiting = 0
             return False  # The socket was closed.
         if acknowledged is None:
-            # Of a Unix socket, only that less waits than before shows it.
+            # A Unix socket shows progress only by less waiting than before.
             has_moved = left < self._waiting
         else:
             has_moved = acknowledged != self._acknowledged

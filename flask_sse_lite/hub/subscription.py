@@ -1,19 +1,35 @@
-"""A subscription as a WSGI iterable.
+"""A subscription as a WSGI iterable: how a stream begins.
 
-Here lives how a stream is delivered through the WSGI server: it sends the opening, and
-then tries to hand the connection over to the hub. Where that cannot be, the server's
-thread or greenlet sleeps until its cursor is behind, and then takes all that came in
-one piece. Flask is unknown here.
+Here lives how the server gets the opening, and how the connection is then handed over
+to the hub. Where that cannot be, the server iterates the stream (iterated.py). Flask is
+unknown here.
+
+Where a subscription is, ``Subscription.phase`` says. The thread that iterates it makes
+every step but the last:
+
+=========== =========== ============================================================
+from        to          when
+=========== =========== ============================================================
+UNSTARTED   STARTED     a server has started the response
+STARTED     OPENED      the server is given the opening, and can hand connections over
+STARTED     ITERATED    the server is given the opening, and cannot
+UNSTARTED   ITERATED    somebody is given the opening who never started the response,
+                        and so has taken the body to himself
+UNSTARTED,  REFUSED     there is no place: the client is told to come back later
+STARTED
+OPENED      HANDED_OFF  the server asks for more, and the hub takes the connection
+OPENED      ITERATED    the server asks for more, and the connection stays with it
+any         OVER        the stream was closed, by whatever thread; or all was said
+=========== =========== ============================================================
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..event import HEARTBEAT
 from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers import check_request, find_server, known_socket
@@ -23,117 +39,99 @@ from ..servers.surroundings import warn_of_reader
 from ..settings import Settings
 from .access import log_request
 from .connection import Connection
-from .frames import (
-    BATCH_BYTES,
-    POSITION_INTERVAL,
-    RETRY_WHEN_FULL,
-    come_back,
-    frames,
-    opening,
-    position_event,
-    spread_retry,
-)
+from .frames import RETRY_WHEN_FULL, come_back, opening, spread_retry
 from .handoff import take_connection
-from .looks import DUE_SHARE
+from .iterated import IteratedStream
 from .loop import Hub, current_hub
-from .stall import Progress, bound
+from .places import Place
+from .stall import bound
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 
+class Phase(Enum):
+    """Where a subscription is."""
+
+    #: Nothing was asked for.
+    UNSTARTED = "unstarted"
+    #: A server has started the response, and was given nothing of the body.
+    STARTED = "started"
+    #: The server was given the opening. When it asks for more, the opening is sent.
+    OPENED = "opened"
+    #: The server iterates the stream to its end.
+    ITERATED = "iterated"
+    #: The hub has the connection.
+    HANDED_OFF = "handed off"
+    #: There was no place.
+    REFUSED = "refused"
+    #: No other phase follows.
+    OVER = "over"
+
+
 class Subscription:
     """One client's stream of some channels: iterate it for its bytes, then close it.
 
-    Iterating is for one thread; ``stop``, ``tick`` and ``close`` may be called by any,
-    and end a wait. Until the first item is asked for it holds nothing but its cursor,
-    and need not be closed: a response that is never sent leaves nothing behind.
+    One thread iterates it. Any thread can call ``close``, which ends a wait of that
+    thread. Until its first bytes are asked for, a subscription holds nothing but its
+    cursor, and need not be closed: a response that is never sent leaves nothing behind.
     """
 
     __slots__ = (
-        "_asleep",
         "_cursor",
-        "_expires",
+        "_end",
         "_hub",
-        "_is_active",
-        "_is_caught_up",
-        "_is_due",
-        "_is_in_main_thread",
-        "_is_iterated",
-        "_is_open",
-        "_is_over",
-        "_is_started",
-        "_is_stopping",
-        "_named",
-        "_named_at",
+        "_iterated",
         "_opening",
-        "_progress",
-        "_sent_at",
+        "_phase",
+        "_place",
+        "_program",
         "_server",
         "_settings",
         "_socket",
         "log",
         "on_close",
-        "program",
     )
 
     def __init__(self, log: Log, cursor: Cursor, settings: Settings) -> None:
         self.log = log
         self._cursor = cursor
         self._settings = settings
+        # Whoever takes this lock has ended the stream. The lock is never given back.
+        self._end = threading.Lock()
+        # Any phase but OVER. The thread that iterates the subscription writes it.
+        self._phase = Phase.UNSTARTED
+        # The server, until the handoff was tried; None where no handoff is wanted.
         self._server: Server | None = None
-        #: The server, if it can be stopped while its process goes on.
-        self.program: Program | None = None
-        #: The connection's, as far as that is known, and how its client gets on.
+        # The server, if it can be stopped while its process goes on.
+        self._program: Program | None = None
+        # The connection's socket, as far as that is known.
         self._socket: Any = None
-        self._progress: Progress | None = None
-        #: Who is to be told when it leaves.
+        # Whose place the stream has.
         self._hub: Hub | None = None
-        #: Bytes of the opening, which is all that a server gets before a handoff.
+        self._place: Place | None = None
+        # Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
-        self._is_open = self._is_started = False
-        #: The server iterates this to the end.
-        self._is_iterated = False
-        #: Events were sent since the hub last looked.
-        self._is_active = False
-        #: Everything was read: there is something new when somebody wakes us.
-        self._is_caught_up = False
-        self._is_over = self._is_stopping = False
-        #: Something is to be sent, though no event came.
-        self._is_due = False
-        self._sent_at = self._named_at = self._expires = 0.0
-        #: The id that the client was last told, as far as it is iterated.
-        self._named: str | None = None
+        self._iterated: IteratedStream | None = None
         #: Called once, at the end.
         self.on_close: Callable[[], None] | None = None
-        # A lock that is held is a sleep; to release it is to wake the sleeper.
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        return self._cursor.channels
-
-    @property
-    def settings(self) -> Settings:
-        return self._settings
-
-    @property
-    def heartbeat(self) -> float:
-        return self._settings.heartbeat
+    def phase(self) -> Phase:
+        return Phase.OVER if self._end.locked() else self._phase
 
     def started(self, environ: WSGIEnvironment, write: Callable[..., Any]) -> None:
-        """The response was started on a server: see whether it is one that hands its
-        connections over.
+        """The response was started on a server: see whether the server is one that
+        hands its connections over.
 
         :param write: what ``start_response`` returned.
         """
-        self._is_started = True
+        self._phase = Phase.STARTED
         wants_handoff = self._settings.handoff is not False
         server = None
         try:
             server = find_server(environ, write)
-            self.program = program_of(server)
+            self._program = program_of(server)
             check_request(environ)
             server.close_after()
             if wants_handoff:
@@ -151,86 +149,75 @@ class Subscription:
         return self
 
     def __next__(self) -> bytes:
-        if not self._is_iterated:
-            data = self._begin()
-            if data:
-                return data
-        while True:
-            if self._is_caught_up and not self._is_stopping:
-                # One wake can stand for news and for the stop, which is told once.
-                self._asleep.acquire()
-            if self._is_over:
-                self._leave()
-                raise StopIteration
-            batch = self.log.read(self._cursor, BATCH_BYTES)
-            self._is_caught_up = not batch.more
-            data = batch.frames or frames(self.log, self._cursor, batch)
-            if data:
-                if batch.ended:
-                    self._finish()
-                self._is_active = True
-                self._named = batch.last_id
-                return data
-            if self._is_stopping:
-                self._finish()
-            elif self._is_due:
-                return self._keep_alive()
+        if self._iterated is None:
+            phase = self.phase
+            if phase in (Phase.UNSTARTED, Phase.STARTED):
+                return self._begin()
+            if phase is Phase.OPENED:
+                self._go_on()
+        if self._iterated is None:
+            self._leave()
+            raise StopIteration
+        try:
+            return next(self._iterated)
+        except StopIteration:
+            self._leave()
+            raise
 
     def _begin(self) -> bytes:
-        """The first step, and with a server that hands connections over the second.
+        """The first step.
 
-        :returns: bytes to send, or nothing when iterating goes on.
+        :returns: all that a server is given before a handoff.
         """
-        if self._is_over:
-            raise StopIteration
-        if not self._is_open:
-            self._is_open = True
-            self._hub = current_hub()
-            if not self._hub.arrive(self, self._settings):
-                self._is_over = self._is_iterated = True
-                return come_back(spread_retry(RETRY_WHEN_FULL))
-            data = opening(self.log, self._cursor, self._settings)
-            self._opening = len(data)
-            if not self._is_started:
-                # Nor was it asked, then, whether that is wanted.
-                self._note(
-                    Refusal("something has taken the body to itself", "body-taken")
-                )
-            if self._server is None:
-                warn_of_reader()
-                self._iterate()
-            return data
-        if self._server and self._hand_off(self._server):
-            raise StopIteration
-        return b""
+        self._hub = hub = current_hub()
+        self._place = hub.arrive(self._settings)
+        if self._place is None:
+            self._phase = Phase.REFUSED
+            return come_back(spread_retry(RETRY_WHEN_FULL))
+        data = opening(self.log, self._cursor, self._settings)
+        self._opening = len(data)
+        if self._phase is Phase.UNSTARTED:
+            # WSGI never called the response, so nobody knows what iterates its body.
+            self._note(Refusal("something has taken the body to itself", "body-taken"))
+        if self._server is None:
+            warn_of_reader()
+            self._iterate()
+        else:
+            self._phase = Phase.OPENED
+        return data
 
-    def _hand_off(self, server: Server) -> bool:
-        """Give the connection to the hub.
-
-        :returns: False when it stays with the server, whose iterating goes on.
-        """
-        self._server, hub = None, self._hub
-        assert hub
+    def _go_on(self) -> None:
+        """The second step: the server has sent the opening, and asks for more."""
+        server, self._server = self._server, None
+        assert server
         try:
             trusted = self._settings.handoff is True
-            descriptor, chunked = take_connection(
-                server, self._opening, trusted=trusted
-            )
+            taken = take_connection(server, self._opening, trusted=trusted)
         except Refusal as refusal:
             self._note(refusal)
             self._iterate()
-            return False
+        else:
+            self._hand_off(server, *taken)
+
+    def _hand_off(self, server: Server, descriptor: int, chunked: bool) -> None:
+        """Give the hub the connection that was taken from the server."""
         connection = Connection(
             descriptor, self._cursor, self.log, self._settings, chunked=chunked
         )
-        connection.program = self.program
-        self._is_over = True
-        hub.adopt(connection, self)
-        self._hub = None
+        connection.program = self._program
+        self._phase = Phase.HANDED_OFF
+        # The hub releases the place from here on, except where adopt fails.
+        hub, place, self._place = self._hub, self._place, None
+        assert hub
+        assert place
+        try:
+            hub.adopt(connection, place)
+        except BaseException:
+            hub.release(place)
+            raise
         if self._settings.access_log:
-            log_request(server.environ, self.channels)
+            log_request(server.environ, self._cursor.channels)
         hub.paths.note_handed_off(server.name)
-        return True
 
     def _note(self, refusal: Refusal) -> None:
         paths = current_hub().paths
@@ -240,81 +227,33 @@ class Subscription:
 
     def _iterate(self) -> None:
         """The connection stays with the server, to the end."""
-        now = time.monotonic()
-        self._is_iterated = True
-        self._is_in_main_thread = threading.current_thread() is threading.main_thread()
-        self._sent_at = self._named_at = now
-        self._named = self._cursor.id
-        if self._settings.max_age is not None:
-            self._expires = now + self._settings.max_age
-        if self._socket is not None:
-            self._progress = Progress(self._socket, self._settings.stall, now)
+        self._phase = Phase.ITERATED
         assert self._hub
-        self._hub.add(self)
-
-    def _keep_alive(self) -> bytes:
-        self._is_due = False
-        position = self._cursor.id
-        if position == self._named:
-            self._named_at = self._sent_at
-        if self._sent_at - self._named_at < POSITION_INTERVAL:
-            return HEARTBEAT
-        self._named, self._named_at = position, self._sent_at
-        return position_event(self._cursor)
-
-    def wake(self) -> None:
-        """There is something to read: end the wait, or the one that comes next."""
-        if self._asleep.locked():
-            try:
-                self._asleep.release()
-            except RuntimeError:
-                pass  # Another thread was faster. That is as good.
-
-    def tick(self, now: float) -> None:
-        """The hub's look at the clock. (To look at it for each event would cost more
-        than all else here; so what was sent counts as sent when the hub sees it.)"""
-        if self._progress and self._progress.is_stuck(now) and not self._is_over:
-            # Whether the server's thread waits for the client or for us, it is woken.
-            self._progress.cut()
-            self.stop()
-        elif self._expires and now >= self._expires:
-            self.stop()
-        elif self._is_active:
-            self._is_active = self._is_due = False
-            self._sent_at = self._named_at = now
-        elif now - self._sent_at >= self.heartbeat * DUE_SHARE:
-            self._sent_at = now
-            self._is_due = True
-            self.wake()
-        elif self._is_in_main_thread:
-            # Signals are handled by the main thread alone, which does not do so in its
-            # sleep: gunicorn has SIGTERM restart it.
-            self.wake()
-
-    @property
-    def last_words(self) -> None:
-        """It has none: its end says all."""
-
-    def stop(self, patience: float | None = None) -> None:
-        """End the stream when it has sent what there is, and wake it for that."""
-        self._is_stopping = True
-        self.wake()
-
-    def _finish(self) -> None:
-        """Have the next step be the end."""
-        self._is_over = True
-        self.wake()
+        assert self._place
+        self._iterated = IteratedStream(
+            self.log,
+            self._cursor,
+            self._settings,
+            end=self._end,
+            program=self._program,
+            sock=self._socket,
+        )
+        self._hub.add(self._iterated, self._place)
 
     def _leave(self) -> None:
-        if self._hub and self._is_iterated:
-            self._hub.discard(self)
+        """Give back what the stream holds of the hub's. A second call does nothing."""
+        if self._hub:
+            if self._iterated:
+                self._hub.discard(self._iterated)
+            if self._place:
+                self._hub.release(self._place)
 
     def close(self) -> None:
-        """The server's last call, or any thread's. Harmless when repeated."""
-        self._finish()
+        """The server's last call, or any thread's. A second call does nothing."""
+        self._end.acquire(blocking=False)
+        if self._iterated:
+            self._iterated.end()  # Its thread can be asleep.
         self._leave()
-        if self._hub:
-            self._hub.dismiss(self)
         on_close, self.on_close = self.on_close, None
         if on_close:
             on_close()

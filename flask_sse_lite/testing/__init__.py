@@ -25,22 +25,22 @@ def read_events(
     timeout: float = 5.0,
     bookkeeping: bool = False,
 ) -> list[Event]:
-    """The events of a test client's response, as a client gets them; then the response
-    is closed::
+    """Read the events of a test client's response, as a client gets them, and then
+    close the response::
 
         response = app.test_client().get("/stream")
         sse.publish("hello")
         (event,) = read_events(response, count=1)
         assert event.data == "hello"
 
-    It returns when there are ``count``, when the stream ends, or after ``timeout``
-    seconds, with what has come by then. An application's generator that blocks is
-    not interrupted.
+    It returns the events that have come as soon as there are ``count``, the stream
+    ends, or ``timeout`` seconds are over. An application's generator that blocks is not
+    interrupted.
 
     :param count: events to wait for; None for all until the end or the timeout.
     :param timeout: seconds.
     :param bookkeeping: whether ``stream-open`` and ``stream-position`` count too.
-    :raises AssertionError: when the response is no event stream.
+    :raises AssertionError: where the response is no event stream.
     """
     if response.mimetype != "text/event-stream":
         raise AssertionError(f"No event stream: {response.status} {response.mimetype}")
@@ -68,11 +68,11 @@ def read_events(
 
 
 def _close(response: Response) -> None:
-    """End the wait of another thread for this response."""
+    """End another thread's wait for this response."""
     try:
         response.close()
     except ValueError:
-        pass  # A generator that runs cannot be closed; the reader does it later.
+        pass  # A generator that runs cannot be closed. The reader closes it later.
 
 
 @contextmanager

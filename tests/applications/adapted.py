@@ -1,4 +1,4 @@
-"""A WSGI application behind what is no WSGI server:
+"""A WSGI application behind an adapter of ASGI, or behind Tornado:
 ``python -m tests.applications.adapted ADAPTER HOST PORT MODULE:VARIABLE``."""
 
 from __future__ import annotations

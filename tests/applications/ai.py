@@ -1,5 +1,5 @@
-"""The example ``openai_compatible``, with a look at what its generators do. To be
-served from the folder ``examples``."""
+"""The example ``openai_compatible``, with a record of what its generators do. It must
+be served from the folder ``examples``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from openai_compatible import create_app, exchange, model
 #: Tokens per second of the model named "slow".
 SLOW = 2.5
 
-#: Seconds for which the model named "thoughtful" says nothing, before its answer and
-#: within it.
+#: Seconds of silence of the model named "thoughtful", before its answer and within it.
 THOUGHT = 0.6
 
 app = create_app()
 
 #: What happened, in order: generators that began and that were closed, errors that were
-#: logged with their exception, and the keys of who asked.
+#: logged with their exception, and the key of each request.
 happened: list[str] = []
 
 
 class Note(logging.Handler):
-    """Errors are expected here, and tracebacks in a server's log are not."""
+    """Notes an expected error instead of logging it: a server's log must contain no
+    traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None

@@ -16,7 +16,7 @@ from .channels import app
 
 
 def words() -> Iterator[str]:
-    """They need the request to the end."""
+    """Words that read the request at every step, to the end."""
     for word in ("one", "two", "three"):
         yield word + request.args["mark"]
 
@@ -29,7 +29,7 @@ async def view_words() -> Response:
 
 @app.get("/listed")
 async def view_listed() -> Response:
-    """Items that are there already."""
+    """Stream a list, which exists already."""
     await asyncio.sleep(0.01)
     return EventStream(list(words()))
 
@@ -49,7 +49,7 @@ async def view_run() -> Response:
 
 @app.get("/asynchronous/<verb>")
 async def view_asynchronous(verb: str) -> ResponseReturnValue:
-    """What cannot be: an asynchronous generator."""
+    """Stream an asynchronous generator, which is refused."""
 
     async def generate() -> AsyncIterator[str]:
         yield "never"

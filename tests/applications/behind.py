@@ -1,5 +1,5 @@
-"""The channels behind middleware of many kinds. A request says which by its parameter
-``behind``; flask-compress has a say whenever it accepts an encoding."""
+"""The channels behind middleware of many kinds. The request's parameter ``behind``
+names the kind. flask-compress acts whenever the request accepts an encoding."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Compress(app)
 
 
 class Body:
-    """A body that a middleware has its hand in, closed as it is to be."""
+    """A body that a middleware changes. Closing it closes the original."""
 
     def __init__(self, items: Items, change: Callable[[Items], Items]) -> None:
         self._items = items
@@ -47,35 +47,36 @@ def pass_through(items: Items) -> Items:
 
 
 def peek(items: Items) -> Items:
-    """Ask for the first item before the server does, which must send it first."""
+    """Take the first item before the server asks for it, and pass it on as the
+    first."""
     iterator = iter(items)
     return itertools.chain([next(iterator)], iterator)
 
 
 def stay_ahead(items: Items) -> Items:
-    """Give an item away when the one behind it is there."""
+    """Pass on an item only when the next one has come."""
     return (one for one, _ in itertools.pairwise(itertools.chain(items, [b""])))
 
 
 def shout(items: Items) -> Items:
-    """Change every item, none in length."""
+    """Change every item, but no item's length."""
     for item in items:
         yield item.upper()
 
 
 def shout_unseen(items: Items) -> Items:
-    """The same, by something that has no frame of its own."""
+    """As ``shout``, by a builtin that has no frame of its own."""
     return map(bytes.upper, items)
 
 
 def edit(items: Items) -> Items:
-    """Change what few items contain, without a change in length."""
+    """Change a few items, but no item's length."""
     for item in items:
         yield item.replace(b"hello", b"HOWDY")
 
 
 def add(items: Items) -> Items:
-    """Change few items, in length too."""
+    """Change a few items, and their length."""
     for item in items:
         yield item.replace(b"data: ", b"data: they say: ")
 
@@ -103,7 +104,7 @@ CHANGES: dict[str, Callable[[Items], Items]] = {
 
 
 def hides_write(application: WSGIApplication) -> WSGIApplication:
-    """A middleware that keeps its server's ``write`` to itself, and changes nothing."""
+    """A middleware that hides the server's ``write``, and changes nothing."""
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         def start_hidden(*args: Any) -> Callable[[bytes], object]:
@@ -120,7 +121,8 @@ def hides_write(application: WSGIApplication) -> WSGIApplication:
 
 
 def collects(application: WSGIApplication) -> WSGIApplication:
-    """A middleware that answers when it has the whole, as werkzeug's profiler does."""
+    """A middleware that collects the whole body before it starts the response, as
+    werkzeug's profiler does."""
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         answer: list[Any] = []
@@ -140,7 +142,8 @@ def collects(application: WSGIApplication) -> WSGIApplication:
 
 
 def collects_late(application: WSGIApplication) -> WSGIApplication:
-    """The same, though the response is started at once."""
+    """A middleware that starts the response at once, and collects the whole body before
+    it returns."""
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         items = application(environ, start_response)
@@ -150,7 +153,8 @@ def collects_late(application: WSGIApplication) -> WSGIApplication:
 
 
 def collects_lazily(application: WSGIApplication) -> WSGIApplication:
-    """The same, when the server asks for the first item."""
+    """A middleware that collects the whole body when the server asks for the first
+    item."""
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         items = application(environ, start_response)
@@ -164,7 +168,7 @@ def collects_lazily(application: WSGIApplication) -> WSGIApplication:
 
 
 def delays_head(application: WSGIApplication) -> WSGIApplication:
-    """A middleware that starts the response when the first item is there."""
+    """A middleware that starts the response when the first item has come."""
 
     def middleware(environ: WSGIEnvironment, start_response: StartResponse) -> Items:
         answer: list[Any] = []

@@ -1,5 +1,5 @@
-"""Channels, what is done with them, and what they cost: an application for tests that
-reach it by a socket. Its configuration is the environment's ``FLASK_…``."""
+"""Channels, what can be done with them, and what they cost: an application for tests
+that reach it by a socket. It is configured by ``FLASK_…`` in the environment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def may_listen(channel: str) -> bool:
 
 @app.after_request
 def sign(response: Response) -> Response:
-    """What an application adds to all its answers."""
+    """A header that an application adds to all its answers, and the process's id."""
     response.headers["X-Signed-By"] = "the application"
     response.headers["X-Process"] = str(os.getpid())
     return response
@@ -49,7 +49,7 @@ def publish() -> ResponseReturnValue:
 
 @app.post("/publish-and-stop")
 def publish_and_stop() -> ResponseReturnValue:
-    """Publish, and have this worker stop before anyone can have been told."""
+    """Publish, and have this worker stop before anyone can be told of the event."""
     sse.publish(**request.get_json())
     os.kill(os.getpid(), signal.SIGTERM)
     return "", 204
@@ -69,19 +69,19 @@ def ping() -> ResponseReturnValue:
 
 @app.get("/page")
 def page() -> ResponseReturnValue:
-    """A page for a browser that listens to what stands beside it."""
+    """A page for a browser that listens to streams of the same origin."""
     return "<!doctype html><title>A page</title><link rel=icon href=data:>"
 
 
 @app.get("/paths")
 def paths() -> ResponseReturnValue:
-    """How this process's streams are delivered, and why so."""
+    """How this process's streams are delivered, and why."""
     return sse.stats()
 
 
 @app.get("/stats")
 def stats() -> ResponseReturnValue:
-    """What the process that answers has in use."""
+    """What the answering process has in use."""
     return {
         "process": os.getpid(),
         "streams": len(current_hub()),
@@ -95,7 +95,8 @@ def stats() -> ResponseReturnValue:
 
 
 def greenlets() -> int:
-    """Those that run. None where gevent is not in use, and perhaps not installed."""
+    """How many greenlets run: 0 where gevent is not in use (and perhaps not
+    installed)."""
     gevent = sys.modules.get("gevent")
     if gevent is None:
         return 0

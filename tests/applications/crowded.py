@@ -1,4 +1,4 @@
-"""The channels, on a server that many clients use for other things too."""
+"""The channels, on a server that many clients also use for other things."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from .channels import app
 
 __all__ = ["app"]
 
-#: What select.select can hold ends here (FD_SETSIZE).
+#: The first descriptor that select.select cannot hold (FD_SETSIZE).
 END_OF_SELECT = 1024
 
 
-#: By their names, those who wait for each other.
+#: Meetings by name: the requests of a meeting wait for each other.
 _meetings: defaultdict[str, Condition] = defaultdict(Condition)
 _present: Counter[str] = Counter()
 
 
 @app.after_request
 def mark(response: Response) -> Response:
-    """Have each answer name the request that it answers."""
+    """Have each answer carry the token of its request."""
     response.headers["X-Token"] = request.args.get("token", "")
     return response
 
 
 @app.after_request
 def meet(response: Response) -> Response:
-    """Have the answers of requests that belong together leave together, when all of
-    them are made."""
+    """Have the answers of a meeting's requests leave together, when all of them are
+    made."""
     meeting = request.args.get("meeting", "")
     if meeting:
         condition = _meetings[meeting]
@@ -52,7 +52,7 @@ def meet(response: Response) -> Response:
 
 @app.after_request
 def replace(response: Response) -> Response:
-    """Send something else than what was made."""
+    """Send another response than the one that was made."""
     if "replace" in request.args:
         return Response("something else")
     return response
@@ -65,15 +65,15 @@ def echo() -> ResponseReturnValue:
 
 @app.get("/blocks")
 def blocks() -> ResponseReturnValue:
-    """How many pieces of memory Python's objects have, but for garbage."""
+    """How many blocks of memory Python's objects hold, without garbage."""
     gc.collect()
     return str(sys.getallocatedblocks())
 
 
 @app.get("/select")
 def use_select() -> ResponseReturnValue:
-    """What an application does that knows nothing of streams: open some pipes and
-    sockets, and wait for them with the real select, whatever gevent put there."""
+    """Do as an application that knows nothing of streams: open some pipes and sockets,
+    and wait for them with the real select (not gevent's replacement)."""
     real_select = select.select
     if monkey.is_module_patched("select"):
         real_select = monkey.get_original("select", "select")

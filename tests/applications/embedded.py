@@ -1,7 +1,7 @@
 """Servers inside a process that goes on when they are stopped:
 ``python -m tests.applications.embedded KIND CONTROL``.
 
-A test tells it what to do by lines on the port ``CONTROL``, and gets a line for each.
+A test sends commands, one a line, to the port ``CONTROL``, and gets a line for each.
 """
 
 # ruff: noqa: E402  (gevent patches before anything else is imported)
@@ -34,7 +34,7 @@ from flask_sse_lite import EventStream, Stats, sse
 
 HOST = "127.0.0.1"
 
-#: Seconds between two items of what has no end, and the process's longest life.
+#: Seconds between two items of an endless generator, and the process's longest life.
 PAUSE = 0.05
 LIFE = 300.0
 
@@ -73,7 +73,7 @@ class Pywsgi:
 
 
 class Threaded:
-    """What serves in a thread of its own."""
+    """A server that runs in a thread of its own."""
 
     def __init__(self, app: Flask, port: int) -> None:
         self.server = self.make(app, port)
@@ -136,7 +136,7 @@ class Waitress(Threaded):
         try:
             self.server.run()
         except (OSError, ValueError):
-            pass  # It was closed by another thread.
+            pass  # Another thread closed it.
 
     def stop(self) -> None:
         self.server.close()
@@ -154,7 +154,7 @@ SERVERS: dict[str, Callable[[Flask, int], Any]] = {
 
 
 class Process:
-    """What a test has it do."""
+    """The commands that a test can send."""
 
     def __init__(self) -> None:
         self._apps: dict[str, Flask] = {}

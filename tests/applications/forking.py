@@ -1,5 +1,5 @@
-"""The channels, in an application whose views start processes: each by its own way,
-and each doing something for as long as the test lets it live."""
+"""The channels, in an application whose views start processes, each in another way.
+Every child lives for as long as the test lets it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .channels import app
 
 __all__ = ["app"]
 
-#: Seconds after which a child that was forgotten ends by itself.
+#: Seconds after which a forgotten child ends by itself.
 LIFE = 60.0
 
-#: By the process's id, what its parent needs to see to its end.
+#: Children whose end the parent waits for through an object, by process id.
 _children: dict[int, BaseProcess | subprocess.Popen[bytes]] = {}
 
 
 @app.post("/fork/<way>")
 def fork(way: str) -> ResponseReturnValue:
-    """Publish what the body has as ``before``, start a child, and publish ``after``,
-    with no time for anyone between.
+    """Publish the body's ``before``, start a child, and publish ``after``, with no time
+    for anyone in between.
 
     :returns: the child's process id.
     """
@@ -115,8 +115,8 @@ def _subprocess() -> int:
 
 
 def _live() -> NoReturn:
-    """What a child does. Under gevent it has a copy of all of its parent's greenlets,
-    which go on while it sleeps."""
+    """What a child does: it sleeps. Under gevent it has a copy of all of its parent's
+    greenlets, which run while it sleeps."""
     if worker := getattr(signal.getsignal(signal.SIGTERM), "__self__", None):
         # A copy of gunicorn's greenlet would find its arbiter gone, and exit.
         worker.ppid = os.getppid()
@@ -127,8 +127,8 @@ def _live() -> NoReturn:
 
 
 def _take_no_clients() -> None:
-    """Leave the listening sockets to the parent: a child of gevent's would accept
-    clients of its own."""
+    """Leave the listening sockets to the parent: under gevent a child would accept
+    clients itself."""
     deaf, _ = pair = socket.socketpair()
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
@@ -142,5 +142,5 @@ def _take_no_clients() -> None:
     _kept.extend(pair)
 
 
-#: A child's, for its life.
+#: Sockets that a child must keep open for its life.
 _kept: list[socket.socket] = []

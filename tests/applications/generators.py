@@ -1,9 +1,9 @@
-"""Generators as streams: an application for tests that reach it by a socket. Its
-configuration is the environment's ``FLASK_…``.
+"""Generators as streams: an application for tests that reach it by a socket. It is
+configured by ``FLASK_…`` in the environment.
 
-A generator does what its request says, step by step. What happens to it stands in a
-file of ``FOLDER``, and what it waits for is another file there: so a test knows, and
-decides, whatever the server is busy with.
+A generator does what its request says, step by step. It writes what happens to it into
+a file of ``FOLDER``, and waits for other files there. So a test knows, and decides, how
+far a generator is, whatever the server is busy with.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(app.config.get("FOLDER", os.environ["HOME"]))
 
-#: Items between two notes of a generator that makes many.
+#: A generator of many items makes a note after so many.
 NOTED = 100
 
 #: What happened to all generators of this process, in order.
@@ -45,7 +45,8 @@ app.secret_key = "a secret"
 
 
 class OneLine(logging.Formatter):
-    """What the application logs is no traceback: those are the server's."""
+    """The application logs an exception in one line. A traceback in the log is then a
+    failure of the server's."""
 
     def formatException(self, ei: Any) -> str:
         return f"[{ei[0].__name__}: {ei[1]}]"
@@ -57,7 +58,7 @@ logging.getLogger().handlers[0].setFormatter(
 
 
 class Teapot(Exception):
-    """An error that the application has an answer to."""
+    """An error for which the application has a handler."""
 
 
 @dataclass
@@ -87,12 +88,12 @@ def note(name: str, what: str) -> None:
 
 
 def gate(name: str) -> Path:
-    """What a generator waits for."""
+    """The file that a generator waits for."""
     return FOLDER / f"{name}.open"
 
 
 def answer(name: str, steps: str) -> Iterator[Any]:
-    """Do what it says: wait, raise, yield."""
+    """Do each step in its turn: wait, raise, yield."""
     note(name, "begin")
     try:
         for step in steps.split(","):
@@ -172,7 +173,7 @@ def large(what: str) -> Iterator[Any]:
 
 
 def swallow(name: str) -> Iterator[Any]:
-    """Take no notice of being closed, once."""
+    """Ignore being closed, once."""
     try:
         yield from tick(name)
     except GeneratorExit:
@@ -180,7 +181,7 @@ def swallow(name: str) -> Iterator[Any]:
 
 
 def linger(name: str) -> Iterator[Any]:
-    """Have more to say at the close."""
+    """Yield once more while being closed."""
     try:
         yield from tick(name)
     finally:
@@ -235,7 +236,7 @@ STEPS: dict[str, Callable[[str], Iterator[Any]]] = {
 
 
 class Answer:
-    """An iterable that is no generator, and is to be closed all the same."""
+    """An iterable that is no generator, and must be closed all the same."""
 
     def __init__(self, name: str, steps: str) -> None:
         self._name = name
@@ -282,7 +283,7 @@ def what_happened() -> ResponseReturnValue:
 
 @app.get("/notes")
 def notes() -> ResponseReturnValue:
-    """What happened to generators of a name, in whatever process."""
+    """What happened to the generators of a name, in any process."""
     return (FOLDER / request.args["name"]).read_text().splitlines()
 
 
@@ -305,11 +306,11 @@ def fork() -> ResponseReturnValue:
 
 @app.get("/left")
 def left() -> ResponseReturnValue:
-    """What there is for the sake of generators and streams, while this is asked."""
+    """What exists for generators and streams while this is asked."""
     gc.collect()
     hub = current_hub()
     channels = app.extensions["sse"]
-    channels.log.unwatch((), str)  # Who left while it was busy leaves with the next.
+    channels.log.unwatch((), str)  # Removes watchers that left meanwhile.
     kept = channels.log._channels.values()
     contexts = (AppContext, RequestContext)
     return {
@@ -323,7 +324,7 @@ def left() -> ResponseReturnValue:
 
 
 class Gzip:
-    """A middleware that compresses what passes, item by item, and has the server's own
+    """A middleware that compresses item by item, and passes on the server's own
     ``write``."""
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -364,8 +365,7 @@ class Hide:
 
 
 class Shout:
-    """A middleware that leaves the first pieces as they are, and changes what comes
-    later."""
+    """A middleware that passes on the first pieces, and changes later ones."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Servers that are told by a program what no command line tells them:
+"""Servers with settings that no command line has, so a program sets them:
 ``python -m tests.applications.programs HOST PORT MODULE:VARIABLE NAME [CERT KEY]``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""gevent.pywsgi by itself, as its documentation has it run:
+"""gevent.pywsgi by itself, run as its documentation says:
 ``python -m tests.applications.pywsgi HOST PORT MODULE:VARIABLE``."""
 
 from __future__ import annotations

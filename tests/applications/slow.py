@@ -1,5 +1,5 @@
-"""The application of channels.py, with what takes its time while a server stops. It
-waits for a word of its test: a file in the configuration's ``FOLDER``."""
+"""The application of channels.py, with views that take long while a server stops. They
+wait for a word of their test: a file in the configuration's ``FOLDER``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flask_sse_lite import sse
 
 from .channels import app
 
-#: Seconds after which nobody waits any longer. The test has failed by then.
+#: Seconds after which a view waits no longer. The test has failed by then.
 TOO_LONG = 60.0
 
 
 def wait_for_word() -> None:
-    """Say that we wait, and wait."""
+    """Tell the test that this thread waits, and wait."""
     folder = Path(app.config["FOLDER"])
     folder.joinpath("waiting").touch()
     deadline = time.monotonic() + TOO_LONG
@@ -40,7 +40,7 @@ def slow() -> ResponseReturnValue:
 
 
 def announce() -> None:
-    """Tell the test that the thread is held from here on."""
+    """Tell the test that this thread is held from here on."""
     Path(app.config["FOLDER"], "waiting").touch()
 
 
@@ -52,7 +52,7 @@ def hold_by_lock() -> None:
 
 
 def hold_by_library() -> None:
-    """By one that computes, and looks at no signals meanwhile."""
+    """Hold the thread by a library that computes, and handles no signals meanwhile."""
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
     database = sqlite3.connect(":memory:")
     threading.Timer(TOO_LONG, database.interrupt).start()
@@ -78,7 +78,8 @@ HOLDS = {
 
 @app.get("/hold/<how>")
 def hold(how: str) -> ResponseReturnValue:
-    """A request in whose thread Python handles no signal for long."""
+    """A request that holds its thread for long, so that Python handles no signal
+    there."""
     HOLDS[how]()
     return "done"
 
@@ -91,13 +92,13 @@ def upload() -> ResponseReturnValue:
 
 @app.get("/endless")
 def endless() -> ResponseReturnValue:
-    """An answer that is more than a client has room for."""
+    """An answer that is larger than a client's buffers."""
     return Response(b"x" * 65536 for _ in range(10_000))
 
 
 @app.get("/late")
 def late() -> Response:
-    """A stream that is let in at once, and begins later."""
+    """A stream that is admitted at once, and begins later."""
     response = sse.stream(request.args["channel"])
     wait_for_word()
     return response
@@ -105,7 +106,8 @@ def late() -> Response:
 
 @app.get("/iterated")
 def iterated() -> Response:
-    """A stream that stays with the server, as its body might be encoded."""
+    """A stream that the server iterates, as a ``Content-Encoding`` might change its
+    body."""
     response = sse.stream(request.args["channel"])
     response.headers["Content-Encoding"] = "identity"
     return response
@@ -113,8 +115,8 @@ def iterated() -> Response:
 
 @app.post("/publish-beyond-the-stop")
 def publish_beyond_the_stop() -> ResponseReturnValue:
-    """Publish numbers from a thread, which tells this worker to stop when it has
-    published one of them, and goes on."""
+    """Publish numbers from a thread. When it has published a given one, it tells this
+    worker to stop, and goes on."""
     last, count = request.get_json()
     thread = threading.Thread(target=_publish, args=(last, count), daemon=True)
     thread.start()

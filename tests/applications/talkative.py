@@ -1,5 +1,5 @@
-"""The channels, with all that is logged of them: for servers that, while they serve a
-stream, answer nobody who asks."""
+"""The channels, with all that is logged of them: for servers that answer no other
+request while they serve a stream."""
 
 from __future__ import annotations
 

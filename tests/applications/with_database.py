@@ -1,5 +1,5 @@
-"""The channels, in an application that has a database session in each request, and
-counts what is left of its requests."""
+"""The channels, in an application with a database session in each request, which counts
+what is left of its requests."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def query() -> int:
 
 @app.get("/orders/stream")
 def stream() -> ResponseReturnValue:
-    """A stream for whom the database has been asked. Its connection is the session's
-    until the request is torn down."""
+    """A stream that is preceded by a query. The query's connection belongs to the
+    session until the request is torn down."""
     assert query() == 42
     response = sse.stream("orders")
     response.call_on_close(lambda: calls.update(["closed"]))
@@ -64,7 +64,7 @@ def count_context(error: BaseException | None) -> None:
 
 @app.get("/orders")
 def orders() -> ResponseReturnValue:
-    """What the database answers, what was called so far, and what there is."""
+    """The database's answer, what was called so far, and which objects exist."""
     gc.collect()
     things = gc.get_objects()
     return {

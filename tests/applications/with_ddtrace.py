@@ -1,4 +1,4 @@
-"""The channels, with ddtrace's spans kept in the process, and counted. To be started by
+"""The channels, with ddtrace's spans counted in the process. It must be started by
 ``ddtrace-run``."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ reports: Counter[str] = Counter()
 
 
 class Counting(TraceFilter):
-    """Lets nothing through to the agent."""
+    """Passes nothing on to the agent."""
 
     def process_trace(self, trace: Sequence[Span]) -> None:
         root = trace[0]
@@ -28,13 +28,14 @@ tracer.configure(trace_processors=[Counting()])
 
 @app.get("/reports")
 def report() -> ResponseReturnValue:
-    """How many requests for streams were seen to their end, and how many errors."""
+    """How many requests for streams came to their end, and how many errors there
+    were."""
     return {"streams": reports["streams"], "errors": reports["errors"]}
 
 
 @app.get("/fail")
 def fail() -> ResponseReturnValue:
-    """An error, which the log is not told of."""
+    """An error that the log is not told of."""
     span = tracer.current_root_span()
     assert span
     span.error = 1

@@ -1,5 +1,5 @@
-"""The channels, with OpenTelemetry's spans kept in the process, and counted: those of
-its instrumentation of Flask, and of its middleware for any WSGI application."""
+"""The channels, with OpenTelemetry's spans counted in the process: those of its
+instrumentation of Flask, and of its middleware for any WSGI application."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ app.wsgi_app = OpenTelemetryMiddleware(app.wsgi_app)  # type: ignore[method-assi
 
 @app.get("/reports")
 def report() -> ResponseReturnValue:
-    """How many requests for streams were seen to their end, and how many errors."""
+    """How many requests for streams came to their end, and how many errors there
+    were."""
     spans = exporter.get_finished_spans()
     return {
         "streams": sum("/stream" in span.name for span in spans) // 2,
@@ -37,6 +38,6 @@ def report() -> ResponseReturnValue:
 
 @app.get("/fail")
 def fail() -> ResponseReturnValue:
-    """An error, which the log is not told of."""
+    """An error that the log is not told of."""
     trace.get_current_span().record_exception(ValueError("on purpose"))
     return "", 204

@@ -1,4 +1,4 @@
-"""The channels, with Sentry's reports kept in the process, and counted."""
+"""The channels, with Sentry's reports counted in the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ reports: Counter[str] = Counter()
 
 
 class Counting(Transport):
-    """Sends nothing."""
+    """Sends nothing on."""
 
     def capture_envelope(self, envelope: Envelope) -> None:
         for item in envelope.items:
@@ -26,7 +26,8 @@ class Counting(Transport):
             reports["errors"] += item.type == "event"
 
 
-# Those for all else that is installed here would cost each start some seconds.
+# The integrations of all else that is installed here would cost each start some
+# seconds.
 sentry_sdk.init(
     "http://key@127.0.0.1:9/1",
     transport=Counting,
@@ -38,12 +39,13 @@ sentry_sdk.init(
 
 @app.get("/reports")
 def report() -> ResponseReturnValue:
-    """How many requests for streams were seen to their end, and how many errors."""
+    """How many requests for streams came to their end, and how many errors there
+    were."""
     return {"streams": reports["streams"], "errors": reports["errors"]}
 
 
 @app.get("/fail")
 def fail() -> ResponseReturnValue:
-    """An error, which the log is not told of."""
+    """An error that the log is not told of."""
     sentry_sdk.capture_exception(ValueError("on purpose"))
     return "", 204

@@ -1,5 +1,5 @@
-// The AI SDK as a client of a chat: what it makes of an answer, as lines of JSON, and
-// then the heartbeats that were in it.
+// The AI SDK as a client of a chat. Prints what it makes of an answer, as lines of JSON,
+// and then how many heartbeats the answer had.
 //
 // node chat.js API CHAT_ID BODY   sends what the user says, BODY.text, with all of BODY
 // node chat.js API CHAT_ID        comes back to an answer that is being given

@@ -1,4 +1,4 @@
-// EventSource: what it dispatches, as lines of JSON, until it gives up.
+// EventSource. Prints what it dispatches, as lines of JSON, until it gives up.
 //
 // node event_source.js URL
 

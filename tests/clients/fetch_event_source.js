@@ -1,5 +1,5 @@
-// fetchEventSource with a POST: what it dispatches, as lines of JSON, until the stream
-// ends.
+// fetchEventSource with a POST. Prints what it dispatches, as lines of JSON, until the
+// stream ends.
 //
 // node fetch_event_source.js URL BODY
 

@@ -69,7 +69,7 @@ function showState(stream) {
     const isOver = state === "ended" || state === "gone";
     byId("answer").dataset.answer = state;
     byId("answer-state").querySelector("span:last-child").textContent = words[state] ?? state;
-    byId("answer-text").ariaBusy = String(!isOver); // then it is read out as a whole
+    byId("answer-text").ariaBusy = String(!isOver); // a screen reader then reads it as a whole
     lose.disabled = byId("stop").disabled = isOver;
     lose.textContent = state === "cut" ? "Reconnect now" : lose.dataset.label;
   });
@@ -141,7 +141,7 @@ function explain(stream) {
   });
 }
 
-// What a thread is just making when it is stopped comes too late to be said.
+// A token that the generator makes while it is stopped comes too late to be published.
 function sentence({ end, made }, here) {
   const what = end === "finished" ? "came to its end" : "was closed";
   const late = made > here ? " The last of them came too late." : "";

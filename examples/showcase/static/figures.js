@@ -4,7 +4,7 @@ import { Plot, SPAN } from "./plot.js";
 import { bytes } from "./units.js";
 
 const FRAME = 66; // ms; a minute is some 300 pixels wide, more frames show nothing new
-const CALM_FRAME = 1000; // ms, for who prefers reduced motion
+const CALM_FRAME = 1000; // ms, for users who prefer reduced motion
 const GIB = 2 ** 30;
 
 const percent = (value) => `${Math.round(value)} %`;

@@ -1,6 +1,6 @@
 // Sends a form of one field with a POST, and says beneath it what is wrong.
 
-// `sent(response)` is called when the server took it.
+// `sent(response)` is called when the server has accepted the form.
 export function sendByPost(form, sent = () => {}) {
   const field = form.querySelector("input");
   const button = form.querySelector("button");

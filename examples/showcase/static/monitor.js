@@ -138,7 +138,7 @@ function eventList(list) {
       if (event.kind === "missed") lastMissed = row;
     },
     note: (kind, text) => append(cell("li", `note ${kind}`, text)),
-    // By the time that we know it was the last one, a live event may have come.
+    // A live event can have come before we know that this missed event was the last.
     noteAfterMissed: (text) => lastMissed.after(cell("li", "note missed", text)),
   };
 }

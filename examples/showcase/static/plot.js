@@ -20,8 +20,8 @@ export class Plot {
   #origin = 0; // the time at x = 0 of what slides
   #width = 0;
 
-  // `range(values)` is what the y axis spans, `label(value)` the text of a tick; so
-  // many series are `filled`, down or up to zero.
+  // `range(values)` is the lowest and the highest value of the y axis, `label(value)` the
+  // text of a tick. The area between zero and each of the first `filled` series is filled.
   constructor(svg, { range, label, filled = 1 }) {
     this.#svg = svg;
     this.#range = range;

@@ -10,7 +10,7 @@ export function followEnd(list) {
     following = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR;
   }, { passive: true });
 
-  // To be called after an entry was added; scrolls once for a burst of them.
+  // Call this after an entry was added. A burst of entries scrolls once.
   return () => {
     if (!following || pending) return;
     pending = true;

@@ -1,5 +1,5 @@
-// Where the page is put together. One stream, and three panels that listen to it; and one
-// whose answers come by streams of their own.
+// The page is put together here: one stream with three panels that listen to it, and a
+// panel whose answers come by streams of their own.
 
 import { showAnswers } from "./answers.js";
 import { showChat } from "./chat.js";

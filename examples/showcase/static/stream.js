@@ -14,7 +14,7 @@
 import { connect } from "../sse.js";
 
 const OWN = ["stream-open", "stream-position", "stream-gap", "stream-error", "stream-end"];
-const SETTLED = 300; // ms without another missed event: that was the last one
+const SETTLED = 300; // ms without another missed event: then the last one has come
 
 export class Stream extends EventTarget {
   #url;
@@ -23,7 +23,7 @@ export class Stream extends EventTarget {
   #source = null;
   #timer = 0;
   #lastId = "";
-  #asked = null; // when the running attempt to connect was begun
+  #asked = null; // when the current attempt to connect began
   #opened = 0; // when it succeeded
   #resumed = null; // what came back since then
   #settling = 0;
@@ -114,8 +114,8 @@ export class Stream extends EventTarget {
     return { kind: "missed", after: resumed.ms };
   }
 
-  // No event arrives before it was published: the fastest shows how far the clocks
-  // are apart at most.
+  // No event arrives before it was published: the fastest event shows how far apart the
+  // clocks are at most.
   #localTime(seconds) {
     this.#skew = Math.min(this.#skew, Date.now() - seconds * 1000);
     return seconds * 1000 + this.#skew;

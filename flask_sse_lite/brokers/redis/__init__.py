@@ -1,10 +1,10 @@
 """The Redis broker: one Redis, or Valkey, for all processes of all machines.
 
-Here lives what publishing and reading events cost Redis, and how it is asked. A
-publish is one script, and so one command: it counts, keeps, trims, and tells all who
-listen, on one topic. What the scripts do, scripts says; how an entry stands in Redis,
-entries.py. A process has a few connections for its commands (pool.py), and one that
-listens (ears.py), however many subscribers it has.
+Here lives how Redis is asked, and what that costs. A publish is one script, and so one
+command: it counts, keeps, trims, and tells all processes that listen, on one topic. The
+scripts are in scripts, and the form of an entry is in entries.py. A process has a few
+connections for its commands (pool.py), and one that listens (ears.py), however many
+subscribers it has.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ except ImportError:
         "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
     ) from None
 
-#: Channels read in one go, so that Redis is soon there for others again.
+#: Channels read by one command, so that Redis is soon free for other commands.
 CHANNELS_AT_ONCE = 32
 
-#: What is kept by a store that was never told.
+#: What a store keeps if no process has ever told it how much.
 DEFAULT_RETENTION = Retention(256, 300)
 
-#: A position that no store comes to: Lua counts up to here.
+#: A position that no store reaches. Lua counts exactly up to here.
 BEHIND_ALL = 2**53
 
-#: How what this release writes stands in Redis.
+#: The format in which this release writes to Redis.
 FORMAT = b"1"
 
 T = TypeVar("T")
@@ -61,9 +61,9 @@ logger = logging.getLogger("flask_sse_lite")
 
 
 class _Answer(NamedTuple):
-    """What a store says of itself, and of each channel that was asked for: its last
-    position, entries as Redis has them, and the position and the budget of its last
-    run. ``now`` is its time in milliseconds."""
+    """A store's state, its time in milliseconds (``now``), and what it has of each
+    channel that was asked for: the last position, the entries as Redis has them, and
+    the position and the budget of the last run."""
 
     state: State
     now: int
@@ -73,12 +73,12 @@ class _Answer(NamedTuple):
 class RedisStore(Store):
     """Publishing is one script.
 
-    It has more than 20 methods: the verbs of a store, and steps of asking.
+    It has more than 20 methods: the verbs of a store, and the steps of asking.
 
     :param connection_class: redis-py's, and ``options`` for each connection.
     :param prefix: what all keys begin with. In a cluster it must have braces, which
         bring all keys to one node.
-    :param retention: what is to be kept; None for what the store says itself.
+    :param retention: what the store must keep; None leaves that as the store has it.
     """
 
     def __init__(
@@ -96,20 +96,20 @@ class RedisStore(Store):
         self._options = options
         self._prefix = prefix
         self._keys = (f"{prefix}:store", f"{prefix}:channels")
-        # Messages know no databases.
+        # Redis sends a topic's messages to the clients of all databases.
         self._topic = f"{prefix}:events:{options.get('db') or 0}"
         self._wanted_retention = retention
         self._open_nothing()
 
     def _open_nothing(self) -> None:
-        """As new: at the beginning, and in a forked child."""
+        """Set up, in a new store and in a forked child, without a connection."""
         self._has_set_retention = False
         self._lives = Lives(self.name, self._keys[0])
         self._is_format_told = False
         self._pool = Pool(self, self._connection_class, self._options, self._lives)
         self._ears = Ears(self, self._pool, self._topic)
-        #: Redis's time in milliseconds, and when it was told (``time.monotonic()``).
-        #: The follower's.
+        #: Redis's time in milliseconds, and when Redis told it (``time.monotonic()``).
+        #: Only the follower uses this.
         self._told_time = (0, 0.0)
 
     # Events
@@ -129,7 +129,7 @@ class RedisStore(Store):
         told: bytes = b"",
         seen: tuple[str, int] = ("", 0),
     ) -> tuple[str, int] | None:
-        """Put an entry, if the script sees to it: see there."""
+        """Put an entry by the script ``put``, whose comment explains the parameters."""
         keys = (
             *self._keys,
             self._stream(channel),
@@ -147,7 +147,7 @@ class RedisStore(Store):
 
     def load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
         pieces = [*_pieces(channels)] or [[]]
-        # The first of them says where the store stands.
+        # The first answer has the state: the pasts must not be of an earlier moment.
         answers = [self._get(names, 0, self.view.known()) for names in pieces]
         pasts = {}
         for answer in answers:
@@ -255,7 +255,7 @@ class RedisStore(Store):
         try:
             answer = link.call("EVALSHA", script.name, *words())
         except NoScriptError:
-            # Another server can stand behind a proxy by now.
+            # A proxy can have switched to another server by now.
             self._lives.recognize(link)
             answer = link.call("EVAL", script.text, *words())
         self._has_set_retention = True
@@ -314,8 +314,8 @@ class RedisStore(Store):
             self._add(name, b"", "lost", told=_LOST)
 
     def _expected_time(self) -> int:
-        """Redis's time in milliseconds, unless somebody has set its clock since it was
-        last told; 0 where it was never told."""
+        """What Redis's time in milliseconds must be now, unless somebody has set its
+        clock since Redis last told it. 0 where Redis has not told it yet."""
         told, at = self._told_time
         return told + int((time.monotonic() - at) * 1000) if told else 0
 

@@ -1,7 +1,7 @@
 """The ears: how a process hears from Redis what is published.
 
-Here lives the one connection that listens, and what is made of the messages that come
-by it. The follower's thread alone uses it. What is done about them is unknown here.
+Here lives the one connection that listens, and how its messages become records. Only
+the follower's thread uses it. What is done with the records is unknown here.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from .entries import record
 from .links import Link
 from .pool import Pool
 
-#: Seconds of silence after which the connection that listens is tried, and the store
-#: is looked at.
+#: Seconds of silence after which the listening connection is pinged. When the answer
+#: comes, the store is looked at.
 HEALTH_INTERVAL = 5.0
 
-#: Messages that are fed before others get their turn.
+#: Messages that are fed before other threads or greenlets get their turn.
 MESSAGES_AT_ONCE = 128
 
 
-#: What one publish says to all who listen: the epoch, the sequence number, the channel
-#: and the entry's body.
+#: What one publish tells all processes that listen: the epoch, the sequence number, the
+#: channel and the entry's body.
 Message = tuple[str, int, str, bytes]
 
 
 class Ears:
     """What one process hears.
 
-    :param store: who listens.
-    :param topic: where publishers say what they have published.
+    :param store: the store that listens.
+    :param topic: the topic on which publishers tell what they have published.
     """
 
     def __init__(self, store: Store, pool: Pool, topic: str) -> None:
@@ -60,7 +60,7 @@ class Ears:
         self._heard = ("", 0)
 
     def wait(self, timeout: float) -> Heard:
-        """Wait for messages, so many seconds at most."""
+        """Wait for messages, for some seconds at most."""
         ears = self._ears
         assert ears
         ears.deadline = deadline = Deadline(timeout + self._store.timeout)
@@ -77,20 +77,20 @@ class Ears:
         return Heard(is_to_look=False)
 
     def _take_in(self, ears: Link) -> Heard:
-        """Take what has arrived, or a piece of it."""
+        """Read the messages that have arrived, up to ``MESSAGES_AT_ONCE``."""
         is_to_look = False
         has_more = True
         messages: list[Message] = []
         while has_more and len(messages) < MESSAGES_AT_ONCE:
-            # Each message has its time: of a burst, the last takes longer to come.
+            # Each message has a deadline of its own, because a burst takes longer.
             ears.deadline = Deadline(self._store.timeout)
             kind, *_, text = ears.read()
             if kind == b"message":
                 try:
                     messages.append(_message(text))
                 except ValueError:
-                    is_to_look = True  # No publish of ours says that.
-            # An answer to a PING says nothing of what the store has.
+                    is_to_look = True  # Another program has written it.
+            # A PING's answer does not say whether messages were lost, so we look.
             is_to_look = is_to_look or kind == b"pong"
             has_more = ears.can_read(0)
         self._heard_at = time.monotonic()
@@ -101,7 +101,8 @@ class Ears:
     def _grouped(
         self, messages: list[Message]
     ) -> tuple[bool, list[tuple[str, Iterable[Record]]]]:
-        """The messages by their epochs, and whether one was a step back."""
+        """The messages in groups of one epoch, and whether a position came that is not
+        after the one before it: the store went back."""
         is_back = False
         groups: list[tuple[str, Iterable[Record]]] = []
         for epoch, group in groupby(messages, itemgetter(0)):
@@ -109,8 +110,8 @@ class Ears:
             if epoch == self._heard[0] and heard[0][1] <= self._heard[1]:
                 is_back = True
             self._heard = (epoch, heard[-1][1])
-            # A record is made when it is fed: whether its channel is loaded is only
-            # certain then.
+            # Records are made when they are fed: only then is it certain which channels
+            # are loaded.
             groups.append((epoch, map(self._record, heard)))
         return is_back, groups
 
@@ -118,12 +119,12 @@ class Ears:
         epoch, sequence, channel, body = message
         view = self._store.view
         if not view.log.holds(channel):
-            return Record(sequence, 0.0, channel, None)  # Nobody will look at it.
+            return Record(sequence, 0.0, channel, None)  # Only its position counts.
         return record(view, epoch, sequence, 0.0, channel, body)
 
 
 def _message(text: bytes) -> Message:
-    """:raises ValueError: for what no publish of ours says."""
+    """:raises ValueError: for a message that no release of ours sends."""
     position, channel, body = text.split(b"\n", 2)
     epoch, _, sequence = position.decode().partition(" ")
     return epoch, int(sequence), channel.decode(), body

@@ -1,7 +1,8 @@
-"""Entries: how an entry stands in Redis, both ways.
+"""Entries: the form of an entry in Redis, both ways.
 
-Here lives what the fields of one entry say, and what is made of an entry that another
-program, or a later release, has written. Nothing here speaks to Redis.
+Here lives how an entry is written and read, and what stands for an entry that cannot be
+read, because another program or a later release has written it. Nothing here asks
+Redis.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 
 def packed(event: Event | None) -> bytes:
-    """An event as it stands in Redis; nothing for the end of a channel."""
+    """An event as it stands in Redis; empty for the end of a channel."""
     if event is None:
         return b""
     fields = [event.data, event.type, event.id, event.retry]
@@ -42,7 +43,7 @@ def records(
         position, fields = _position(entry[0]), _fields(entry[1])
         age = (now - number(fields.get(b"t"), now)) / 1000
         if previous is not None and (missing := before(entry)) > previous:
-            # Somebody took out of the stream what stood there.
+            # Somebody has deleted the entry before this one from the stream.
             yield unreadable(epoch, missing, age, channel)
         previous = position
         yield record(view, epoch, position, age, channel, fields.get(b"b"))
@@ -51,7 +52,7 @@ def records(
 def record(
     view: View, epoch: str, sequence: int, age: float, channel: str, body: bytes | None
 ) -> Record:
-    """The record of an entry, or what stands for one that cannot be read."""
+    """The record of an entry; a gap if the entry cannot be read."""
     try:
         return _read(epoch, sequence, age, channel, body)
     except (ValueError, TypeError, RecursionError) as error:
@@ -61,8 +62,10 @@ def record(
 def _read(
     epoch: str, sequence: int, age: float, channel: str, body: bytes | None
 ) -> Record:
-    """:raises ValueError: (or what else comes of it) for what this release does not
-    write. It passes over fields behind those that it knows."""
+    """Read an entry's body. Items after those that this release knows are ignored.
+
+    :raises ValueError: (or another error) for a body that this release does not write.
+    """
     if body is None:
         raise ValueError("The entry has no body")
     if not body:
@@ -85,8 +88,8 @@ def _budget(number: int) -> int:
 
 
 def names_of(found: Collection[bytes]) -> list[str]:
-    """Names of channels. A name that is no text is passed over: another program has put
-    it there."""
+    """Names of channels. A name that is not UTF-8 comes from another program, and is
+    left out."""
     names = []
     for name in found:
         with suppress(UnicodeDecodeError):
@@ -99,19 +102,18 @@ def _position(id: bytes) -> int:
 
 
 def _fields(words: Sequence[bytes]) -> dict[bytes, bytes]:
-    """An entry's fields by their names. A release passes over those that it does not
-    know."""
+    """An entry's fields by their names. Some can be a later release's."""
     return dict(zip(words[::2], words[1::2], strict=False))
 
 
 def number(text: bytes | None, otherwise: int) -> int:
-    """A number as Redis keeps it; ``otherwise`` for what is none."""
+    """A number as Redis keeps it; ``otherwise`` for what is no number."""
     return int(text) if text and _DIGITS.fullmatch(text) else otherwise
 
 
 def before(entry: Any) -> int:
-    """The position of what stood before an entry in its channel. Where the entry does
-    not say it, all before it counts as lost."""
+    """The position of the entry that stood before this one in its channel. If this one
+    does not say it, all before it counts as lost."""
     id, words = entry
     position = _position(id)
     return min(number(_fields(words).get(b"p"), position - 1), position - 1)

@@ -1,9 +1,9 @@
 """Links: connections to a Redis, each for one thread at a time.
 
-Here lives how one connection is opened, asked and let go of, so that no wait goes
-beyond the deadline of the call that uses it. redis-py bounds each wait for a socket by
-itself: an answer that drips, a host with several addresses, or the round trips that
-open a connection would take many times as long. What is asked is unknown here.
+Here lives how one connection is opened, used and closed, so that no wait goes beyond
+the deadline of the call that uses it. redis-py alone bounds only each single wait for a
+socket. An answer that drips, a host with several addresses, or the round trips that
+open a connection could then take many times as long. What is asked is unknown here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ..deadline import Deadline
 class Link:
     """A connection, for one thread at a time.
 
-    All raise redis-py's errors, and those of sockets, at the deadline at the latest.
+    Its methods raise redis-py's errors and those of sockets, at the deadline at the
+    latest.
 
     :param connection_class: redis-py's, and ``options`` for it.
     """
@@ -33,14 +34,14 @@ class Link:
     def __init__(
         self, connection_class: type, options: dict[str, Any], deadline: Deadline
     ) -> None:
-        #: Until when what is waited for must be there. The thread that uses the link
-        #: sets it.
+        #: When all waits on the link end. The thread that uses the link sets it.
         self.deadline = deadline
-        #: Which life of the server is spoken to; empty where it is not to be had.
+        #: Which life of the server this link speaks to; empty where the server cannot
+        #: tell it.
         self.life = ""
-        #: Seconds that a wait takes at most, besides.
+        #: Seconds that one wait takes at most; None where only the deadline counts.
         self.patience: float | None = None
-        #: Whether it must not be used any more.
+        #: Whether the link must not be used any more.
         self.is_closed = False
         self._connection: Any = _bounded(connection_class)(
             link=self, retry=Retry(NoBackoff(), 0), **options
@@ -53,7 +54,7 @@ class Link:
         self._connection.connect()
 
     def is_good(self) -> bool:
-        """Whether the server has not hung up meanwhile, as far as can be known."""
+        """Whether the server seems not to have hung up meanwhile."""
         try:
             return not self.can_read(0.0)
         except (RedisError, OSError):
@@ -67,7 +68,7 @@ class Link:
         self._connection.send_command(*words)
 
     def can_read(self, timeout: float) -> bool:
-        """Whether there is something to read, within so many seconds."""
+        """Whether something can be read within some seconds."""
         self.patience = timeout
         try:
             return bool(self._connection.can_read(timeout))
@@ -78,12 +79,13 @@ class Link:
         return self._connection.read_response()
 
     def interrupt(self) -> None:
-        """End what is waited for, and all use. For any thread."""
+        """End the wait and all use of the link. Any thread can call this."""
         with suppress(OSError, AttributeError):
             self._connection._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """For any thread. Whoever still uses it gets an error."""
+        """Close the connection. Any thread can call this; a thread that still uses the
+        link gets an error."""
         self.is_closed = True
         self._connection.disconnect()
 
@@ -99,7 +101,7 @@ class _Socket:
         return getattr(self._real, name)
 
     def settimeout(self, seconds: object) -> None:
-        """redis-py has no say: its timeouts begin anew with each wait."""
+        """Ignored: redis-py's timeouts begin anew with each wait."""
 
     def recv(self, *arguments: Any) -> Any:
         self._be_in_time()
@@ -110,7 +112,7 @@ class _Socket:
         return self._real.recv_into(*arguments)
 
     def sendall(self, data: Any) -> None:
-        # One timeout bounds all of it, however many pieces the system takes.
+        # sendall has one timeout, however many pieces the system takes.
         self._be_in_time()
         self._real.sendall(data)
 
@@ -124,8 +126,7 @@ class _Socket:
 
 @lru_cache
 def _bounded(connection_class: type) -> type:
-    """A connection class of redis-py, with each of its waits within its link's
-    deadline."""
+    """A connection class of redis-py whose waits all end at its link's deadline."""
 
     class Bounded(connection_class):  # type: ignore[misc]
         def __init__(self, *, link: Link, **options: Any) -> None:
@@ -156,18 +157,18 @@ def _bounded(connection_class: type) -> type:
 
 
 def _left(deadline: Deadline) -> float:
-    """:raises TimeoutError: where nothing is."""
+    """:raises TimeoutError: where no time is left."""
     if left := deadline.left:
         return left
     raise TimeoutError("It does not answer")
 
 
 def _resolve(host: str, port: int, deadline: Deadline) -> None:
-    """Look a name up within the deadline. The system's own look has no bound: a native
-    thread waits for it, and redis-py's look comes behind it."""
+    """Look a name up within the deadline. The system bounds no look-up, so a thread
+    waits for it. redis-py looks the name up again, after that."""
     with suppress(ValueError):
         ipaddress.ip_address(host)
-        return  # There is nothing to look up.
+        return  # It is an address already.
     errors: list[OSError] = []
 
     def look_up() -> None:
@@ -182,7 +183,7 @@ def _resolve(host: str, port: int, deadline: Deadline) -> None:
     try:
         thread.start()
     except RuntimeError:
-        return  # The interpreter ends, and begins no thread any more.
+        return  # The interpreter is ending, and starts no more threads.
     thread.join(_left(deadline))
     if thread.is_alive():
         raise TimeoutError(f"The address of {host} cannot be had")

@@ -1,10 +1,10 @@
-"""Lives: how a process knows a Redis server again, and what it asks of it.
+"""Lives: how a process recognizes the life of a Redis server.
 
-Here lives what a connection is told of the server behind it. One that was started
-again, or took over from another, can have lost what it acknowledged: see scripts. It
-is another life, and has another name. Not every user can ask for that name, and not
-every service has one: then a mark in the server's memory stands for it, and where there
-can be none either, the operator is told so. Nothing here reads or writes events.
+A server that was started again, or took over from another, can have lost what it
+acknowledged: see scripts. That is another life, with another name. Not every user can
+ask for that name, and not every service has one. A mark in the server's memory then
+stands for it. Where no mark is possible either, the operator is warned. What a server
+deletes when it is full is asked here, too. Nothing here reads or writes events.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from redis.exceptions import ResponseError
 
 from .links import Link
 
-#: The release of Redis from which on scripts stay in a server's memory: they are in no
-#: snapshot, and in no replica. Before it, a mark can outlive what was lost.
+#: The first release of Redis that keeps scripts in memory alone: they are in no
+#: snapshot, and in no replica. In an older one, a mark can outlive lost events.
 FORGETS_SCRIPTS = 7
 
-#: The policy by which a full Redis refuses, and deletes nothing.
+#: The policy by which a full Redis refuses commands and deletes nothing.
 RIGHT_POLICY = "noeviction"
 
 logger = logging.getLogger("flask_sse_lite")
 
 
 class Lives:
-    """What one process knows of its server's life, and has said about it. Thread-safe.
+    """What one process knows of its server's life, and has warned of. Thread-safe.
 
     :param name: what logs call the server.
-    :param store: the key of the hash that has the mark.
+    :param store: the key of the hash that holds the mark.
     """
 
     def __init__(self, name: str, store: str) -> None:
         self._name = name
         self._store = store
-        #: Whether the server was asked what it deletes.
+        #: Whether the server was asked what it deletes when it is full.
         self._is_policy_known = False
         self._told: set[str] = set()
 
     def recognize(self, link: Link) -> None:
-        """Find out which life of the server a link speaks to, as the scripts
-        take it."""
+        """Note in a link the life of the server that it speaks to, in the form that the
+        scripts take."""
         link.life = self._own_name(link) or self._mark(link)
 
     def _own_name(self, link: Link) -> str:
@@ -75,7 +75,8 @@ class Lives:
             )
 
     def _mark(self, link: Link) -> str:
-        """A mark, which is the name of a script, and that whose place it takes."""
+        """``mark:`` and the mark, which is the name of a script; then the mark that it
+        replaces. Empty where the server takes none."""
         try:
             mark = (link.call("HGET", self._store, "mark") or b"").decode()
             if mark and link.call("SCRIPT", "EXISTS", mark) == [1]:

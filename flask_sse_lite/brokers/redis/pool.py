@@ -1,7 +1,7 @@
 """The pool: the connections of one process to its Redis.
 
-Here lives how many connections there are, who has one for how long, and what a failure
-of one says about Redis. What is asked through them is unknown here.
+Here lives how many connections there are, how long a thread has one, and what the
+failure of one says about Redis. What is asked through them is unknown here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..store import Store
 from .links import Link
 from .lives import Lives
 
-#: Connections of a process for its commands. More threads than that wait for one.
+#: Connections of a process for its commands. Further threads wait until one is free.
 MAX_LINKS = 4
 
 
 class Pool:
-    """The connections of one process. Any thread may call any method.
+    """The connections of one process. Any thread can call any method.
 
-    :param store: whose connections they are.
+    :param store: the store that uses the connections.
     :param connection_class: redis-py's, and ``options`` for each connection.
-    :param lives: what tells the server's lives apart.
+    :param lives: tells the server's lives apart.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Pool:
 
     @contextmanager
     def link(self) -> Iterator[Link]:
-        """A connection for some commands, which nobody else uses meanwhile."""
+        """A connection for the commands of a block. No other thread uses it
+        meanwhile."""
         with self._store.within() as deadline:
             if not self._room.acquire(timeout=deadline.left):
                 raise OutOfTime(f"{self._store.name} is too slow")
@@ -67,12 +68,12 @@ class Pool:
             yield link
         except ResponseError as error:
             if "READONLY" in str(error):
-                self.drop(link)  # Another server is the master now.
+                self.drop(link)  # This server is a replica now: another is the master.
             else:
                 self._give_back(link)
             raise
         except BaseException:
-            # Its answer can still come, and must reach nobody else.
+            # The answer can still come, and the link's next user must not read it.
             self.drop(link)
             raise
         self._give_back(link)
@@ -98,14 +99,16 @@ class Pool:
 
     def _give_back(self, link: Link) -> None:
         if len(self._idle) >= MAX_LINKS:
-            self.drop(link)  # Code that interrupts a command needs no place: see Room.
+            # Code that interrupts a command needs no place (see Room), and so can have
+            # opened one connection more.
+            self.drop(link)
             return
         self._idle.append(link)
         if self._store.closing.is_set():
             self.drop(link)
 
     def open(self, deadline: Deadline) -> Link:
-        """A new connection, which no command borrows."""
+        """A new connection, which belongs to the caller alone."""
         link = Link(self._connection_class, self._options, deadline)
         self._links.add(link)
         try:
@@ -116,26 +119,26 @@ class Pool:
         return link
 
     def drop(self, link: Link) -> None:
-        """Close a connection. Whoever still uses it gets an error."""
+        """Close a connection. A thread that still uses it gets an error."""
         self._links.discard(link)
         link.close()
 
     @contextmanager
     def translated(self, deadline: Deadline) -> Iterator[None]:
-        """Whatever fails in the block says that the store is away."""
+        """Raise ``BrokerUnavailable`` for what fails in the block."""
         was_fair = deadline.is_fair
         try:
             yield
         except (RedisError, OSError) as error:
             is_late = isinstance(error, (TimeoutError, RedisTimeoutError))
             kind = OutOfTime if is_late and not was_fair else BrokerUnavailable
-            # Redis can name the key that it refuses.
+            # Redis's message can have the name of a run's channel, which is a secret.
             raise kind(
                 without_run_names(f"{self._store.name} fails: {error}")
             ) from error
 
     def interrupt(self) -> None:
-        """End what all connections wait for, and all use of them."""
+        """End all waits on these connections. They cannot be used any more."""
         for link in list(self._links):
             link.interrupt()
 

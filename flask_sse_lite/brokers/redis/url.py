@@ -1,7 +1,7 @@
-"""The URL: what it says of how a Redis is reached.
+"""The URL: how it says where a Redis is, and how to reach it.
 
-Here lives what redis-py is told of a URL, and what it is not. What the URL says of the
-store, options.py reads.
+Here lives which of a URL's options redis-py gets, and which it does not. The options
+that concern the store are read in options.py.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def read_url(
     """How the Redis of a configuration is reached.
 
     :param others: those of the URL's options that are not the store's.
-    :returns: what logs call it, redis-py's class of connections, and the options of
-        each.
-    :raises InvalidValue: for what is no such URL.
+    :returns: the name of the Redis in logs, redis-py's class of connections, and the
+        options of each connection.
+    :raises InvalidValue: for a URL that redis-py refuses.
     """
     server = settings.url.partition("?")[0]
     try:
@@ -49,7 +49,7 @@ def read_url(
         }
         connection_class(**found)
     except (ValueError, TypeError, RedisError):
-        # The URL is not shown: there can be a password in it.
+        # The URL is not shown, because it can contain a password.
         raise InvalidValue(
             f"{settings.url_key} is to be like redis://[[user]:password@]host[:port]"
             "[/database], rediss://… (TLS) or unix:///path, and takes the options "

@@ -1,6 +1,6 @@
 """The SQLite broker: one file, for all processes of one machine.
 
-Here lives what a URL of it says. The store itself lives in store.py.
+Here lives how its URL is read. The store itself lives in store.py.
 """
 
 from __future__ import annotations

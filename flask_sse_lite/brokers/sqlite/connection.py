@@ -1,10 +1,10 @@
 """The connection: a process's one way to its SQLite file.
 
 Here lives how a step is taken at the file, and what is done when the file is busy,
-broken or gone. One thread at a time uses the connection, for one short step. Nothing
-waits while it holds the connection: where another process writes, a step comes back a
-moment later, so that the greenlets of a gevent worker go on. What the steps say is
-unknown here, except for the file's state, which every connection begins with.
+broken or gone. One thread at a time uses the connection, for one short step. No thread
+waits while it holds the connection: if another process writes, the step is tried again
+a moment later, so that the greenlets of a gevent worker go on. What the steps do is
+unknown here, except for the file's state, which every connection reads first.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from .place import Place
 from .statements import Statements
 from .witness import Witness
 
-#: Seconds between two tries to write while others do, at first and at most; each is
-#: somewhere between nothing and that.
+#: Seconds between two tries to write while others write: the first and the longest
+#: pause. Each is a random part of that.
 FIRST_RETRY = 0.0005
 LONGEST_RETRY = 0.002
 
-#: Bytes of a page of a new file. A publish writes a few of them, mostly for a small
-#: event: half of SQLite's own size saves a fifth of what that costs.
+#: Bytes of a page of a new file. A publish, mostly of a small event, writes a few
+#: pages. Half of SQLite's own size saves a fifth of what a publish costs.
 PAGE_SIZE = 2_048
 
-#: Seconds that a fork waits for those who use the connection.
+#: Seconds that a fork waits for the threads that use the connection.
 FORK_PATIENCE = 1.0
 
 logger = logging.getLogger("flask_sse_lite")
@@ -50,11 +50,11 @@ T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
-    """What a process wants of its file: where it is, and how it is to be made or kept.
+    """What a process wants of its file: where it is, and how it must be made or kept.
 
     ``retention`` and ``synchronous`` (``"normal"`` or ``"full"``) hold from now on;
-    None stands for what the file says itself. ``makes_folder`` says whether the file's
-    folder is made where it is not there.
+    None leaves them as the file has them. ``makes_folder`` says whether the file's
+    folder is made where it is missing.
     """
 
     path: str
@@ -67,27 +67,28 @@ class Wanted(NamedTuple):
 class Connection:
     """A process's connection to its file, which is opened at the first step.
 
-    It has more than 20 methods: whatever touches the connection or the file's state
-    holds one lock, and that lock's law is kept in one place.
+    It has more than 20 methods: one lock guards the connection and the file's state,
+    and all that needs this lock is kept in one place.
 
-    :param store: whose connection it is.
+    :param store: the store that uses the connection.
     """
 
     def __init__(self, store: Store, wanted: Wanted, tables: Statements) -> None:
         self._store = store
         self._wanted = wanted
         self._tables = tables
-        # Whoever holds this uses the connection, and whatever describes it.
+        # Held by the thread that uses the connection, or what describes it.
         self._lock = Guard()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._place: Place | None = None
         self.witness = Witness(wanted.path, wanted.prefix)
-        #: The life that the connection was opened in; another one for each opening.
+        #: The store's life, as this connection found it. Each opening makes a new
+        #: object.
         self.life: StoreLife | None = None
         self.epoch = ""
-        #: The newest position of the epoch that was given out or seen here; and that of
-        #: the newest row that was read, with its time.
+        #: The newest position of the epoch that was given out or seen here; then the
+        #: position and the time of the newest row that was read.
         self.reached = BEGINNING
         self.last_row = (BEGINNING, 0.0)
         self.kept = Retention(1, 1)
@@ -96,7 +97,8 @@ class Connection:
 
     @property
     def is_entered(self) -> bool:
-        """Whether this thread, or the one that it has interrupted, takes a step."""
+        """Whether this thread takes a step, itself or in the code that was
+        interrupted."""
         return self._lock.is_entered
 
     def do(
@@ -106,11 +108,12 @@ class Connection:
         checks_first: bool = True,
         patience: float | None = None,
     ) -> T:
-        """Take a step, again and again while others are writing.
+        """Take a step, and try it again as long as other processes write.
 
-        :param checks_first: whether to see before it that the file is still there.
-        :param patience: seconds that it can take; None for the broker's.
-        :raises BrokerUnavailable: when it cannot be done.
+        :param checks_first: whether to check before the step that the file is still
+            there.
+        :param patience: seconds that this can take; None for the broker's timeout.
+        :raises BrokerUnavailable: where the step cannot be taken.
         """
         deadline = self._store.deadline
         if patience is not None:
@@ -148,8 +151,8 @@ class Connection:
     def given_out(
         self, connection: sqlite3.Connection, sequence: int | None
     ) -> tuple[str, int]:
-        """See to it that what was just written is there for all to see, and stands at a
-        position that was not given out before.
+        """Check that all processes can see what was just written, and that it stands at
+        a position which was not given out before.
 
         :returns: the position.
         """
@@ -167,14 +170,14 @@ class Connection:
         return self.epoch, position
 
     def read_state(self, connection: sqlite3.Connection) -> State:
-        """What the file says of itself. Here and below, a step is being taken."""
+        """The file's state. A step calls this, and the methods below."""
         row = connection.execute(self._tables.state).fetchone()
         if row is None:
             raise sqlite3.OperationalError("there is no store in it")
         return self.note_state(row)
 
     def note_state(self, row: Sequence[Any]) -> State:
-        """What the file says of itself, as a row has it."""
+        """Take over the file's state from a row."""
         epoch, sequence, history, age = row
         if epoch != self.epoch:
             self.epoch, self.reached = epoch, BEGINNING
@@ -187,11 +190,11 @@ class Connection:
         return self.life.now() if self.life else time.time()
 
     def renew(self, connection: sqlite3.Connection, epoch: str) -> None:
-        """Begin another life, unless the epoch is another than this one. A transaction
-        that writes is open."""
+        """Begin another life, unless the file has another epoch than this one. The
+        caller has opened a transaction that writes."""
         row = (new_epoch(), epoch)
         is_renewed = connection.execute(self._tables.renew, row).rowcount
-        # Another process can have been the first: then the epoch is its.
+        # Another process can have been faster. The epoch is then that one's.
         state = self.read_state(connection)
         if is_renewed:
             self.witness.write(state.epoch, state.sequence)
@@ -204,13 +207,13 @@ class Connection:
             raise BrokerUnavailable(f"{self._store.name} was deleted or replaced")
 
     def _is_in_place(self) -> bool:
-        """Whether the connection's files are those that have their names."""
+        """Whether the connection's files are still those under their names."""
         return self._place is not None and self._place.is_same()
 
     def _can_read_on(self, error: Exception) -> bool:
-        """Whether an error comes of text that is none, which another program has
-        written. From now on such text is read as bytes, and so as an entry that cannot
-        be read. (To look at each text is too slow to do it always.)"""
+        """Whether an error comes of text that is not UTF-8, which another program has
+        written. If so, such text is read as bytes from now on, and its row counts as an
+        entry that cannot be read. (Always checking each text would be too slow.)"""
         connection = self._connection
         is_text = "Could not decode to UTF-8" in str(error)
         if not is_text or not connection or connection.text_factory is _text:
@@ -298,18 +301,18 @@ class Connection:
                 _keep_from_writing(connection, self._tables)
             connection.close()
         elif connection:
-            # To close the parent's connection would drop our locks on the file.
+            # Closing the parent's connection would drop this process's own locks.
             _parents.append(connection)
 
     def close(self) -> None:
-        """Nobody uses it any more; or this is a forked child."""
+        """Close the connection. Nobody uses it any more, or this is a forked child."""
         if self._pid != os.getpid():
             self._disconnect()
             return
         with self._lock:
             self._disconnect()
 
-    # SQLite must not be open over a fork: the child would take the parent's locks for
+    # SQLite must not be open during a fork: the child would take the parent's locks for
     # its own.
 
     def before_fork(self) -> None:
@@ -335,20 +338,21 @@ def _text(raw: bytes) -> str | bytes:
 
 
 def _keep_from_writing(connection: sqlite3.Connection, tables: Statements) -> None:
-    """Have a connection, whose files were taken away, close without bringing its
-    write-ahead log into the file: that can be another one by now, or others can have
-    written to it."""
+    """Have a connection whose files were taken away close without bringing its
+    write-ahead log into the file. The file can be another one by now, or other
+    processes can have written to it."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         return
-    # The connection writes something, whose way into the file is then interrupted.
+    # The connection writes something, and is interrupted before that gets into the
+    # file.
     with suppress(sqlite3.Error):
         connection.execute(tables.set_life, ("left", secrets.token_hex(8)))
     connection.interrupt()
 
 
 def _is_busy(error: Exception) -> bool:
-    """Whether somebody else is just writing. (Python 3.10 shows no error codes.)"""
+    """Whether another process is writing now. (Python 3.10 shows no error codes.)"""
     text = str(error)
     return isinstance(error, sqlite3.OperationalError) and (
         "locked" in text or text == "locking protocol"
@@ -357,7 +361,7 @@ def _is_busy(error: Exception) -> bool:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "") -> Iterator[None]:
-    """Take a step as a whole, or not at all."""
+    """Do all of a block, or nothing of it."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield

@@ -17,7 +17,7 @@ from .statements import Statements
 class Counts:
     """The counts of one store. Each method is the store's verb of that name.
 
-    :param store: whose counts they are.
+    :param store: the store that has the counts.
     """
 
     def __init__(
@@ -26,8 +26,8 @@ class Counts:
         self._store = store
         self._connection = connection
         self._tables = tables
-        #: How many streams of which channels the file says that this process serves,
-        #: until when it says so, and in which life the file was told.
+        #: The counts of this process that the file has, until when they hold, and the
+        #: life in which they were written.
         self._told: dict[str, int] = {}
         self._told_until = 0.0
         self._told_in: StoreLife | None = None
@@ -54,7 +54,8 @@ class Counts:
                 ):
                     row = (process, json.dumps(counts), until)
                     connection.execute(tables.count, row)
-                # A release can have written counts that hold longer than this one's.
+                # Counts that hold for much too long are of an earlier boot. A release
+                # whose counts hold somewhat longer than ours is allowed for.
                 connection.execute(
                     tables.delete_counts, (now, now + 2 * self._store.count_life)
                 )
@@ -75,7 +76,7 @@ class Counts:
 
 
 def _number_of(channel: str, counts: object) -> int:
-    """How many streams of a channel a process has noted; none where that cannot be
+    """How many streams of a channel a process has noted; 0 where that cannot be
     read."""
     try:
         number = json.loads(str(counts)).get(channel, 0)

@@ -1,9 +1,9 @@
 """Bells: how the processes that use one file wake each other.
 
-Here lives a folder beside the file, in which each process that listens has a Unix
-datagram socket. To ring is to send to all of them. A process that misses a ring loses
-nothing: it looks at the file now and then by itself. A process that can have no such
-socket looks more often. What there is to see is unknown here.
+In a folder beside the file, each process that listens has a bell: a Unix datagram
+socket. A publisher rings by sending to all of them. A process that misses a ring loses
+nothing, because it looks at the file now and then by itself. A process that can have no
+bell looks more often. What stands in the file is unknown here.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from ...system.locks import Alarm, RLock
 #: Seconds between two looks where no bell can be had.
 POLL_INTERVAL = 0.1
 
-#: Bytes of a socket's path, with the end of the text. A longer one is reached through
-#: a descriptor of its folder.
+#: Bytes that a socket's path can have, with its final NUL. A socket with a longer path
+#: is reached through a descriptor of its folder.
 PATH_BYTES = 108 if os.path.isdir("/proc/self/fd") else 104
 
-#: Bytes that a socket's name in the folder takes of that, at most: behind a slash a
-#: dot, a process ID of 7 digits, a dash and a word of 8.
+#: Bytes of those that a socket's name takes at most: a slash, a dot, a process ID of 7
+#: digits, a dash and a word of 8.
 NAME_BYTES = 18
 
-#: Nanoseconds within which a folder can change twice and keep one time.
+#: Nanoseconds within which a folder can change twice while its time changes once.
 CLOCK_TICK = 50_000_000
 
-#: Seconds after which a bell that was not hung up never will be: its owner was killed.
+#: Seconds after which a hidden bell is removed: its owner was killed before it could
+#: hang the bell up.
 HANG_UP = 60.0
 
 #: Rings taken in one go.
@@ -46,10 +47,11 @@ logger = logging.getLogger("flask_sse_lite")
 class Bells:
     """The bells of the processes that use a file.
 
-    ``ring``, ``interrupt`` and ``close`` are for any thread, ``listen`` and ``wait``
-    for the one that listens.
+    Any thread can call ``ring``, ``interrupt`` and ``close``. Only the thread that
+    listens calls ``listen`` and ``wait``.
 
-    :param file: the folder lies beside it, and is open to whoever can write to it.
+    :param file: the database. The folder lies beside it, and is open to the users who
+        can write to the database.
     """
 
     def __init__(self, file: str) -> None:
@@ -57,10 +59,11 @@ class Bells:
         self._is_short = len(os.fsencode(self.folder)) + NAME_BYTES < PATH_BYTES
         self._file = file
         self._pid = os.getpid()
-        # Code that interrupts its holder gets it too: see _send and _address.
+        # Code that interrupts the holder gets the lock too. _send and _address allow
+        # for that.
         self._lock = RLock()
         self._sender: socket.socket | None = None
-        #: The folder's identity and time, and who has a bell in it.
+        #: The folder's inode and time, and the names of the bells in it.
         self._known: tuple[tuple[int, int], list[str]] = ((0, 0), [])
         self._descriptor: int | None = None
         self._own: socket.socket | None = None
@@ -71,7 +74,7 @@ class Bells:
     # Ringing
 
     def ring(self) -> None:
-        """Wake all who listen."""
+        """Wake all processes that listen."""
         for name in self._listeners():
             self._send(name)
 
@@ -104,7 +107,7 @@ class Bells:
                 with suppress(OSError):
                     os.unlink(os.path.join(self.folder, name))
             except OSError:
-                pass  # Its queue is full (EAGAIN), or it is just being removed.
+                pass  # The bell's queue is full (EAGAIN), or its owner removes it.
 
     def _address(self, name: str) -> str:
         if self._is_short:
@@ -120,7 +123,7 @@ class Bells:
     # Listening
 
     def listen(self) -> None:
-        """Hang up a bell of this process, or do without one."""
+        """Hang up a bell for this process. Where that fails, warn, and do without."""
         self._stop_listening()
         try:
             self._own = self._make()
@@ -136,8 +139,8 @@ class Bells:
         name = f"{os.getpid()}-{secrets.token_hex(4)}"
         path = os.path.join(self.folder, name)
         try:
-            # A socket that is not bound refuses, and a publisher would take its owner
-            # for dead. So it gets its name only when it is bound.
+            # A socket refuses until it is bound, and a publisher would take its owner
+            # for dead. So it is bound under a hidden name, and renamed after that.
             with self._lock:
                 own.bind(self._address(f".{name}"))
             hidden = os.path.join(self.folder, f".{name}")
@@ -162,21 +165,22 @@ class Bells:
                     os.unlink(path)
 
     def _share(self, path: str, mode: int) -> None:
-        """Open something to those who can write to the file, and to nobody else."""
+        """Open a path to the users who can write to the database, and to nobody
+        else."""
         like = os.stat(self._file)
         writers = 0
         for shift in (0, 3, 6):
             if like.st_mode >> shift & 0o6 == 0o6:
                 writers |= 0o7 << shift
         found = os.stat(path)
-        with suppress(OSError):  # Another user owns it, and has opened it alike.
+        with suppress(OSError):  # Another user owns the path, and has done the same.
             if found.st_gid != like.st_gid:
                 os.chown(path, -1, like.st_gid)
             if stat.S_IMODE(found.st_mode) != mode & writers:
                 os.chmod(path, mode & writers)
 
     def wait(self, timeout: float) -> None:
-        """Wait until it rings, for so many seconds at most."""
+        """Wait until the bell rings, for some seconds at most."""
         own = self._own
         if own is None:
             self._interrupted.wait(min(timeout, POLL_INTERVAL))
@@ -208,9 +212,9 @@ class Bells:
             own.close()
 
     def close(self) -> None:
-        """Let go of everything; in a forked child, not of the parent's bell."""
+        """Let go of everything. In a forked child, the parent's bell stays."""
         if os.getpid() != self._pid:
-            # A thread that the parent alone has can hold the lock, for ever.
+            # A thread that only the parent has can hold the old lock for ever.
             self._lock = RLock()
         self._stop_listening()
         sender, self._sender = self._sender, None
@@ -219,7 +223,7 @@ class Bells:
         self._close_folder()
 
     def _close_folder(self) -> None:
-        """Close the descriptor of the folder, which can have been replaced."""
+        """Close the folder's descriptor. (The folder can have been replaced.)"""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -227,7 +231,7 @@ class Bells:
 
 
 def _remove(path: str, pid: int) -> None:
-    """Take a bell down that was hung up by a process, and with the last the folder."""
+    """Remove a bell, if this process has hung it up; with the last one, the folder."""
     if os.getpid() == pid:
         with suppress(OSError):
             os.unlink(path)

@@ -1,7 +1,7 @@
-"""Files: how the database's file comes to be there, and with which modes.
+"""Files: how the database's file is made, and with which modes.
 
-Here lives what is done to the folder and to the file before SQLite opens it. What
-stands in the file is unknown here.
+Here lives what is done to the folder and to the file before SQLite opens it. The file's
+content is unknown here.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from contextlib import contextmanager, suppress
 
 from ..deadline import Deadline
 
-#: Modes of the file and of its folder, where they are made: what is published is
-#: nobody else's to read. What is there already keeps its mode.
+#: Modes of a new file and of a new folder: only their owner can read what is published.
+#: What exists already keeps its mode.
 MODE = 0o600
 FOLDER_MODE = 0o700
 
-#: Seconds between two tries to have the folder for oneself.
+#: Seconds between two tries to lock the folder.
 RETRY = 0.002
 
 
 def make_file(path: str, deadline: Deadline, *, makes_folder: bool) -> None:
-    """Make a database's file, unless it is there. What is left of one that was deleted
-    must not be taken for the new one's, which one process sees to."""
+    """Make a database's file, unless it exists. One process at a time does so. It first
+    removes what a deleted database has left, because SQLite would take that for a part
+    of the new one."""
     if os.path.exists(path):
         return
     folder = os.path.dirname(path)
@@ -36,7 +37,7 @@ def make_file(path: str, deadline: Deadline, *, makes_folder: bool) -> None:
         for ending in ("-wal", "-shm", "-journal"):
             with suppress(FileNotFoundError):
                 os.unlink(path + ending)
-        # SQLite gives the others that it makes beside it the same mode.
+        # SQLite gives the files that it makes beside this one the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, MODE))
 
 
@@ -51,9 +52,9 @@ def _make_folder(path: str) -> None:
 
 @contextmanager
 def _locked(folder: str, deadline: Deadline) -> Iterator[None]:
-    """What is done to a folder by one process at a time.
+    """Lock a folder during a block, against other processes.
 
-    :raises BlockingIOError: when another does something until the deadline.
+    :raises BlockingIOError: where another process holds the lock until the deadline.
     """
     try:
         import fcntl

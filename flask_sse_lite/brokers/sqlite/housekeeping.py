@@ -1,8 +1,8 @@
-"""How an SQLite file stays small, whoever writes to it and however busy the machine is.
+"""Housekeeping: how an SQLite file stays small, however busy the machine is.
 
 Here lives what is dropped from a store, how the write-ahead log is brought into the
-file, and when. Nothing grows with time alone, nor with publishes: each process counts
-what it has written, and has to do its part before it writes much more.
+file, and when. The file grows neither with time nor with the number of publishes: each
+process counts what it has written, and must do its part before it writes much more.
 """
 
 from __future__ import annotations
@@ -22,43 +22,44 @@ from .connection import Connection, transaction
 from .doorbell import Bells
 from .statements import PRUNED_AT_ONCE, Statements
 
-#: Channels of which a process knows how many events it has added. It forgets the one
-#: that it has known longest, and counts it anew from anywhere.
+#: Channels of which a process counts the events that it has added. Of more channels, it
+#: forgets the one that it has counted longest. If that one comes again, its count
+#: begins at a random number.
 MAX_COUNTED = 1_024
 
 #: Seconds between two checkpoints of a process that follows, or publishes now and then.
 CHECKPOINT_INTERVAL = 15.0
 
-#: Characters of events after which a process makes a checkpoint, however few they are.
+#: Characters after which a process makes a checkpoint, however few the events are.
 CHECKPOINT_CHARACTERS = 4_000_000
 
-#: After so many publishes to a channel, a process drops what the file need not keep: of
-#: the channel what is too much, and of all channels what is too old.
+#: After so many publishes to a channel, a process drops what the file need not keep:
+#: events of that channel if they are too many, and of all channels if they are too old.
 PUBLISHES_PER_PRUNE = 32
 
-#: Seconds that a publisher tries to do so while others are writing. A publisher that
-#: does not get its turn tries again at its next publish to the channel.
+#: Seconds that a publisher tries to do so while others write. A publisher that does not
+#: get its turn tries again at its next publish to the channel.
 TIDYING = 0.25
 
 #: Seconds that events are kept however many there are, so that a process which is busy
 #: for a moment misses none.
 SLACK = 2.0
 
-#: After so many publishes, a process makes a checkpoint: it brings what stands in the
-#: write-ahead log into the file, and waits for the disk. (SQLite itself would do so at
-#: every publish, as long as others write too fast for the log to begin anew.)
+#: After so many publishes, a process makes a checkpoint: it brings the write-ahead log
+#: into the file, and waits for the disk. (SQLite itself would do so at every publish,
+#: as long as others write too fast for the log to begin anew.)
 PUBLISHES_PER_CHECKPOINT = 256
 
-#: Pages in the write-ahead log (8 MB) from which on others have to wait for a moment,
-#: so that the log can begin anew; and milliseconds that a process waits for such a
-#: moment. (Where many write as fast as they can, one of them always writes.)
+#: Pages in the write-ahead log (8 MB) above which all others must wait for a moment, so
+#: that the log can begin anew; and milliseconds that a process waits for that moment.
+#: (Where many write as fast as they can, it does not come by itself.)
 LARGE_WAL = 4_000
 WAL_PATIENCE = 100
 
 
 class Kept(NamedTuple):
     """What must be kept: of each channel ``history`` events, for ``age`` seconds, and
-    whatever is younger than ``slack`` seconds; ``now`` is the store's clock."""
+    all events younger than ``slack`` seconds. ``now`` is the store's clock."""
 
     history: int
     age: float
@@ -69,9 +70,9 @@ class Kept(NamedTuple):
 class Diary:
     """What a process has written since it last dropped something, or made a checkpoint.
 
-    Several threads can use it: where two count at once, the count of one publish is
-    lost at most. The counts begin at a random number, so that many processes that each
-    publish once do their part together.
+    Several threads can use it: if two count at once, at most one publish is not
+    counted. The counts begin at a random number, so that of many processes that each
+    publish once, some do their part.
 
     :param drop: events that are put into a channel before some of it is dropped.
     :param checkpoint: events that are published before a checkpoint.
@@ -86,7 +87,7 @@ class Diary:
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL
 
     def note(self, channel: str, characters: int) -> None:
-        """Something was put into a channel."""
+        """Note that something was put into a channel."""
         self._published += 1
         self._characters += characters
         if channel not in self._added:
@@ -102,7 +103,8 @@ class Diary:
         self._added[channel] = 0
 
     def is_checkpoint_due(self) -> bool:
-        """Whether many were published since the last, or much, or some for long."""
+        """Whether many events or characters were published since the last checkpoint,
+        or that one was long ago."""
         return (
             self._published >= self._checkpoint
             or self._characters >= CHECKPOINT_CHARACTERS
@@ -113,28 +115,29 @@ class Diary:
         return time.monotonic() >= self._checkpoint_at
 
     def has_checkpointed(self, *, is_done: bool) -> None:
-        """:param is_done: False has a checkpoint tried again, but not at once: a reader
-        that is stuck must not cost every publish its patience."""
+        """:param is_done: where False, the checkpoint is tried again, but not at once:
+        a reader that is stuck would make every publish wait."""
         self._published = 0 if is_done else self._checkpoint * 7 // 8
         self._characters = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL
 
 
 class Broom:
-    """What is dropped from a store. It is used with the connection."""
+    """Drops what a store need not keep. The caller holds the connection."""
 
     def __init__(self, tables: Statements) -> None:
         self._tables = tables
-        #: The position up to which what is too old was looked for.
+        #: The position up to which events that are too old were looked for.
         self._swept = 0
 
     def drop(
         self, connection: sqlite3.Connection, channel: str, until: int, kept: Kept
     ) -> None:
-        """Drop some of what need not be kept: of a channel, what is too much, and of
-        all, what is too old. A transaction that writes is open.
+        """Drop some of what need not be kept: events of a channel if they are too many,
+        and of all channels if they are too old. The caller has opened a transaction
+        that writes.
 
-        :param until: up to there, nothing of the channel need be kept.
+        :param until: the position up to which nothing of the channel need be kept.
         """
         oldest = kept.now - kept.age
         connection.execute(self._tables.date_runs, (kept.now, kept.now))
@@ -167,7 +170,7 @@ class Broom:
     ) -> list[tuple[int, str]]:
         rows = connection.execute(self._tables.oldest, (self._swept,))
         old = self._before(connection, kept.now - kept.age, rows, kept)
-        # The events of a run stay, and must not hide what lies behind them.
+        # A run's events stay, however old. The next search goes on after them.
         self._swept = old[-1][0] if len(old) == PRUNED_AT_ONCE else 0
         return [(sequence, name) for sequence, name, _, is_held in old if not is_held]
 
@@ -178,9 +181,10 @@ class Broom:
         rows: sqlite3.Cursor,
         kept: Kept,
     ) -> list[Any]:
-        """What comes before the first row that is as young as that. Most often that is
-        the first of all, and no other is looked at. A row that a clock which went ahead
-        has dated later than now hides nothing, and grows old from now on."""
+        """The rows that come before the first one that is not older than ``before``.
+        Most often the very first row ends the search. A row that is dated later than
+        now, by a clock that went ahead, does not end the search. It is dated now, so
+        that it grows old."""
         old, ahead = [], []
         with closing(rows):
             for row in rows:
@@ -206,7 +210,7 @@ class Broom:
 
 
 class Upkeep:
-    """What a process does for its file, behind what it has written."""
+    """What a process does for its file after it has written."""
 
     def __init__(
         self, connection: Connection, tables: Statements, bells: Bells
@@ -221,10 +225,10 @@ class Upkeep:
     def note_put(
         self, channels: Collection[str], dropped: int, event: Event | None = None
     ) -> None:
-        """Tell the other processes what was put into some channels, and do what this
-        process has to do before it writes more.
+        """Wake the other processes, and do what this process must do before it writes
+        more.
 
-        :param dropped: up to there, nothing of the channels need be kept.
+        :param dropped: the position up to which nothing of the channels need be kept.
         """
         self._bells.ring()
         diary = self._diary
@@ -238,7 +242,7 @@ class Upkeep:
             self.bring_home()
 
     def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> bool:
-        """Do something for the file, for which nobody waits long.
+        """Take a step for the file, and give up soon if others write.
 
         :returns: whether it was done.
         """
@@ -257,26 +261,26 @@ class Upkeep:
             self._broom.drop(connection, channel, until, kept)
 
     def bring_home(self) -> None:
-        """Bring what stands in the write-ahead log into the file."""
+        """Bring the write-ahead log into the file."""
         is_done = self._tidy(lambda c: checkpoint(c, LARGE_WAL, WAL_PATIENCE))
         self._diary.has_checkpointed(is_done=is_done)
 
     def is_late(self) -> bool:
-        """Whether the write-ahead log has waited for long, whoever has written it."""
+        """Whether this process made its last checkpoint long ago."""
         return self._diary.is_checkpoint_late()
 
 
 def _is_ahead(at: object, now: float) -> bool:
-    """Whether a time is later than now, or none."""
+    """Whether a time is later than now, or no number."""
     return not isinstance(at, (int, float)) or at > now
 
 
 def checkpoint(connection: sqlite3.Connection, large: int, patience: int) -> None:
     """Bring the write-ahead log into the file.
 
-    :param large: pages from which on others have to wait, so that it is begun anew.
-    :param patience: milliseconds that are waited for those who are just reading.
-    :raises sqlite3.OperationalError: where the log is too large, and others go on.
+    :param large: pages above which others must wait, so that the log begins anew.
+    :param patience: milliseconds to wait for those who use the log.
+    :raises sqlite3.OperationalError: where the log is too large, and others use it on.
     """
     _, pages, _ = wait_natively(lambda: _checkpoint(connection, "PASSIVE"))
     if pages <= large:
@@ -298,7 +302,7 @@ def _checkpoint(connection: sqlite3.Connection, kind: str) -> Iterable[int]:
 
 @contextmanager
 def _patience(connection: sqlite3.Connection, milliseconds: int) -> Iterator[None]:
-    """Have SQLite itself wait for others."""
+    """Have SQLite itself wait for other processes."""
     connection.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
     try:
         yield

@@ -1,11 +1,11 @@
-"""What tells one life of an SQLite store from the next, and its one clock.
+"""Life: what tells one life of an SQLite store from the next, and the store's clock.
 
-Here lives what a process does with a store when it opens it: whether the store goes on
-where it was, or has gone back. A position must not be used twice for different events,
-and a client must not be continued over events that are gone. So a store that has, or
-can have, lost events begins another epoch: every client that comes back is told by a
-gap. A store that lost none, and can nevertheless have been elsewhere meanwhile, leaves
-out a great many positions: ids from there are a gap, and all others are resumed.
+Here lives what a process decides when it opens a store: whether the store goes on where
+it was, or has gone back. A position must not be used twice for different events, and a
+client must not be resumed across lost events. So a store that has lost events, or can
+have lost some, begins another epoch, and every client that comes back gets a gap. A
+store that has lost none, but can have been elsewhere meanwhile, skips a great many
+positions. An id from there gets a gap; all other ids are resumed.
 
 =========================================================== ===============
 The witness, beside the database                            The store
@@ -20,13 +20,13 @@ the same with ``synchronous=full``, which loses nothing     a jump
 is of another device alone: mounted anew                    a jump
 =========================================================== ===============
 
-Two things cannot be told. A machine that is put back together with its memory has the
-witness put back too. And where a file system does not say how often it has used an
-inode number, a database and its witness that are put back together fit, if they happen
-to get the numbers that they had.
+Two cases are not noticed. If a machine is put back together with its memory, the
+witness is put back too. And if a database is put back together with its witness, on a
+file system that does not say how often it has used an inode number, the two fit if they
+happen to get the numbers that they had.
 
-Ages are told by the store's clock. It is set by the wall clock when the store is first
-opened in a boot, and nobody sets it after that.
+Ages are measured by the store's clock. It is set by the wall clock when the store is
+first opened in a boot, and nobody sets it after that.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from ...position import new_epoch
 from .statements import FORMAT, Statements
 from .witness import Life, Witness, boot_id
 
-#: Positions that a jump leaves out: more than are ever published between two looks.
+#: Positions that a jump skips: more than are ever published between two looks.
 JUMP = 1 << 32
 
-#: Characters of the jumps that a store remembers. With more of them another epoch
-#: begins.
+#: Characters that the jumps can take which a store remembers. A store with more of them
+#: begins another epoch instead.
 LONGEST_HOLES = 1_000
 
 #: How a store is synchronized with the disk: at each checkpoint, or at each publish.
@@ -62,20 +62,19 @@ class TooNew(Exception):
     """The store needs a later release."""
 
 
-#: Seconds of this boot, which nobody sets; those in which the machine sleeps are among
-#: them where the system counts them.
+#: Seconds since the boot, which nobody can set. Where the system counts the seconds in
+#: which the machine sleeps, they are included.
 _seconds: Callable[[], float] = time.monotonic
 if hasattr(time, "CLOCK_BOOTTIME"):
     _seconds = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class StoreLife:
-    """One process's view of a store's life. It is used with the connection, and by
-    whoever holds that.
+    """One process's view of a store's life. The caller holds the connection.
 
-    :param witness: the witness, open; None where none can be had.
-    :param wanted: how the store is to be synchronized from now on; None for what it
-        says itself.
+    :param witness: the open witness; None where there can be none.
+    :param wanted: how the store must be synchronized from now on; None leaves that as
+        the store has it.
     """
 
     def __init__(
@@ -90,10 +89,10 @@ class StoreLife:
         self._witness = witness
         self._wanted = wanted
         self._boot = boot_id()
-        #: What the clock showed when the boot began; None where boots have no names:
-        #: then it is the wall clock.
+        #: What the store's clock showed when the boot began. None where boots have no
+        #: names; the wall clock is used then.
         self._offset: float | None = None
-        #: Positions left out, between the two of each pair.
+        #: Skipped positions: those between the two of each pair.
         self.voids: list[tuple[int, int]] = []
         self.is_synchronous = False
 
@@ -112,7 +111,7 @@ class StoreLife:
             )
 
     def fits(self) -> bool:
-        """Whether the store goes on as it was; then there is nothing to write."""
+        """Whether the store goes on as it was, so that nothing must be written."""
         values = self._values()
         self._take(values)
         return (
@@ -123,8 +122,8 @@ class StoreLife:
         )
 
     def begin(self) -> None:
-        """Have the store go on, in another life if need be. A transaction that writes
-        is open."""
+        """Have the store go on, in another life if need be. The caller has opened a
+        transaction that writes."""
         values = self._values()
         if _number(values.get("format", "")) < FORMAT:
             self._set("format", str(FORMAT))
@@ -149,7 +148,8 @@ class StoreLife:
             return GOES_ON
         found = self._witness.read()
         if found is None:
-            # The first witness of a store, or of one that an earlier release has made.
+            # If the store never had a witness, it is new, or an earlier release has
+            # made it.
             return RENEWS if "witness" in values else GOES_ON
         position, life = found
         epoch, sequence = self._state()
@@ -172,7 +172,8 @@ class StoreLife:
     # The clock
 
     def _clock(self, values: Mapping[str, str]) -> float | None:
-        """How the clock was set in this boot."""
+        """The ``_offset`` that the store has; None where its clock was not set in this
+        boot."""
         boot, _, offset = values.get("clock", "").rpartition(" ")
         if boot != self._boot:
             return None
@@ -181,8 +182,8 @@ class StoreLife:
         return None
 
     def _set_clock(self) -> None:
-        """Set it by the wall clock. What is dated later than now, by a clock that went
-        ahead, grows old from now on."""
+        """Set the clock by the wall clock. Rows that are dated later than now, by a
+        clock that went ahead, are dated now, so that they grow old."""
         now = time.time()
         self._set("clock", f"{self._boot} {now - _seconds()!r}")
         self._connection.execute(self._tables.date_all, (now, now))

@@ -1,8 +1,7 @@
-"""Whether the files of an open database are still those that have their names.
+"""Place: whether the files of an open database are still those under their names.
 
-Here lives what is looked at for that, before and after what is written. Deleting,
-renaming and replacing change the folder, so that most often the folder alone is looked
-at.
+A connection checks that before and after it writes. Deleting, renaming and replacing a
+file change its folder's time, so that most often the folder alone is looked at.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from __future__ import annotations
 import os
 import time
 
-#: What lies beside a database while it is open.
+#: The endings of the files that lie beside an open database.
 ENDINGS = ("-wal", "-shm")
 
-#: Nanoseconds within which a folder can change twice and keep one time.
+#: Nanoseconds within which a folder can change twice while its time changes once.
 CLOCK_TICK = 50_000_000
 
 
@@ -25,14 +24,14 @@ class Place:
 
     def __init__(self, path: str) -> None:
         self._folder = os.path.dirname(path)
-        # SQLite puts the others beside the file itself, in whatever folder that is.
+        # SQLite puts the other files beside a link's target, maybe in another folder.
         self._is_link = os.path.islink(path)
         self._paths = [path, *(os.path.realpath(path) + end for end in ENDINGS)]
         self._files = self._find()
         self._known = (0, 0, 0)
 
     def is_same(self) -> bool:
-        """Whether nothing was deleted or replaced since."""
+        """Whether none of the files was deleted or replaced since then."""
         try:
             found = os.stat(self._folder)
         except OSError:

@@ -1,7 +1,7 @@
-"""Rows: how an entry stands in an SQLite file, both ways.
+"""Rows: the form of an entry in an SQLite file, both ways.
 
-Here lives what one row says, and what is made of a row that another program, or a later
-release, has written. Nothing here speaks to a file.
+Here lives how a row is written and read, and what stands for a row that cannot be read,
+because another program or a later release has written it. Nothing here uses a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...position import position_id
 from ...settings import MOST
 from ..view import View
 
-#: What stands as an entry's type where a run begins; its budget stands as ``retry``.
+#: The type of an entry where a run begins. Its ``retry`` is the run's budget.
 BEGINS = "begin"
 
 
@@ -26,12 +26,12 @@ def columns(event: Event | None) -> tuple[str | None, ...]:
 
 
 def age_at(at: object, now: float) -> float:
-    """For how many seconds something has stood there; 0 where its time is no number."""
+    """Seconds since a time; 0 where that is no number."""
     return now - at if isinstance(at, (int, float)) else 0.0
 
 
 def record(view: View, epoch: str, row: Any, now: float) -> Record:
-    """The record of a row, or what stands for a row that cannot be read."""
+    """The record of a row; a gap if the row cannot be read."""
     sequence, at, channel, *columns = row
     age = age_at(at, now)
     try:
@@ -50,7 +50,7 @@ def _read(
     id: object,
     retry: Any,
 ) -> Record:
-    """:raises ValueError: (or what else comes of it) for what this release does not
+    """:raises ValueError: (or another error) for a row that this release does not
     write."""
     retry = None if retry is None else int(retry)
     if data is None:

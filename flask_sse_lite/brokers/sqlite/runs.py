@@ -1,7 +1,7 @@
 """Runs: how an SQLite file knows which run feeds which channel.
 
-Here lives what beginning, saying and ending a run cost the file. Whether a lease is
-over is told by a clock that nobody sets, and that begins anew with the machine.
+Here lives how a run is begun, fed and ended in the file. Leases are measured by the
+monotonic clock, which nobody sets and which begins anew when the machine boots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .statements import Statements
 class Runs:
     """The runs of one store. Each method is the store's verb of that name.
 
-    :param store: whose runs they are.
+    :param store: the store that has the runs.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Runs:
         return began
 
     def _lost_start(self, connection: sqlite3.Connection, claim: Claim) -> int | None:
-        """Where a run begins of which the file has no row: 0 for the next position;
-        None where its channel was ended since it began."""
+        """Where a claim's run begins of which the file has no row: 0 for the next
+        position; None where it must not, because its channel was ended since then."""
         epoch, start = claim.began
         if epoch != self._connection.epoch:
             return 0
@@ -156,7 +156,7 @@ class Runs:
             self._bells.ring()
 
     def _end_all_lost(self, connection: sqlite3.Connection, now: float) -> None:
-        # What is far ahead is of the machine's life before.
+        # A lease that ends much too late is of an earlier boot.
         row = (now, now + 2 * self._store.lease)
         for (channel,) in connection.execute(self._tables.lost, row).fetchall():
             self._tell_lost(connection, channel)

@@ -1,17 +1,17 @@
-"""What the SQLite broker says to its file.
+"""The statements by which the SQLite broker uses its file.
 
-Here lives how events stand in it: the tables, and each statement by the name of what it
-is for. When something is said, and what is done about the answer, the store knows.
+Here live the tables, and the statements, each by the name of its purpose. When a
+statement is used, and what follows from its answer, is unknown here.
 
-Processes of several releases use one file at a time. A later release can add tables,
-and columns that have a default. It takes nothing away, and it adds no column to
-``store``, ``channels``, ``runs`` or ``counts``, into which the first release inserts
-rows without naming the columns. Every statement names its columns, so that a release
-passes over those that it does not know. The table ``life`` has two numbers for what
-cannot be done in this way: ``format`` is the highest ``FORMAT`` of the releases that
-have used the file, and says nothing about who can read it; ``needs`` is the lowest
-``FORMAT`` of a release that can. A release whose ``FORMAT`` is below ``needs`` refuses
-the file.
+Processes of several releases can use one file at the same time. A later release can add
+tables, and columns that have a default. It must remove nothing, and it must not add a
+column to ``store``, ``channels``, ``runs`` or ``counts``, because the first release
+inserts rows there without naming the columns. Every statement names its columns, so
+that a release ignores those that it does not know. For changes beyond that, the table
+``life`` has two numbers. ``format`` is the highest ``FORMAT`` of the releases that have
+used the file, and does not say who can read it. ``needs`` is the lowest ``FORMAT`` of a
+release that can read it. A release whose ``FORMAT`` is below ``needs`` refuses the
+file.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from __future__ import annotations
 #: The number of the format in which this release writes.
 FORMAT = 1
 
-#: Events dropped in one go at most, for each of the two reasons: some 2 ms of work. As
-#: many more than are published meanwhile as it takes to catch up.
+#: Events dropped in one go at most, for each of the two reasons (too many, too old):
+#: some 2 ms of work. More are dropped than are published meanwhile, so that the file
+#: catches up.
 PRUNED_AT_ONCE = 256
 
 
 class Statements:
-    """All that is said to one store. ``data`` is null where a channel ends; a channel
-    of which something was dropped has a mark, which stands in ``forgotten`` when
-    nothing of it is left.
+    """The statements for one store. ``data`` is null where a channel ends. A channel
+    of which something was dropped has a mark: the highest dropped position. When
+    nothing of the channel is left, its mark goes into ``forgotten``.
 
-    :param prefix: what its tables' names begin with.
+    :param prefix: what the names of its tables begin with.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -62,7 +63,7 @@ class Statements:
             f"INSERT INTO {store} (epoch, history, age, forgotten) SELECT ?, ?, ?, 0 "
             f"WHERE NOT EXISTS (SELECT 1 FROM {store})"
         )
-        # What life.py knows of the store, by name.
+        # The values that life.py keeps, by name.
         self.life = f"SELECT name, value FROM {life}"
         self.set_life = (
             f"INSERT INTO {life} (name, value) VALUES (?, ?) "
@@ -126,7 +127,7 @@ class Statements:
         )
         self.delete_count = f"DELETE FROM {counts} WHERE process = ?"
         self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
-        # Each with the state, which is thus of the same moment.
+        # Each row has the state too, so that both are of one moment.
         epoch, history, age = (
             f"(SELECT {name} FROM {store})" for name in ("epoch", "history", "age")
         )
@@ -142,7 +143,7 @@ class Statements:
             f"SELECT coalesce((SELECT dropped FROM {channels} WHERE name = ?), "
             f"forgotten) FROM {store}"
         )
-        # The last two are those of the row that has the highest sequence.
+        # SQLite takes the last two columns from the row with the highest sequence.
         self.summaries = (
             "SELECT channel, count(data), max(sequence), time, "
             "data IS NULL AND type IS NULL "

@@ -1,8 +1,8 @@
-"""The store: a file's events, as the follower and the publishers ask for them.
+"""The store: the verbs of a store, for an SQLite file.
 
-Here lives what publishing and reading events cost the file. How events stand in it,
-statements.py says; how a step is taken at it, connection.py; how it stays small,
-housekeeping.py; whether it goes on where it was, life.py.
+Here lives how events are put into the file and read from it. The tables are in
+statements.py. How a step is taken lives in connection.py, how the file stays small in
+housekeeping.py, and whether it goes on where it was in life.py.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from .rows import age_at, columns, record
 from .runs import Runs
 from .statements import Statements
 
-#: What is read in one go: events, and characters of them.
+#: Events, and characters of them, that are read in one go.
 PAGE = 256
 PAGE_CHARACTERS = 1_000_000
 
-#: Seconds that the follower rests between two looks where news come without a pause. It
-#: then takes several at a look, and publishers need not wake it for each.
+#: Seconds that the follower rests between two looks while news come without a pause.
+#: Each look then finds several events, and publishers need not wake the follower for
+#: each of them.
 BURST = 0.001
 
 
 class SqliteStore(Store):
     """Publishing is one INSERT.
 
-    It has more than 20 methods: the verbs of a store, and steps of reading.
+    It has more than 20 methods: the verbs of a store, and the steps of reading.
 
-    :param wanted: the file, and how it is to be made or kept.
+    :param wanted: the file, and how it must be made or kept.
     """
 
     def __init__(self, wanted: Wanted, timeout: float) -> None:
@@ -53,14 +54,15 @@ class SqliteStore(Store):
         self._open_nothing()
 
     def _open_nothing(self) -> None:
-        """As new: at the beginning, and in a forked child."""
+        """Set up the parts, in a new store and in a forked child, without opening
+        anything."""
         tables = self._tables
         self._bells = Bells(self._wanted.path)
         self._connection = Connection(self, self._wanted, tables)
         self._upkeep = Upkeep(self._connection, tables, self._bells)
         self._runs = Runs(self, self._connection, tables, self._bells, self._upkeep)
         self._counts = Counts(self, self._connection, tables)
-        #: Whether the bell had rung again when the follower began to wait.
+        #: Whether the bell rang as soon as the follower began to wait.
         self._is_burst = False
 
     def put(self, channel: str, event: Event | None) -> tuple[str, int]:
@@ -133,7 +135,7 @@ class SqliteStore(Store):
     def _mark(self, connection: sqlite3.Connection, channel: str) -> int:
         """The highest position of what was dropped of a channel."""
         ((dropped,),) = connection.execute(self._tables.mark, (channel,))
-        # Where that is no number, all that was there counts as dropped.
+        # If another program wrote something else there, all entries count as dropped.
         return dropped if isinstance(dropped, int) else self._connection.reached
 
     def news(self, after: int) -> News:
@@ -156,7 +158,7 @@ class SqliteStore(Store):
     def _read_page(
         self, connection: sqlite3.Connection, after: int
     ) -> tuple[News, bool]:
-        """News without what is lost, and whether something can be. Most often that is
+        """News without ``lost``, and whether something can be lost. Most often this is
         one statement, which sees one moment without a transaction."""
         now, records = self._connection.now(), []
         state, sequence, size, has_hole, more = None, after, 0, False, False
@@ -184,9 +186,9 @@ class SqliteStore(Store):
         return News(state.epoch, sequence, records, {}, more), has_hole
 
     def _is_another(self, row: Sequence[Any]) -> bool:
-        """Whether a row is not the one that stood at its position before: the file has
-        gone back, and others went on there. (A time that lay ahead of the store's clock
-        is set back to that, and never set forward.)"""
+        """Whether another row stood at this row's position before: the file has gone
+        back, and other events came after that. Then the row's time is later than
+        before. (The time of a row is only ever set back, never forward.)"""
         (sequence, at), now = self._connection.last_row, row[1]
         return bool(row[0] == sequence and type(now) is type(at) and now > at)
 
@@ -247,12 +249,12 @@ class SqliteStore(Store):
     # News
 
     def listen(self) -> None:
-        self.state()  # The file must be there for its folder of bells to be like it.
+        self.state()  # This makes the file, whose mode the folder of bells gets.
         self._bells.listen()
 
     def wait(self, timeout: float) -> Heard:
         if self._upkeep.is_late():
-            # The follower makes the checkpoint that no publisher comes to.
+            # This process has published nothing for long, so the follower does this.
             self._upkeep.bring_home()
         if self._is_burst:
             time.sleep(BURST)

@@ -1,9 +1,9 @@
-"""The witness: what an SQLite file cannot take back when it goes back itself.
+"""The witness: a small file that shows whether the database has gone back.
 
-Here lives a small file beside the database. It has the newest position that was given
-out, and what tells this database, this boot and this witness from others. Whoever puts
-an older database back, copies it or loses its ``-wal`` leaves a witness that does not
-fit. What follows from that is unknown here.
+The witness lies beside the database. It has the newest position that was given out, and
+what tells this database, this boot and this witness from others. If somebody puts an
+older database back, copies it or loses its ``-wal``, the witness does not fit any more.
+What follows from that is unknown here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
-#: What a witness begins with. A file with another beginning is none.
+#: What a witness begins with. A file that begins differently is no witness.
 HEAD = "flask_sse_lite 1"
 
 #: A witness's one line: the head, the newest position, and ``Life``.
@@ -25,17 +25,17 @@ _LINE = re.compile(
 #: Bytes before the position.
 _OFFSET = len(HEAD) + 1
 
-#: Bytes that are read of a witness at most.
+#: The longest part of a witness that is read, in bytes.
 _LONGEST = 512
 
-#: The number of the call that asks a Linux file system how often it has used a file's
-#: inode number, as ``_IOR('v', 1, long)`` on the usual processors.
+#: The ioctl that asks a Linux file system how often it has used a file's inode number:
+#: ``_IOR('v', 1, long)`` on the usual processors.
 _GET_GENERATION = 0x80087601
 
 
 class Life(NamedTuple):
-    """What one life of a store is known by: its epoch, the machine's boot, the device,
-    and the files themselves (``files``), which a copy has others of."""
+    """What identifies one life of a store: its epoch, the machine's boot, the device,
+    and the identity of its files (``files``), which a copy does not have."""
 
     epoch: str
     boot: str
@@ -58,8 +58,8 @@ class Witness:
         self._seen = Life("", "", "", "")
 
     def open(self) -> None:
-        """Open the witness, and make it where it is not there. Whoever can write to the
-        database can write to it.
+        """Open the witness, and make it where it is missing. Users who can write to the
+        database can write to the witness.
 
         :raises OSError: where that cannot be done.
         """
@@ -76,32 +76,32 @@ class Witness:
         self._seen = Life("", boot_id(), str(like.st_dev), files)
 
     def here(self, epoch: str) -> Life:
-        """What the store's life looks like from here."""
+        """The store's life, as this process sees it."""
         return self._seen._replace(epoch=epoch)
 
     def read(self) -> tuple[int, Life] | None:
-        """The newest position and the life that the witness has; None where it has
-        none."""
+        """The newest position and the life that the witness has; None where the file is
+        no witness."""
         assert self._descriptor is not None
         text = os.pread(self._descriptor, _LONGEST, 0).decode("ascii", "replace")
         match = _LINE.fullmatch(text)
         return (int(match[1]), Life(*match.groups()[1:])) if match else None
 
     def write(self, epoch: str, sequence: int) -> None:
-        """Have it say what is so now."""
+        """Write the newest position, and the store's life as it is now."""
         assert self._descriptor is not None
         line = f"{HEAD} {sequence:020d} {' '.join(self.here(epoch))}\n".encode()
         os.pwrite(self._descriptor, line, 0)
         os.ftruncate(self._descriptor, len(line))
 
     def reach(self, sequence: int) -> None:
-        """A position was given out. (Of two processes at once the one with the lower
-        position can be the later here: the next one mends it.)"""
+        """Note that a position was given out. (Of two processes at once, the one with
+        the lower position can write last. The next publish mends that.)"""
         if self._descriptor is not None:
             try:
                 os.pwrite(self._descriptor, b"%020d" % sequence, _OFFSET)
             except OSError:
-                pass  # The event stands in the database: its publish must not fail.
+                pass  # The event is in the database, so its publish must not fail.
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
@@ -110,16 +110,15 @@ class Witness:
 
 
 def boot_id() -> str:
-    """The name of this machine's uptime, which a restart ends; empty where the system
-    has none."""
+    """The name of this boot of the machine; empty where the system has none."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
     return ""
 
 
 def _generation(descriptor: int) -> str:
-    """What tells a file from one that had its inode number before, where the file
-    system knows that."""
+    """What tells a file from an earlier one with the same inode number; ``"0"`` where
+    the file system does not say it."""
     try:
         import fcntl
 
@@ -129,12 +128,13 @@ def _generation(descriptor: int) -> str:
 
 
 def _open_to_writers(descriptor: int, like: os.stat_result) -> None:
-    """Open a new file to those who can write to another, and to nobody else."""
+    """Open a new file to the users who can write to another file, and to nobody
+    else."""
     mode = 0o600
     for writer in (0o060, 0o006):
         if like.st_mode & writer == writer:
             mode |= writer
-    with suppress(OSError):  # A group that is not ours.
+    with suppress(OSError):  # This process is not in that group.
         if os.fstat(descriptor).st_gid != like.st_gid:
             os.fchown(descriptor, -1, like.st_gid)
         os.fchmod(descriptor, mode)

@@ -1,8 +1,8 @@
-"""What every broker promises: one suite, run against each.
+"""The broker suite: the tests that every broker must pass.
 
-A module of tests runs it against a broker of your own:
-``from flask_sse_lite.testing.broker_suite import *``, with a fixture ``store`` that
-returns a ``StoreUnderTest`` for it. This package alone imports pytest.
+To test a broker of your own, write a module of tests with
+``from flask_sse_lite.testing.broker_suite import *``, and with a fixture ``store`` that
+returns a ``StoreUnderTest`` for that broker. Only this package imports pytest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 MODULES = ("harness", "publishing", "resuming", "life", "runs", "counts")
 
-# So that an assertion that fails shows its values, as in a module of tests.
+# With this, an assertion that fails shows its values, as in a module of tests.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))
 
 from .counts import *  # noqa: E402, F403
@@ -24,7 +24,7 @@ from .runs import *  # noqa: E402, F403
 
 @pytest.fixture
 def shared(store: StoreUnderTest) -> StoreUnderTest:  # noqa: F405
-    """The store, for what only makes sense where several processes share it."""
+    """The store, for tests that make sense only where several processes share it."""
     if not store.is_shared:
         pytest.skip("Nothing is shared")
     return store

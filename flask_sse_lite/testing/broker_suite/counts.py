@@ -17,7 +17,7 @@ def test_streams_are_counted_over_all_processes(store: StoreUnderTest) -> None:
         brokers, counts = brokers[:1], counts[:1]
     for broker, count in zip(brokers, counts, strict=True):
         broker.listeners = lambda count=count: count  # type: ignore[misc]
-        Reader(broker, "a")  # Who has none does not follow.
+        Reader(broker, "a")  # A broker without readers does not tell its counts.
     for channel in {*counts[0], *counts[-1], "nobody's"}:
         wanted = sum(count.get(channel, 0) for count in counts)
         for broker in brokers:
@@ -29,7 +29,7 @@ def test_streams_are_counted_over_all_processes(store: StoreUnderTest) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_who_is_gone_is_not_counted_any_more(shared: StoreUnderTest) -> None:
+def test_the_streams_of_a_closed_broker_are_not_counted(shared: StoreUnderTest) -> None:
     broker, other, third = shared.open(), shared.open(), shared.open()
     broker.listeners = lambda: {"a": 7}
     Reader(broker, "a")

@@ -1,7 +1,4 @@
-"""What the suite needs: a store as it uses it, a reader, and a few verbs.
-
-Here lives what the tests of the suite share, and nothing that is a test.
-"""
+"""What the tests of the suite share: a store under test, a reader, and a few verbs."""
 
 from __future__ import annotations
 
@@ -35,22 +32,22 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
-    """Wait for something that nobody tells of.
+    """Wait until a condition is true, by asking again and again.
 
-    :param timeout: seconds, after which it is a failure.
+    :param timeout: seconds after which the test fails.
     :returns: the condition's first true value.
     """
     began = time.monotonic()
     while not (value := condition()):
         waited = time.monotonic() - began
         assert waited < timeout, f"not so within {timeout} s"
-        # To ask costs something too, and the more, the longer it takes.
+        # Asking costs something too, so a longer wait asks less often.
         time.sleep(min(0.01 + waited / 20, 0.1))
     return value
 
 
 class StoreUnderTest(ABC):
-    """Where a broker's events stand, as the tests use it."""
+    """A store or another place of a broker's events, as the tests use it."""
 
     #: Whether two of its brokers share their events.
     is_shared = True
@@ -60,31 +57,31 @@ class StoreUnderTest(ABC):
 
     @property
     def url(self) -> str:
-        """What an application that uses it configures."""
+        """The URL that an application configures to use this store."""
         return "memory://"
 
     @abstractmethod
     def connect(self, **config: Any) -> Broker:
-        """A broker, as another process would make one.
+        """Make a broker, as another process would.
 
-        :param config: what is configured besides the URL.
+        :param config: the configuration besides the URL.
         """
 
     def open(self, **config: Any) -> Broker:
-        """The same, closed at the end of the test."""
+        """Make a broker that is closed at the end of the test."""
         broker = self.connect(**{"SSE_HISTORY": HISTORY, **config})
         self._opened.callback(broker.close)
         return broker
 
     def lose_everything(self) -> None:
-        """Empty it under the brokers that use it."""
+        """Empty the store while brokers use it."""
         raise NotImplementedError
 
     def go_away(self) -> None:
         raise NotImplementedError
 
     def come_back(self) -> None:
-        """As it was."""
+        """Come back with all that was there before."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -92,7 +89,7 @@ class StoreUnderTest(ABC):
 
 
 class Reader:
-    """A subscriber of a broker, and what it was given so far."""
+    """A subscriber of a broker, and what it has read so far."""
 
     def __init__(
         self, broker: Broker, *channels: str, since: str = "", last: int = 0
@@ -115,7 +112,7 @@ class Reader:
         return [event.data for event in self.events]
 
     def read(self) -> None:
-        """Take what is there."""
+        """Read what the log has now."""
         self._news.clear()
         batch = self._log.read(self._cursor, ALL)
         if batch.gap:
@@ -124,20 +121,20 @@ class Reader:
         self.has_ended = self.has_ended or batch.ended
 
     def has_come_to(self, position: str) -> bool:
-        """Whether there is nothing left before a position, or it has ended. (Of what
-        others' events move on, nobody is told.)"""
+        """Whether the reader has read all up to a position, or its channels have ended.
+        (Events of other channels move the position on, but wake no reader.)"""
         self.read()
         return self.has_ended or sequences([self.position]) >= sequences([position])
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Read until it is so."""
+        """Read until a condition is true."""
         self.read()
         while not condition():
             assert self._news.wait(PATIENCE), f"no news, after {self.data}"
             self.read()
 
     def take(self, count: int) -> list[str]:
-        """The data of the next events; nothing is missing before them."""
+        """The data of the next ``count`` events. Fails if there is a gap."""
         self.until(lambda: len(self.events) >= count)
         assert not self.gaps
         assert len(self.events) == count
@@ -170,7 +167,7 @@ def begun(broker: Broker, channel: str, budget: int = 1_000_000) -> Claim:
 
 
 def reader_of_run(broker: Broker, channel: str) -> Reader:
-    """One that reads it from its beginning."""
+    """A reader of a run, from the run's beginning."""
     broker.want((channel,), fresh=True)
     start = broker.log.run_start(channel)
     assert start is not None
@@ -180,14 +177,17 @@ def reader_of_run(broker: Broker, channel: str) -> Reader:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes a process some seconds is done much sooner."""
+    """Shorten the lease and the intervals of all stores."""
     monkeypatch.setattr(Store, "lease", 2.0)
     monkeypatch.setattr(Store, "duty_interval", 0.2)
     monkeypatch.setattr(Store, "count_life", 1.0)
 
 
 def said(broker: Broker, claim: Claim, text: str) -> list[str]:
-    """What a run says, as soon as there is a store again."""
+    """Have a run say something.
+
+    :returns: the ids; none while the store is away.
+    """
     try:
         return say(broker, claim, text)
     except BrokerUnavailable:

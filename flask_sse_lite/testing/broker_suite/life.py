@@ -1,5 +1,5 @@
-"""The store's life: it is away, loses everything, and outlives its processes, which
-fork."""
+"""The store's life: the store is away, loses everything, or outlives its processes; and
+processes fork."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_history_outlives_those_who_made_it(shared: StoreUnderTest) -> None:
     assert sequences([next_id]) == [sequences(ids)[1] + 2]
 
 
-def test_a_store_that_lost_everything_is_a_gap_for_who_listens(
+def test_readers_get_a_gap_when_the_store_loses_everything(
     shared: StoreUnderTest,
 ) -> None:
     broker, other = shared.open(), shared.open()
@@ -76,7 +76,7 @@ def test_while_the_store_is_away_publishing_fails_and_readers_wait(
     ):
         with pytest.raises(BrokerUnavailable):
             do()
-    # Who comes back to what this process has anyway is not turned away.
+    # A reader that comes back to a channel which this process has loaded is served.
     until(lambda: len(caplog.records) >= 2)
     reader = Reader(broker, "a", since=readers[0].position)
     reader.read()
@@ -125,7 +125,7 @@ def in_a_child(act: Callable[[], object]) -> Any:
         finally:
             os._exit(0)
     os.close(writable)
-    # A child that hangs can do so in the middle of ``fork``.
+    # A child can hang even inside of ``fork``.
     killing = threading.Timer(PATIENCE, os.kill, (pid, signal.SIGKILL))
     killing.start()
     with open(readable) as pipe:
@@ -133,7 +133,7 @@ def in_a_child(act: Callable[[], object]) -> Any:
     os.waitpid(pid, 0)
     killing.cancel()
     killing.join()
-    assert answer, "It failed."
+    assert answer, "The child failed."
     return json.loads(answer)
 
 

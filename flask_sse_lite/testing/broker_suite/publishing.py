@@ -1,4 +1,4 @@
-"""What is published arrives: as it is, in one order, at all who listen."""
+"""Publishing: all readers get what is published, unchanged and in one order."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_event_arrives_as_it_is(store: StoreUnderTest, event: Event) -> None:
 
 
 @pytest.mark.parametrize("channel", ["a", "é☃😀", 'it\'s "a" % channel', "x" * 255])
-def test_a_channel_may_have_any_name(store: StoreUnderTest, channel: str) -> None:
+def test_a_channel_can_have_any_name(store: StoreUnderTest, channel: str) -> None:
     reader = Reader(store.open(), channel)
     store.open().publish(channel, Event("x"))
     reader.until(lambda: reader.events)
@@ -121,7 +121,7 @@ def test_a_newcomer_gets_nothing_of_what_its_own_process_published_before(
         assert reader.take(1) == [f"after {number}"]
 
 
-def test_a_newcomer_may_ask_for_the_last_events(store: StoreUnderTest) -> None:
+def test_a_newcomer_can_ask_for_the_last_events(store: StoreUnderTest) -> None:
     broker = store.open()
     publish(broker, "a", "1", "2", "3")
     assert Reader(broker, "a", last=2).take(2) == ["2", "3"]

@@ -1,4 +1,4 @@
-"""What is kept: who comes back gets what it missed, or is told that it is gone."""
+"""Resuming: a reader that comes back gets what it missed, or a gap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .harness import HISTORY, Reader, StoreUnderTest, publish, until
 # Resuming
 
 
-def test_a_reader_resumes_anywhere_behind_what_it_saw(store: StoreUnderTest) -> None:
+def test_a_reader_resumes_after_any_event_at_any_broker(store: StoreUnderTest) -> None:
     publisher, other = store.open(), store.open()
     Reader(other, "a")
     ids = publish(publisher, "a", *"01234")
@@ -41,7 +41,7 @@ def test_an_id_of_the_applications_is_known_everywhere(store: StoreUnderTest) ->
         assert Reader(other, "a", since=f"order {number}").take(1) == ["next"]
 
 
-def test_a_position_is_not_behind_what_anyone_has_published(
+def test_a_position_is_that_of_the_newest_event_of_any_broker(
     store: StoreUnderTest,
 ) -> None:
     publisher, other = store.open(), store.open()
@@ -58,7 +58,7 @@ def test_a_position_is_resumed_from(store: StoreUnderTest) -> None:
 
 
 @pytest.mark.parametrize("since", ["0123456789abcdef-1", "never heard of", "☃"])
-def test_an_unknown_id_is_a_gap_and_then_what_there_is(
+def test_an_unknown_id_gets_a_gap_and_then_what_is_kept(
     store: StoreUnderTest, since: str
 ) -> None:
     broker = store.open()
@@ -72,7 +72,7 @@ def test_an_unknown_id_is_a_gap_and_then_what_there_is(
 # What is kept
 
 
-def test_as_many_are_kept_as_is_configured(store: StoreUnderTest) -> None:
+def test_as_many_events_are_kept_as_configured(store: StoreUnderTest) -> None:
     broker = store.open()
     ids = publish(broker, "a", *(str(n) for n in range(3 * HISTORY)))
     last = [str(n) for n in range(2 * HISTORY, 3 * HISTORY)]
@@ -96,7 +96,7 @@ def test_other_channels_do_not_push_anything_out(store: StoreUnderTest) -> None:
     assert Reader(store.open(), "never", since=since).take(0) == []
 
 
-def test_they_are_kept_as_long_as_is_configured(store: StoreUnderTest) -> None:
+def test_events_are_kept_as_long_as_configured(store: StoreUnderTest) -> None:
     broker = store.open(SSE_HISTORY_AGE=0.3)
     since = broker.position()
     publish(broker, "a", "old")
@@ -128,7 +128,7 @@ def test_a_channel_ends_everywhere(store: StoreUnderTest) -> None:
     assert other.log.is_finished(other.log.cursor(["a"], reader.position))
 
 
-def test_who_comes_back_to_a_closed_channel_gets_what_it_missed(
+def test_a_reader_that_comes_back_to_a_closed_channel_gets_what_it_missed(
     store: StoreUnderTest,
 ) -> None:
     broker = store.open()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ...brokers.store import Store
-from ...own_events import FAILED
+from ...own_events import FAILED, LOST
 from ...position import RUN_PREFIX, run_channel
 from .harness import (
     PATIENCE,
@@ -36,7 +36,7 @@ def test_a_channel_has_one_run_at_a_time(store: StoreUnderTest) -> None:
     assert one.begin_run("a", 1000) is None
 
 
-def test_of_many_that_begin_a_run_at_once_one_does(store: StoreUnderTest) -> None:
+def test_of_many_runs_begun_at_once_only_one_begins(store: StoreUnderTest) -> None:
     brokers = [store.open() for _ in range(4)]
     with ThreadPoolExecutor(len(brokers)) as threads:
         for number in range(20):
@@ -85,7 +85,7 @@ def test_events_of_our_own_arrive_as_they_are(store: StoreUnderTest) -> None:
     for there in (reader, late):
         there.until(lambda there=there: there.events)  # type: ignore[misc]
         assert there.events == [event]
-        assert there.events[0].type == "stream-error"
+        assert there.events[0].type == LOST.type
 
 
 def test_a_run_that_is_over_says_nothing_more(store: StoreUnderTest) -> None:
@@ -129,7 +129,7 @@ def test_a_run_is_kept_by_its_bytes_whatever_its_number_and_age(
     say(broker, claim, *everything[:50])
     began = time.monotonic()
     until(lambda: time.monotonic() > began + 1)
-    for _ in range(200):  # It is from time to time that something is dropped.
+    for _ in range(200):  # A store drops something only once in so many publishes.
         publish(broker, "b", "x")
     say(broker, claim, *everything[50:])
     for there in (broker, other, store.open(SSE_HISTORY_AGE=0.3)):
@@ -139,9 +139,7 @@ def test_a_run_is_kept_by_its_bytes_whatever_its_number_and_age(
         until(lambda there=there: not there.log.remembers("a"))  # type: ignore[misc]
 
 
-def test_of_a_run_no_more_bytes_are_kept_than_it_may_have(
-    store: StoreUnderTest,
-) -> None:
+def test_no_more_of_a_run_is_kept_than_its_budget(store: StoreUnderTest) -> None:
     broker, other = store.open(), store.open()
     Reader(other, "a")
     claim = begun(broker, "a", 10_000)
@@ -157,7 +155,7 @@ def test_of_a_run_no_more_bytes_are_kept_than_it_may_have(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_run_whose_process_is_gone_is_told_of_and_ended(
+def test_a_run_whose_process_is_gone_ends_with_an_error(
     shared: StoreUnderTest,
 ) -> None:
     broker, other = shared.open(), shared.open()
@@ -166,8 +164,8 @@ def test_a_run_whose_process_is_gone_is_told_of_and_ended(
     begun(broker, "b")
     broker.close()
     reader.until(lambda: reader.has_ended)
-    lost = [event for event in reader.events if event.type == "stream-error"]
-    assert [event.json for event in lost] == [{"reason": "lost"}] * 2
+    lost = [event for event in reader.events if event.type == LOST.type]
+    assert [event.json for event in lost] == [LOST.json] * 2
     assert {event.channel for event in lost} == {"a", "b"}
     begun(other, "a")
 
@@ -177,7 +175,7 @@ def test_a_run_begins_where_another_lost_its_process(shared: StoreUnderTest) -> 
     broker = shared.open()
     begun(broker, "a")
     broker.close()
-    # Nobody follows meanwhile, so nobody has found it.
+    # No process follows the store now, so none has ended the run.
     gone = time.monotonic()
     until(lambda: time.monotonic() > gone + Store.lease)
     other = shared.open()

@@ -1,22 +1,22 @@
-"""What the Redis broker has Redis do: a few scripts, each done as one step.
+"""The scripts that Redis runs for the Redis broker, each as one step.
 
-Here lives how events stand in Redis. Under one prefix there are ``store``, a hash with
-what there is to say of the whole; ``channels``, a sorted set with the last position of
-each channel; and of each channel a stream, ``channel:<name>``. The streams go by
-themselves when they are too old; the hash stays. Of a channel that a run feeds, or fed
-a while ago, there is a hash, ``run:<name>``; and of all that go on, in the sorted set
-``leases``, when they are taken for dead.
+Here lives how events stand in Redis. All keys have one prefix. ``store`` is a hash that
+describes the whole; the sorted set ``channels``, the index, has the last position of
+each channel; and each channel has a stream, ``channel:<name>``. Streams expire when
+they are too old; the hash stays. A channel that a run feeds, or fed a while ago, has a
+hash, ``run:<name>``. The sorted set ``leases`` has the channels whose runs go on, each
+with the time at which the run's process is taken for dead.
 
-No position is used twice in one epoch, nor by two lives of a server: one that was
+No position is used twice in one epoch, nor by two lives of a server. A server that was
 started again, or took over from another, can have lost what it had acknowledged. So the
-first who speaks to it leaves out a great many positions. Whoever knows of a position
-that was left out knows that something is lost, and that begins another epoch.
+first process that speaks to it skips a great many positions. If a process knows a
+position that was skipped, something is lost, and another epoch begins.
 
-A server's life has a name: the server's own, which INFO tells; or where that is not to
-be had, a mark, which is the name of a script that the server keeps in its memory alone.
+A server's life has a name: the server's own, which INFO tells. Where INFO is not
+allowed, a mark is used: the name of a script that the server keeps in memory alone.
 
-A key can go back while the server lives (RESTORE). The store, the index and a channel's
-stream tell that by one another: the newest position stands in all three.
+A key can go back while the server lives (RESTORE). The newest position stands in the
+store, in the index and in a channel's stream, so that they show it by one another.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 # What every script begins with. ARGV: a name for a new epoch; the life of the server
-# that is spoken to, by its own name, or as "mark:<it> <the one that is gone>", or
-# nothing; history and age in seconds, or nothing; whether they are to hold from now on;
-# the newest position that the caller knows, as epoch and number.
+# that the caller speaks to, as its own name, as "mark:<mark> <the mark before it>", or
+# empty; history and age in seconds; "1" if these two must hold from now on; the newest
+# position that the caller knows, as epoch and number.
 #
-# ``format`` is the number of how all this stands in Redis. A release that finds another
-# reads what it can. ``sequence`` is the newest position, and ``last`` the newest that
-# something stands at. ``holes`` are the positions left out: those between the two of
+# ``format`` is the number of the store's format. A release that finds another format
+# reads what it can. ``sequence`` is the newest position, and ``last`` the newest one at
+# which something stands. ``holes`` are the skipped positions: those between the two of
 # each pair.
 BEGIN = """
 local store, index = KEYS[1], KEYS[2]
@@ -45,7 +45,7 @@ local is_another = life ~= '' and life ~= known
 local mark, gone = string.match(life, '^mark:(%S+) (%S*)$')
 if mark then
     name, known, life = 'mark', found[12] or '', mark
-    -- Where it is neither, somebody else has made another one meanwhile.
+    -- If it is neither, another process has made another mark meanwhile.
     is_another = mark ~= known and (known == '' or known == gone)
 end
 if is_another then
@@ -69,7 +69,7 @@ local function begin_anew()
     redis.call('HSET', store, 'epoch', epoch, 'holes', holes)
 end
 if is_lost then begin_anew() end
--- A position stands somewhere that the store does not know: the store went back.
+-- Some key has a position that the store does not know: the store went back.
 local function go_behind(position)
     sequence, last = math.max(sequence, position), math.max(last, position)
     redis.call('HSET', store, 'sequence', whole(sequence), 'last', whole(last))
@@ -80,7 +80,7 @@ local function compare_index()
     if newest and tonumber(newest) > last then
         go_behind(tonumber(newest))
     elseif newest and tonumber(newest) < last then
-        -- The index went back. What it says of its channels is worth nothing.
+        -- The index went back, so what it says of the channels can be wrong.
         redis.call('DEL', index)
     end
 end
@@ -89,8 +89,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local step = math.max(100, math.floor(age / 8))
 local life = math.floor(age) + 2 * step
--- A key of another kind, which another program has put there, stops nobody else: it has
--- nothing of what is looked for.
+-- A key of another kind, which another program has put there, counts as empty, so that
+-- it stops nobody.
 local function fields_of(key, ...)
     local values = redis.pcall('HMGET', key, ...)
     return values.err and {} or values

@@ -1,18 +1,21 @@
-"""The scripts of events: they are put, got, and counted."""
+"""The scripts by which events are put, got and counted."""
 
 from __future__ import annotations
 
-# An entry has its time, and the position of what stood before it in its channel, or of
-# the last that is forgotten: the first that remains says up to where all is gone.
+# An entry has its body ("b"), its time ("t"), and the position of the entry before it
+# in its channel, or else the newest forgotten position ("p"). So the first entry that
+# is left says up to where all is gone.
 #
 # ``samples`` are moments, each with the position that was the newest then: they say
-# which positions are too old. What is too old or too much goes when it is cheap; until
-# then, logs leave it out. What is of a run goes when its process says that it can.
+# which positions are too old. Entries that are too old or too many are dropped when
+# that is cheap; until then, logs leave them out. A run's entries are dropped up to
+# ``dropped``, which its process says.
 #
-# ``how`` is nothing; or "say" for a run, "begin" for a new one, or for one that began
-# at ``seen`` and can be lost here; "lost" where there can be one whose process is dead;
-# "unknown" where there can be none, and readers that have come to ``seen`` wait for its
-# end. ``told`` is what comes right before an end.
+# ``how`` says what is put. It is empty for an ordinary event or end; "say" for one of a
+# run; "begin" for the beginning of a run, which can have begun at ``seen`` before and
+# be lost here. "lost" ends a run if its process is dead. "unknown" ends a channel if no
+# run goes on there, for readers that have come to ``seen`` and wait for the end.
+# ``told`` is the event that is put right before an end.
 PUT = """
 local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]
 local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
@@ -167,8 +170,8 @@ if is_moment then redis.call('PEXPIRE', index, whole(2 * life)) end
 return answer
 """
 
-# What stands behind a position in some channels, and the last position of each that
-# something stood at; and of the last run there, where it began and its budget.
+# The entries after a position in some channels, and the last position of each channel;
+# and of the last run there, where it began and its budget.
 GET = """
 compare_index()
 if last > forgotten and redis.call('EXISTS', index) == 0 then forgotten = last end
@@ -194,8 +197,8 @@ return {epoch, whole(sequence), history, tostring(age / 1000), holes, whole(now)
     channels, format}
 """
 
-# How many entries some channels have, for how many seconds the newest has stood there,
-# and how long it is.
+# How many entries some channels have, how many seconds old the newest is, and how long
+# its body is.
 SURVEY = """
 local channels = {}
 for number = 3, #KEYS do

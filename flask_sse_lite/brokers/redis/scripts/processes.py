@@ -1,10 +1,11 @@
-"""The scripts by which processes say what they live for: their runs and streams."""
+"""The scripts by which processes keep their runs alive, end runs that are lost, and
+tell how many streams they serve."""
 
 from __future__ import annotations
 
-# Have runs go on. ARGV: for how long; and of each its channel and its token. The keys
-# of each are its hash and its stream. Which of them are known is returned. (One that
-# began at a position which is still to come is of a life before.)
+# Extend the leases of runs. ARGV: how long a lease holds; and of each run its channel
+# and its token. KEYS: of each run its hash and its stream. The answer says which of the
+# runs are known. (A run that began at a position still to come is of an earlier life.)
 EXTEND = """
 local leases, lease, known = KEYS[3], tonumber(ARGV[8]), {}
 life = math.max(life, 4 * lease)
@@ -25,8 +26,8 @@ end
 return {epoch, known}
 """
 
-# Which runs can have lost their process. ARGV: the time that it is to be, in
-# milliseconds, or 0; and how long a lease holds. Where somebody has set the clock, each
+# The channels of runs whose lease is over. ARGV: the time that the caller expects, in
+# milliseconds, or 0; and how long a lease holds. If somebody has set the clock, each
 # lease begins anew: by the new time it would be over at once, or hold for hours.
 LOST = """
 local leases, expected, lease = KEYS[3], tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -39,8 +40,8 @@ return {whole(now),
     redis.call('ZRANGEBYSCORE', leases, '-inf', whole(now), 'LIMIT', 0, 64)}
 """
 
-# In which channels no run goes on. ARGV: how long a lease holds, and the channels; the
-# keys are the hashes of their runs. A run without a lease gets one.
+# In which channels no run goes on. ARGV: how long a lease holds, and the channels.
+# KEYS: the hashes of their runs. A run without a lease gets one.
 UNKNOWN = """
 local leases, lease, answer = KEYS[3], tonumber(ARGV[8]), {}
 for number = 1, #KEYS - 3 do

@@ -1,0 +1,127 @@
+"""Tokens: a signed text that lets whoever brings it listen to some channels for a time.
+
+Here lives how a token is made, where a request can bring one, and why one is refused.
+Clients that have no cookie of the application's bring tokens: native applications, and
+pages of other origins. What else lets a client in lives in ``permission``.
+
+A token is signed with the application's ``SECRET_KEY`` (and checked with
+``SECRET_KEY_FALLBACKS``, too), but it is no secret: whoever has it can read the names
+of its channels. The extension writes no token into a log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import NamedTuple
+
+from flask import request
+from itsdangerous import BadData, URLSafeSerializer
+
+from .application import current_channels
+from .errors import InvalidValue
+from .settings import LONGEST, TOKEN_PARAMETER
+
+#: What every token begins with. Whatever else stands in an ``Authorization: Bearer`` is
+#: the application's own, and is left to its authorizer.
+PREFIX = "sse1."
+
+#: Seconds that a token is good for, where its maker says nothing: long enough for a
+#: client to connect and to reconnect after a deploy, and too short for a leaked token
+#: to be worth much.
+DEFAULT_MAX_AGE = 300
+
+
+class Refused(Exception):
+    """A token lets nobody in. Its text says why, for the developer."""
+
+
+class Brought(NamedTuple):
+    """A token that a request has brought.
+
+    ``is_chosen`` says that the client has sent it for this very request, as a header or
+    in the query. A cookie comes along with every request, and can be of long ago.
+    """
+
+    text: str
+    is_chosen: bool
+
+
+def sign(channels: tuple[str, ...], max_age: float) -> str:
+    """A token for some channels of the application.
+
+    :param max_age: seconds that the token lets clients connect. A stream that has begun
+        goes on.
+    :raises InvalidValue: where the application has no ``SECRET_KEY``.
+    """
+    if not (serializer := _serializer()):
+        raise InvalidValue(
+            "A token is signed with the application's SECRET_KEY, and there is none: "
+            'set app.config["SECRET_KEY"]'
+        )
+    # Whole seconds, rounded up: a token lives no shorter than it was asked to.
+    expires = int(time.time() + max_age) + 1
+    return PREFIX + str(serializer.dumps([expires, *channels]))
+
+
+def brought() -> Brought | None:
+    """The token that the current request has brought, if any. A header goes before the
+    query, and the query before a cookie."""
+    settings = current_channels().settings
+    authorization = request.authorization
+    header = authorization.token if authorization else None
+    if header and authorization and authorization.type == "bearer" and _is_ours(header):
+        return Brought(header, is_chosen=True)
+    query = request.args.get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
+    if query:
+        return Brought(query, is_chosen=True)
+    cookie = request.cookies.get(settings.token_cookie, "")
+    return Brought(cookie, is_chosen=False) if cookie else None
+
+
+def channels_of(token: str) -> tuple[str, ...]:
+    """The channels that a token is for.
+
+    :raises Refused: where the token is expired, or nobody with this application's key
+        and salt has signed it.
+    """
+    if not _is_ours(token):
+        raise Refused(f"the token does not begin with {PREFIX!r}")
+    if not (serializer := _serializer()):
+        raise Refused("tokens are signed with SECRET_KEY, and there is none")
+    try:
+        expires, *channels = serializer.loads(token.removeprefix(PREFIX))
+    except BadData:
+        raise Refused(
+            "the token was altered, or signed with another SECRET_KEY or SSE_TOKEN_SALT"
+        ) from None
+    late = time.time() - expires
+    if late >= 0:
+        raise Refused(f"the token has expired {late:.0f} s ago")
+    return tuple(channels)
+
+
+def check_max_age(max_age: object) -> None:
+    """:raises InvalidValue: for what is no number of seconds."""
+    is_number = isinstance(max_age, (int, float)) and not isinstance(max_age, bool)
+    if not is_number or not 0 < max_age <= LONGEST:  # type: ignore[operator]
+        raise InvalidValue(
+            f"max_age is a number of seconds above 0, and {LONGEST} at most, "
+            f"not {max_age!r}"
+        )
+
+
+def _is_ours(text: str) -> bool:
+    return text.startswith(PREFIX)
+
+
+def _serializer() -> URLSafeSerializer | None:
+    """What signs and checks tokens; None where the application has no key."""
+    channels = current_channels()
+    if not (keys := channels.secret_keys):
+        return None
+    return URLSafeSerializer(
+        keys,
+        salt=channels.settings.token_salt,
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+    )
