@@ -14,7 +14,7 @@ from .client_faults import blamed, blamed_for_number
 from .errors import InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
 from .position import without_run_names
-from .settings import LONGEST
+from .settings import LONGEST, not_seconds
 from .wording import Name, counted, worded, worded_id
 
 #: Channels in one stream. The hub looks at each of them whenever there is news.
@@ -128,3 +128,9 @@ def check_linger(linger: Any) -> None:
     """:raises InvalidValue: for what is no number of seconds."""
     if not isinstance(linger, (int, float)) or not linger >= 0:
         raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
+
+
+def check_max_age(max_age: Any) -> None:
+    """:raises InvalidValue: for what is no number of seconds above 0."""
+    if problem := not_seconds(max_age):
+        raise InvalidValue(f"max_age is {problem}, not {max_age!r}")

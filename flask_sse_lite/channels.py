@@ -15,7 +15,7 @@ from typing import Any
 from .advice import Advice
 from .arguments import check_own, check_since, check_timeout, listed
 from .brokers import Broker, connect
-from .errors import InvalidType
+from .errors import InvalidType, InvalidValue
 from .event import Event, check_channel, to_text
 from .generators.items import Items
 from .generators.runs import Runs
@@ -82,9 +82,17 @@ class Channels:
 
     @property
     def secret_keys(self) -> list[str]:
-        """The application's keys, the one that signs last; none where it has none."""
+        """The application's keys, the one that signs last; none where it has none.
+
+        :raises InvalidValue: for fallbacks that are one text: each letter would be a
+            key.
+        """
         key = self._config.get("SECRET_KEY")
-        return [*(self._config.get("SECRET_KEY_FALLBACKS") or ()), key] if key else []
+        fallbacks = self._config.get("SECRET_KEY_FALLBACKS") or ()
+        if isinstance(fallbacks, (str, bytes)):
+            raise InvalidValue("SECRET_KEY_FALLBACKS is a list of keys, not one text")
+        # Whoever knows that a key is empty can sign with it.
+        return [*filter(None, fallbacks), key] if key else []
 
     def check_configuration(self) -> None:
         """Refuse now what the first use would refuse. The configuration can still
@@ -133,11 +141,12 @@ class Channels:
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
         with broker.within_timeout():
-            for published in (
-                (broker.publish(names[0], event),)
-                if len(names) == 1
-                else broker.publish_to_all(names, event)
-            ):
+            every: Iterable[Event]
+            if len(names) == 1:
+                every = (broker.publish(names[0], event),)
+            else:
+                every = broker.publish_to_all(names, event)
+            for published in every:
                 for record in self.recorders:
                     record(published)
         return published

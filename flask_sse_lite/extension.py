@@ -20,6 +20,7 @@ from .arguments import (
     MAX_CHANNELS,
     blamed_for_publish,
     check_linger,
+    check_max_age,
     check_replay,
     check_since,
     check_timeout,
@@ -301,7 +302,7 @@ class SSE(SharedBlueprint):
             cannot be a channel's, or an application without ``SECRET_KEY``.
         """
         names = checked_names(channels, MAX_CHANNELS)
-        require(tokens.check_max_age, max_age)
+        require(check_max_age, max_age)
         return tokens.sign(names, max_age)
 
     def position(self) -> str:

@@ -51,16 +51,18 @@ def for_query(
     decides, or ``SSE_PUBLIC_CHANNELS``. A token that the client has sent for this very
     request must be good for them.
 
-    :param names: none stands for all channels of the token, or for the default one.
+    :param names: none stands for all channels of a token that the client has sent for
+        this very request, and otherwise for the default one.
     :param authorize: the application's authorizer, which runs in the request.
     :returns: a permit for all of the channels, or the authorizer's response.
     :raises Forbidden: where the client must not have one of them.
     :raises InvalidType: for what an authorizer cannot return.
     """
-    if token := tokens.brought():
-        if permit := _for_token(token, names):
+    wanted, names = names, names or (DEFAULT_CHANNEL,)
+    for token in tokens.brought():
+        # A cookie allows, and chooses nothing: pages do not know that it comes along.
+        if permit := _for_token(token, wanted if token.is_chosen else names):
             return permit
-    names = names or (DEFAULT_CHANNEL,)
     if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
         _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
     if authorize is None:
@@ -106,6 +108,7 @@ def is_public(channel: str, listed: Collection[str]) -> bool:
 def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
     """A token decides, if it can.
 
+    :param names: none stands for all channels of the token.
     :raises Forbidden: where the client relies on a token that does not let it in.
     """
     try:

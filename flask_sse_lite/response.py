@@ -37,6 +37,10 @@ MIMETYPE = "text/event-stream"
 #: in the event. The answers that keep a client away (204) carry this header too.
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 
+#: The headers of a 204, which keeps a client away for good. A cache must not send it to
+#: another client: the answer depends on cookies and on a token.
+AWAY = {"Cache-Control": "no-store", **NOSNIFF}
+
 #: These headers keep caches and proxies from holding events back or rewriting them.
 #: nginx has one of its own.
 HEADERS = {
@@ -114,7 +118,7 @@ class EventStream(Response):
         require(check_type, type)
         self._items = Items(iterable, type, final, own_events, on_error)
         if own_events and has_request_context() and last_event_id() == END_ID:
-            super().__init__(status=204, headers=NOSNIFF)
+            super().__init__(status=204, headers=AWAY)
             self._items.close()
             return
         self._frames = InRequest(self._items.frames())

@@ -49,7 +49,8 @@ def _whole(least: int) -> Callable[[Any], str | None]:
     return check
 
 
-def _seconds(value: Any) -> str | None:
+def not_seconds(value: Any) -> str | None:
+    """What a number of seconds is, where a value is none; otherwise None."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and 0 < value <= LONGEST:
         return None
@@ -57,9 +58,9 @@ def _seconds(value: Any) -> str | None:
 
 
 def _seconds_or_none(value: Any) -> str | None:
-    if value is None or _seconds(value) is None:
+    if value is None or not_seconds(value) is None:
         return None
-    return f"None, or {_seconds(0)}"
+    return f"None, or {not_seconds(0)}"
 
 
 def _url(value: Any) -> str | None:
@@ -102,13 +103,13 @@ class Settings:
 
     url: str = _setting("memory://", _url)
     history: int = _setting(256, _whole(1))
-    history_age: float = _setting(300, _seconds)
-    broker_timeout: float = _setting(5, _seconds)
+    history_age: float = _setting(300, not_seconds)
+    broker_timeout: float = _setting(5, not_seconds)
     run_bytes: int = _setting(1024 * 1024, _whole(1))
     runs_bytes: int = _setting(RUNS_BYTES, _whole(1))
     max_runs: int | None = _setting(None, _whole(1))
     replay: int = _setting(0, _whole(0))
-    heartbeat: float = _setting(15, _seconds)
+    heartbeat: float = _setting(15, not_seconds)
     retry: int = _setting(3000, _whole(0))
     max_connections: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
@@ -171,7 +172,7 @@ class Settings:
         """
         if _url(url):
             raise InvalidValue("A Publisher's URL is text, such as redis://localhost")
-        if problem := _seconds(timeout):
+        if problem := not_seconds(timeout):
             raise InvalidValue(f"A Publisher's timeout is {problem}, not {timeout!r}")
         return replace(cls.read({}), url=url, broker_timeout=timeout, is_guest=True)
 

@@ -20,7 +20,7 @@ from itsdangerous import BadData, URLSafeSerializer
 
 from .application import current_channels
 from .errors import InvalidValue
-from .settings import LONGEST, TOKEN_PARAMETER
+from .settings import TOKEN_PARAMETER
 
 #: What every token begins with. Whatever else stands in an ``Authorization: Bearer`` is
 #: the application's own, and is left to its authorizer.
@@ -64,19 +64,21 @@ def sign(channels: tuple[str, ...], max_age: float) -> str:
     return PREFIX + str(serializer.dumps([expires, *channels]))
 
 
-def brought() -> Brought | None:
-    """The token that the current request has brought, if any. A header goes before the
-    query, and the query before a cookie."""
+def brought() -> list[Brought]:
+    """The tokens that the current request has brought. One in a header goes before one
+    in the query, and either before cookies: with it, cookies do not count."""
     settings = current_channels().settings
     authorization = request.authorization
-    header = authorization.token if authorization else None
-    if header and authorization and authorization.type == "bearer" and _is_ours(header):
-        return Brought(header, is_chosen=True)
+    is_bearer = authorization is not None and authorization.type == "bearer"
+    header = authorization.token or "" if authorization and is_bearer else ""
+    if _is_ours(header):
+        return [Brought(header, is_chosen=True)]
     query = request.args.get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
     if query:
-        return Brought(query, is_chosen=True)
-    cookie = request.cookies.get(settings.token_cookie, "")
-    return Brought(cookie, is_chosen=False) if cookie else None
+        return [Brought(query, is_chosen=True)]
+    # A browser can have several of one name, for several paths.
+    cookies = request.cookies.getlist(settings.token_cookie)
+    return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]
 
 
 def channels_of(token: str) -> tuple[str, ...]:
@@ -99,16 +101,6 @@ def channels_of(token: str) -> tuple[str, ...]:
     if late >= 0:
         raise Refused(f"the token has expired {late:.0f} s ago")
     return tuple(channels)
-
-
-def check_max_age(max_age: object) -> None:
-    """:raises InvalidValue: for what is no number of seconds."""
-    is_number = isinstance(max_age, (int, float)) and not isinstance(max_age, bool)
-    if not is_number or not 0 < max_age <= LONGEST:  # type: ignore[operator]
-        raise InvalidValue(
-            f"max_age is a number of seconds above 0, and {LONGEST} at most, "
-            f"not {max_age!r}"
-        )
 
 
 def _is_ours(text: str) -> bool:

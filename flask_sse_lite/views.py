@@ -24,7 +24,7 @@ from .hub import current_hub
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
 from .permission import Permit, for_run
 from .position import new_run_channel, run_channel
-from .response import HEADERS, MIMETYPE, NOSNIFF, EventStream, last_event_id
+from .response import AWAY, HEADERS, MIMETYPE, EventStream, last_event_id
 from .servers.surroundings import keeps_location
 
 NO_ROOM = "There is no room for an event stream now."
@@ -143,7 +143,7 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
         current_app.logger.error("A stream could not begin: %s", error)
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
-        return Response(status=204, headers=NOSNIFF)
+        return Response(status=204, headers=AWAY)
     return EventStream(channels.stream(cursor))
 
 

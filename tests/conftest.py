@@ -83,6 +83,7 @@ LONG = {
     "test_apache.py",
     "test_distribution.py",
     "test_greenlets_fork",
+    "test_own_broker.py",
     "test_publishers_that_are_killed_leave_a_file_that_is_whole",
     "test_soak.py",
     "test_the_example_tests_pass",

@@ -22,13 +22,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import h11
@@ -36,6 +36,7 @@ import h11
 from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.own_events import BOOKKEEPING
+from flask_sse_lite.testing.broker_suite.harness import until as until
 
 from .patience import patient
 
@@ -80,8 +81,6 @@ COMMANDS = {
 
 #: Numbers for channels that no other test has.
 _rooms = count()
-
-T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -198,21 +197,6 @@ ITERATED = [
 ]
 
 KINDS = [*HANDED_OFF, *ITERATED]
-
-
-def until(condition: Callable[[], T], timeout: float = PATIENCE) -> T:
-    """Wait until a condition is true, by asking again and again.
-
-    :param timeout: seconds after which the wait fails.
-    :returns: the condition's first true value.
-    """
-    began = time.monotonic()
-    while not (value := condition()):
-        waited = time.monotonic() - began
-        assert waited < timeout, f"not so within {timeout} s"
-        # Asking has a cost, so we ask more rarely the longer it takes.
-        time.sleep(min(0.01 + waited / 20, 0.1))
-    return value
 
 
 @contextmanager

@@ -157,7 +157,8 @@ def test_there_is_no_answer_to_come_back_to(example: Server) -> None:
 def test_a_provider_s_answer_is_relayed(example: Server) -> None:
     *_, direct, _ = chat(example, PROMPT)
     with serve_example(
-        "gunicorn gevent", OPENAI_API_KEY="key", OPENAI_BASE_URL=f"{example.url}/v1"
+        "gunicorn gevent",
+        {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": f"{example.url}/v1"},
     ) as relay:
         *_, relayed, _ = chat(relay, PROMPT)
     texts = [told["message"]["parts"][-1]["text"] for told in (direct, relayed)]

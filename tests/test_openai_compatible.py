@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,12 @@ RESPONSES_TOOLS: Any = [
 ]
 MESSAGES_TOOLS: Any = [{"name": "get_weather", "input_schema": SCHEMA}]
 
+#: The servers of the examples.
+ANSWERING = ["gunicorn gevent", "gunicorn gthread"]
+
+#: Seconds between heartbeats that never come: more than any test takes.
+CALM = 60.0
+
 #: A heartbeat between two events.
 HEARTBEAT = b"\n\n:\n\n"
 
@@ -56,14 +62,16 @@ def said(text: str) -> Any:
 
 
 @contextmanager
-def serve_example(kind: str, **environment: str) -> Iterator[Server]:
+def serve_example(
+    kind: str, environment: Mapping[str, str] | None = None, *, heartbeat: float = 0.1
+) -> Iterator[Server]:
     """The example, with these keys in its environment and no others."""
     with pytest.MonkeyPatch.context() as patch:
         for name in KEYS:
             patch.delenv(name, raising=False)
-        for name, value in environment.items():
+        for name, value in (environment or {}).items():
             patch.setenv(name, value)
-        config = {"app": APPLICATION, "folder": EXAMPLES, "SSE_HEARTBEAT": 0.1}
+        config = {"app": APPLICATION, "folder": EXAMPLES, "SSE_HEARTBEAT": heartbeat}
         with serve(kind, **config) as server:  # type: ignore[arg-type]
             yield server
 
@@ -75,7 +83,7 @@ def upstream() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
 def running(request: pytest.FixtureRequest, upstream: Server) -> Iterator[Server]:
     if request.param == "gunicorn gevent":
         yield upstream
@@ -91,16 +99,38 @@ def server(running: Server) -> Server:
     return running
 
 
-@pytest.fixture(scope="module", params=["gunicorn gevent", "gunicorn gthread"])
+@pytest.fixture(scope="module", params=ANSWERING)
+def calm(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The example, which sends no heartbeat before an error, however busy the machine
+    is: the first heartbeat settles the status."""
+    with serve_example(request.param, heartbeat=CALM) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=ANSWERING)
+def calm_relay(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A relay and a provider of that kind."""
+    with (
+        serve_example("gunicorn gevent", heartbeat=CALM) as upstream,
+        serve_example(request.param, keys_for(upstream), heartbeat=CALM) as relay,
+    ):
+        yield relay
+
+
+def keys_for(upstream: Server) -> dict[str, str]:
+    """The environment of an example that relays to a provider."""
+    return {
+        "OPENAI_API_KEY": "key-of-openai",
+        "OPENAI_BASE_URL": f"{upstream.url}/v1",
+        "ANTHROPIC_API_KEY": "key-of-anthropic",
+        "ANTHROPIC_BASE_URL": upstream.url,
+    }
+
+
+@pytest.fixture(scope="module", params=ANSWERING)
 def relaying(request: pytest.FixtureRequest, upstream: Server) -> Iterator[Server]:
     """The example with keys for a provider."""
-    with serve_example(
-        request.param,
-        OPENAI_API_KEY="key-of-openai",
-        OPENAI_BASE_URL=f"{upstream.url}/v1",
-        ANTHROPIC_API_KEY="key-of-anthropic",
-        ANTHROPIC_BASE_URL=upstream.url,
-    ) as server:
+    with serve_example(request.param, keys_for(upstream)) as server:
         yield server
 
 
@@ -292,8 +322,8 @@ def test_a_chat_completion_s_error_in_mid_stream_is_raised(server: Server) -> No
     wait_for(server, "closed", "logged RuntimeError")
 
 
-def test_an_error_before_the_stream_has_its_status(server: Server) -> None:
-    with openai_client(server) as client:
+def test_an_error_before_the_stream_has_its_status(calm: Server) -> None:
+    with openai_client(calm) as client:
         with pytest.raises(openai.InternalServerError, match="busy") as raised:
             client.chat.completions.create(
                 model="river-busy", messages=said(PROMPT), stream=True
@@ -419,8 +449,8 @@ def test_a_message_s_error_in_mid_stream_is_raised(server: Server) -> None:
     wait_for(server, "closed", "logged RuntimeError")
 
 
-def test_a_message_s_error_before_the_stream_has_its_status(server: Server) -> None:
-    with anthropic_client(server) as client:
+def test_a_message_s_error_before_the_stream_has_its_status(calm: Server) -> None:
+    with anthropic_client(calm) as client:
         with pytest.raises(anthropic.APIStatusError, match="busy") as raised:
             client.messages.create(
                 model="river-busy", messages=said(PROMPT), max_tokens=5, stream=True
@@ -525,10 +555,12 @@ def test_a_provider_s_answer_is_relayed_as_it_is(
     assert "begin" not in happened(relay)
 
 
-def test_a_provider_s_refusal_keeps_its_status_and_its_words(relay: Server) -> None:
+def test_a_provider_s_refusal_keeps_its_status_and_its_words(
+    calm_relay: Server,
+) -> None:
     for stream in (True, False):
         with (
-            openai_client(relay) as client,
+            openai_client(calm_relay) as client,
             pytest.raises(openai.InternalServerError, match="busy") as raised,
         ):
             client.chat.completions.create(
@@ -537,7 +569,7 @@ def test_a_provider_s_refusal_keeps_its_status_and_its_words(relay: Server) -> N
         assert raised.value.status_code == 503
         missing: Any = {"model": "river", "messages": [], "stream": stream}
         with (
-            anthropic_client(relay) as claude,
+            anthropic_client(calm_relay) as claude,
             pytest.raises(anthropic.BadRequestError, match="'max_tokens'") as refused,
         ):
             claude.post("/v1/messages", body=missing, cast_to=object)
@@ -586,8 +618,7 @@ def test_a_provider_that_dies_in_mid_stream_is_an_error() -> None:
         serve_example("gunicorn gevent") as provider,
         serve_example(
             "gunicorn gthread",
-            OPENAI_API_KEY="key",
-            OPENAI_BASE_URL=f"{provider.url}/v1",
+            {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": f"{provider.url}/v1"},
         ) as relay,
         openai_client(relay) as client,
     ):

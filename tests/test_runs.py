@@ -11,6 +11,7 @@ import re
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -30,6 +31,7 @@ from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.generators.runs import MAX_RUNS_ON_THREADS, MAX_RUNS_UNDER_GEVENT
 from flask_sse_lite.hub import current_hub
+from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 
 from .crowd import Crowd
@@ -423,13 +425,21 @@ def test_whoever_comes_back_after_the_end_of_a_channel_s_run_begins_no_other(
     assert [(answer.steps, answer.is_closed) for answer in again] == [(0, True)] * 2
 
 
+def let_all_grow_old(app: Flask) -> None:
+    """Set the log's clock forward, so that all that is kept is too old. (A short
+    ``SSE_HISTORY_AGE`` instead would be over before a busy machine has read it.)"""
+    log = app.extensions["sse"].log
+    ahead = 2 * Settings.read(app.config).history_age
+    log._clock = log._retention._clock = lambda: time.monotonic() + ahead
+
+
 def test_whoever_comes_back_when_it_is_forgotten_is_told_and_not_left_waiting(
     app: Flask, sse: SSE
 ) -> None:
-    app.config["SSE_HISTORY_AGE"] = 0.1
     client = serve(app, sse, ["a", "b"], ["c"])
     location = "/run?channel=job.7"
     seen, _, _ = read_events(client.get(location))
+    let_all_grow_old(app)
     until(lambda: not app.extensions["sse"].log.remembers("job.7"))
     back = client.get(location, headers={"Last-Event-ID": seen.id or ""})
     gap, *rest = read_events(back)

@@ -549,6 +549,7 @@ def test_a_fork_while_another_thread_rings_leaves_the_child_free(
 ) -> None:
     broker, parent = store.open(), os.getpid()
     Reader(broker, "a")
+    until(lambda: hung_up(store))  # The follower must not be the one that is stopped.
     rings, go_on = threading.Event(), threading.Event()
     address = Bells._address
 

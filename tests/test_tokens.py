@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,7 @@ def test_a_token_lets_in_for_its_channels(
     assert [event.data for event in read_events(response, count=1)] == ["hello"]
 
 
-@WAYS
+@CHOSEN
 def test_who_names_no_channel_gets_those_of_the_token(
     client: FlaskClient, sse: SSE, bring: Bring
 ) -> None:
@@ -89,6 +90,23 @@ def test_who_names_no_channel_gets_those_of_the_token(
     sse.publish("hello", channel=["room.7", "room.8"])
     got = [(event.channel, event.data) for event in read_events(response, count=2)]
     assert got == [("room.7", "hello"), ("room.8", "hello")]
+
+
+def test_a_cookie_chooses_no_channels(client: FlaskClient, sse: SSE) -> None:
+    """A page that opens the plain address gets what it has always got."""
+    response = ask(client, by_cookie, sse.sign("room.7"))
+    sse.publish("for the room", channel="room.7")
+    sse.publish("for all")
+    assert [event.data for event in read_events(response, count=1)] == ["for all"]
+
+
+def test_a_useless_cookie_hides_no_good_one(app: Flask, sse: SSE) -> None:
+    client = app.test_client(use_cookies=False)
+    for texts in (("x", sse.sign("room.7")), (sse.sign("room.7"), "x")):
+        cookies = "; ".join(f"sse_token={text}" for text in texts)
+        headers = {"Cookie": cookies}
+        with client.get("/stream?channel=room.7", headers=headers) as response:
+            assert response.status_code == 200
 
 
 @WAYS
@@ -113,6 +131,22 @@ def test_a_key_that_was_replaced_is_good_for_what_it_has_signed(
 
 
 # What it does not
+
+
+def test_fallback_keys_that_anybody_knows_are_none(
+    app: Flask, client: FlaskClient, sse: SSE
+) -> None:
+    app.config["SECRET_KEY"], app.config["SECRET_KEY_FALLBACKS"] = KEY, ["", None]
+    serializer = URLSafeSerializer(
+        "",
+        salt="flask_sse_lite",
+        signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+    )
+    forged = tokens.PREFIX + str(serializer.dumps([2**40, "room.7"]))
+    assert status(client, by_header, forged, "room.7") == 403
+    app.config["SECRET_KEY_FALLBACKS"] = "one text"
+    with pytest.raises(InvalidValue, match="a list of keys"):
+        sse.sign("room.7")
 
 
 @WAYS

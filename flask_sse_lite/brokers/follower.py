@@ -198,15 +198,16 @@ class Follower:
         pause, backoff = FIRST_PAUSE, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not closing.is_set():
             try:
+                _stop_in_child(pid)
                 self._store.listen()
                 while not closing.is_set():
                     while not self.look():
-                        self._duties.do()
+                        self._do_duties(pid)
                     self._note_back()
                     pause = FIRST_PAUSE
-                    self._duties.do()
+                    self._do_duties(pid)
                     while not (self._hear() or closing.is_set()):
-                        self._duties.do()
+                        self._do_duties(pid)
                     _stop_in_child(pid)
             except BaseException as error:
                 # gevent's Timeout and SystemExit are no Exceptions, and come here too.
@@ -224,6 +225,12 @@ class Follower:
                     # The killer of this greenlet waits for its end, so another goes on.
                     self._start()
                     return
+
+    def _do_duties(self, pid: int) -> None:
+        """Do what is due, but never in a forked child: the runs of a parent that is
+        dead would seem to live on."""
+        _stop_in_child(pid)
+        self._duties.do()
 
     def _hear(self) -> bool:
         """Wait for news, and feed the records that came with it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 from ..errors import BrokerUnavailable, Reentered
@@ -276,7 +276,8 @@ class Store(ABC):
     def begin_anew(self) -> None:
         """Begin anew in a forked child. The parent's locks cannot be used there: a
         thread that the child does not have can hold them."""
-        self.close()
+        with suppress(Exception):
+            self.close()
         self._begin_here()
 
     def within(self) -> AbstractContextManager[Deadline]:

@@ -208,7 +208,7 @@ class Subscription:
         self._phase = Phase.HANDED_OFF
         # The hub releases the place from here on, except where adopt fails.
         hub, place, self._place = self._hub, self._place, None
-        assert hub
+        assert hub is not None  # An empty hub is falsy.
         assert place
         try:
             hub.adopt(connection, place)
@@ -228,7 +228,7 @@ class Subscription:
     def _iterate(self) -> None:
         """The connection stays with the server, to the end."""
         self._phase = Phase.ITERATED
-        assert self._hub
+        assert self._hub is not None
         assert self._place
         self._iterated = IteratedStream(
             self.log,
@@ -242,7 +242,7 @@ class Subscription:
 
     def _leave(self) -> None:
         """Give back what the stream holds of the hub's. A second call does nothing."""
-        if self._hub:
+        if self._hub is not None:
             if self._iterated:
                 self._hub.discard(self._iterated)
             if self._place:

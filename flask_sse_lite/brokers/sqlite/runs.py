@@ -147,13 +147,16 @@ class Runs:
                 return False
             with transaction(connection, "IMMEDIATE"):
                 self._end_all_lost(connection, now)
-            self._connection.witness.reach(
-                self._connection.read_state(connection).sequence
-            )
+            self._reach_newest(connection)
             return True
 
         if self._connection.do(end):
             self._bells.ring()
+
+    def _reach_newest(self, connection: sqlite3.Connection) -> None:
+        """Have the witness know the newest position, which was just written."""
+        newest = self._connection.read_state(connection).sequence
+        self._connection.witness.reach(newest)
 
     def _end_all_lost(self, connection: sqlite3.Connection, now: float) -> None:
         # A lease that ends much too late is of an earlier boot.
@@ -191,9 +194,7 @@ class Runs:
                 ):
                     return False
                 self._tell_lost(connection, channel)
-            self._connection.witness.reach(
-                self._connection.read_state(connection).sequence
-            )
+            self._reach_newest(connection)
             return True
 
         if self._connection.do(end):
