@@ -8,7 +8,8 @@
 //   { events, after, late }           events, and the id before them; a gap is told to
 //                                     the tabs in `late`, or to all where that is absent
 //   { tabs, refusal }                 these are refused; without a refusal, they must
-//                                     connect for themselves to see whether they are
+//                                     connect for themselves: to see whether they are
+//                                     refused, or to get a stream from its beginning
 
 import { isBehind } from "./position.js";
 import { Wire } from "./wire.js";
@@ -51,6 +52,7 @@ export class Leader {
    */
   hear({ tab, channels, id, isNow }) {
     const isNew = !this.#tabs.has(tab);
+    if (isNew && this.#wire.isOwn) return this.#dismiss([tab]);
     this.#tabs.set(tab, channels);
     const position = this.#rewind ?? this.#wire.position;
     if (id && (!position || isBehind(id, position))) {
@@ -132,12 +134,15 @@ export class Leader {
     const beyond = all.filter((tab) =>
       this.#tabs.get(tab).some((name) => !this.#granted.includes(name)),
     );
-    const tabs = isOne || !beyond.length ? all : beyond;
     this.#granted = [];
     this.#said = undefined;
     this.#wire.close();
-    tabs.forEach((tab) => this.#tabs.delete(tab));
     this.#plan();
-    this.#post({ tabs, refusal: isOne && refusal });
+    this.#dismiss(isOne || !beyond.length ? all : beyond, isOne && refusal);
+  }
+
+  #dismiss(tabs, refusal) {
+    tabs.forEach((tab) => this.#tabs.delete(tab));
+    this.#post({ tabs, refusal });
   }
 }

@@ -21,14 +21,19 @@ const LONGEST_TIMER = 2 ** 31 - 1;
 /** Statuses of a server that has not done what it was asked to do. */
 const NOT_DONE = [408, 429, 503];
 
-/** How the first block of a stream says how often the server gives a sign of life. */
-const HEARTBEAT_COMMENT = /^heartbeat (.+)/;
+/**
+ * How the first block of a stream says how often the server gives a sign of life, and
+ * that a newcomer begins at the present: a tab that shares the stream later misses nothing.
+ */
+const OPENING_COMMENT = /^heartbeat (\S+)(.*)/;
 
 export class Wire {
   /** The channels that are asked for; none where the address says all. */
   channels = [];
   /** The id to resume from. */
   position = "";
+  /** Whether a newcomer gets a stream from its beginning; undefined until it is known. */
+  isOwn;
 
   #base;
   #options;
@@ -91,8 +96,8 @@ export class Wire {
       return { status, after: retryAfter(response.headers.get("Retry-After")) };
     }
     if (status !== 200 || !/^text\/event-stream\s*(;|$)/i.test(type)) {
-      const after = response.redirected ? " after a redirect" : "";
-      const reason = `No event stream: ${status} ${type} from ${response.url}${after}`;
+      // The address is where redirects have led to.
+      const reason = `No event stream: ${status} ${type} from ${response.url}`;
       console.error(reason);
       return { state: "refused", status, reason };
     }
@@ -144,14 +149,16 @@ export class Wire {
       this.#heardAt = Date.now();
       const after = this.position;
       const blocks = feed(piece.value);
-      for (const { id, type, marked, retry, comment } of blocks) {
+      for (const { id, type, data, marked, retry, comment } of blocks) {
         this.#attempts = 0;
         // What a stream begins with repeats the id that it was asked for.
         if (marked && !(type === "stream-open" && after)) this.position = id;
         hasEnded ||= type === "stream-end";
         this.#retry = retry ?? this.#retry;
-        const heartbeat = HEARTBEAT_COMMENT.exec(comment)?.[1];
+        const [, heartbeat, shareable] = OPENING_COMMENT.exec(comment) ?? [];
         if (heartbeat) this.#suspect(heartbeat);
+        // A block without data can be a proxy's, which only says when to come back.
+        if (data !== undefined) this.isOwn ??= !shareable;
       }
       if (blocks.length) this.#give(blocks, after);
     }

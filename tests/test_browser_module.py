@@ -78,8 +78,21 @@ def test_the_opening_says_how_long_a_heartbeat_is(app: Flask) -> None:
     response = app.test_client().get("/stream")
     block = next(response.iter_encoded()).decode()
     assert block.startswith("event: stream-open\n")
-    assert block.endswith("\n: heartbeat 0.25\n\n")
+    assert block.endswith("\n: heartbeat 0.25 shareable\n\n")
     response.close()
+
+
+def test_the_opening_says_that_a_newcomer_does_not_begin_at_the_present(
+    app: Flask, sse: SSE
+) -> None:
+    app.add_url_rule("/replayed", "replayed", lambda: sse.stream("sse", replay=1))
+    app.add_url_rule("/run", "run", lambda: sse.run(iter(["first"])))
+    for address in ("/replayed", "/run"):
+        response = app.test_client().get(address)
+        block = next(response.iter_encoded())
+        assert b": heartbeat" in block
+        assert b"shareable" not in block
+        response.close()
 
 
 # In templates

@@ -8,6 +8,7 @@ allows nothing but its own origin's.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from flask import Response, request
@@ -49,7 +50,15 @@ def moody() -> ResponseReturnValue:
     if request.method == "POST":
         heard = sse.messages(request.get_data(as_text=True))
         return sse.run(event.data for event in heard)
-    return sse.stream(*(request.args.getlist("channel") or ["sse"]))
+    replay = request.args.get("replay", type=int)
+    return sse.stream(*(request.args.getlist("channel") or ["sse"]), replay=replay)
+
+
+@app.get("/answer")
+def answer() -> ResponseReturnValue:
+    """A run for each newcomer, which goes on as a channel does."""
+    heard = sse.messages(request.args["to"])
+    return sse.run(chain(["first"], (event.data for event in heard)))
 
 
 @app.after_request
