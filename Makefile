@@ -48,7 +48,8 @@ system-packages:
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
-		tests/test_churn.py tests/test_log.py::TestClients $(PYTEST_ARGS)
+		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
+		$(PYTEST_ARGS)
 
 # In one process: what is measured takes longer, and the tests are not in a hurry.
 coverage: system-packages $(VENV)/dev.stamp

@@ -15,6 +15,7 @@ Each is defined in a room of its own. ``flask_sse_lite.testing`` and
 
 from __future__ import annotations
 
+from .browser import static_folder
 from .errors import (
     BrokerUnavailable,
     InvalidType,
@@ -57,6 +58,7 @@ __all__ = [
     "Stats",
     "UnsupportedServer",
     "sse",
+    "static_folder",
 ]
 
 #: The ready-made SSE. Most applications need no other.

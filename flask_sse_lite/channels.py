@@ -199,9 +199,8 @@ class Channels:
             configuration's number.
         """
         names, broker = tuple(channels), self.broker
-        last = self.settings.replay if replay is None else replay
         broker.want(names, since)
-        return broker.log.cursor(names, since, last)
+        return broker.log.cursor(names, since, self.replayed(replay))
 
     def attend(self, channel: str, since: str) -> Cursor | None:
         """Where a reader of a run begins: behind an id, or at its first event.
@@ -260,8 +259,16 @@ class Channels:
         )
         return self._reader(channel, since)
 
-    def stream(self, cursor: Cursor) -> Subscription:
-        return Subscription(self.log, cursor, self.settings)
+    def stream(self, cursor: Cursor, *, shareable: bool) -> Subscription:
+        """See ``Subscription``."""
+        return Subscription(self.log, cursor, self.settings, shareable=shareable)
+
+    def replayed(self, replay: int | None) -> int:
+        """How many events of each channel a newcomer gets.
+
+        :param replay: what a view asks for; None for the configuration's number.
+        """
+        return self.settings.replay if replay is None else replay
 
     def messages(
         self, channels: Iterable[Name], since: str | None, timeout: float | None

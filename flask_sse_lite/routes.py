@@ -92,12 +92,12 @@ def is_repeated(app: Flask, sse: Blueprint, options: dict[str, Any]) -> bool:
     )
 
 
-def address(app: Flask, view: object, **values: str) -> str | None:
+def address(app: Flask, view: object, **values: Any) -> str | None:
     """The address at which an application serves a view; None where it does not.
 
     :param values: the variable parts of the address.
     """
     for endpoint, function in app.view_functions.items():
         if function == view:
-            return url_for(endpoint, **values)  # type: ignore[arg-type]
+            return url_for(endpoint, **values)
     return None

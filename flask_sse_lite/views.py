@@ -50,7 +50,10 @@ def stream(permit: Permit, replay: int | None) -> Response:
         ``SSE_REPLAY``.
     """
     names = permit.channels
-    return _admit(lambda channels: channels.subscribe(names, last_event_id(), replay))
+    return _admit(
+        lambda channels: channels.subscribe(names, last_event_id(), replay),
+        shareable=not current_channels().replayed(replay),
+    )
 
 
 def run(
@@ -115,11 +118,13 @@ def resume(permit: Permit) -> Response:
     return _admit(attend)
 
 
-def _admit(find: Callable[[Channels], Cursor]) -> Response:
+def _admit(find: Callable[[Channels], Cursor], *, shareable: bool = False) -> Response:
     """A stream, if there is room for one.
 
     :param find: finds the cursor from which the stream begins. It is called only where
         there is room.
+    :param shareable: see ``Subscription``. A run is not: a newcomer gets it from its
+        first event.
     """
     channels = current_channels()
     channels.warn_of_siblings()
@@ -144,7 +149,7 @@ def _admit(find: Callable[[Channels], Cursor]) -> Response:
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return Response(status=204, headers=AWAY)
-    return EventStream(channels.stream(cursor))
+    return EventStream(channels.stream(cursor, shareable=shareable))
 
 
 def _come_back(milliseconds: int, why: str) -> Response:

@@ -92,6 +92,7 @@ class Proxy(ThreadingTCPServer):
         self.upstream = upstream
         self.is_cut = False
         self.clients: set[socket.socket] = set()
+        self.mute: set[socket.socket] = set()
         self.lock = threading.Lock()
 
     def cut(self) -> None:
@@ -103,6 +104,12 @@ class Proxy(ThreadingTCPServer):
 
     def mend(self) -> None:
         self.is_cut = False
+
+    def fall_silent(self) -> None:
+        """Nothing more comes through the connections that there are, and nobody is
+        told. Those that begin later work."""
+        with self.lock:
+            self.mute |= self.clients
 
     def admit(self, client: socket.socket) -> bool:
         with self.lock:
@@ -138,7 +145,8 @@ class Forward(BaseRequestHandler):
                 data = end.recv(65536)
                 if not data:
                     return
-                other[end].sendall(data)
+                if self.request not in self.server.mute:
+                    other[end].sendall(data)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"cli", "publisher"},
+    {"browser", "cli", "publisher"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -56,7 +56,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "tokens"),
+        *("permission", "tokens", "browser"),
     },
     "click": {"cli"},
     "itsdangerous": {"tokens"},
@@ -99,7 +99,7 @@ PURE = {
 }
 
 #: Packages that every installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click", "itsdangerous"}
+INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe"}
 
 #: Modules that can be missing, so that they are imported where they are used.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}

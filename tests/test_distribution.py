@@ -115,7 +115,8 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
         names = {n for n in wheel.namelist() if ".dist-info/" not in n}
     modules = (ROOT / "flask_sse_lite").rglob("*.py")
     expected = {path.relative_to(ROOT).as_posix() for path in modules}
-    assert names == expected | {"flask_sse_lite/py.typed"}
+    static = {f"flask_sse_lite/static/{name}" for name in ("sse.js", "sse.d.ts")}
+    assert names == expected | {"flask_sse_lite/py.typed"} | static
 
 
 def metadata_of(unpacked: Path) -> Message:

@@ -118,7 +118,7 @@ import json, re
 client = app.test_client()
 page = client.get("/").text
 assert "3 apples" in page
-url = json.loads(re.search(r"new EventSource\\((.*)\\);", page)[1])
+url = json.loads(re.search(r"connect\\((.*)\\);", page)[1])
 client.post("/sell")
 assert heard(client.get(url), 1) == ['{"apples": 2}']
 """,

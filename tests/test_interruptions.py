@@ -352,6 +352,37 @@ def test_what_interrupts_a_process_hangs_in_none(
     assert numbers == sorted(set(numbers))
 
 
+IN_THE_HUB = """
+from gevent import monkey; monkey.patch_all()
+import json, gevent
+from flask_sse_lite import Reentered
+from flask_sse_lite.system.locks import Guard
+
+guard = Guard()
+got = []
+
+def ask():
+    for timeout in (-1, 5, 0):
+        try:
+            got.append(guard.acquire(timeout))
+        except Reentered:
+            got.append("reentered")
+
+with guard:
+    gevent.get_hub().loop.run_callback(ask)
+    gevent.sleep(0)
+print(json.dumps(got))
+"""
+
+
+def test_a_handler_in_gevent_s_hub_does_not_wait_for_who_holds_a_lock() -> None:
+    command = [sys.executable, "-c", IN_THE_HUB]
+    output = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANGS, check=True
+    ).stdout
+    assert json.loads(output) == ["reentered", "reentered", False]
+
+
 BURST = """
 from gevent import monkey; monkey.patch_all()
 import json, signal, time

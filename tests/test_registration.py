@@ -31,10 +31,12 @@ def _short_heartbeats(app: Flask) -> None:
 
 
 def paths(app: Flask) -> set[str]:
-    """Where streams are served. Runs must be served below each."""
+    """Where streams are served. Runs, and the module for pages, must be served below
+    each."""
     rules = {r.rule for r in app.url_map.iter_rules() if r.endpoint != "static"}
-    streams = {rule for rule in rules if "/run/" not in rule}
-    assert rules == streams | {f"{s}/run/<string(length=22):run>" for s in streams}
+    below = ("/run/<string(length=22):run>", "/sse.js")
+    streams = {rule for rule in rules if not rule.endswith(below)}
+    assert rules == streams | {s + rule for s in streams for rule in below}
     return streams
 
 

@@ -49,7 +49,8 @@ KEPT = 32
 ROOM = 3
 
 OPENING = re.compile(
-    rb"event: stream-open\ndata: \nid: [0-9a-f]{16}-[0-9]+\nretry: [0-9]+\n\n"
+    rb"event: stream-open\ndata: \nid: [0-9a-f]{16}-[0-9]+\nretry: [0-9]+\n"
+    rb": heartbeat [0-9.]+ shareable\n\n"
 )
 
 

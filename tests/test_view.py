@@ -182,7 +182,8 @@ def test_a_stream_begins_with_its_position_and_retry(
 ) -> None:
     sse.publish("before")
     match = re.fullmatch(
-        "event: stream-open\ndata: \nid: (.+)\nretry: [0-9]+\n\n",
+        "event: stream-open\ndata: \nid: (.+)\nretry: [0-9]+\n"
+        ": heartbeat [0-9.]+ shareable\n\n",
         opening(client.get("/stream")),
     )
     assert match

@@ -11,8 +11,9 @@ or with several workers (the page goes on even if one of them dies)::
     export FLASK_SSE_URL=sqlite:///events.db FLASK_SECRET_KEY=...
     gunicorn -k gevent -w 4 -b 127.0.0.1:8000 showcase:app
 
-The figures and the chat come over one ``EventSource``, from the view :func:`events`
-below; each answer comes over one of its own, from :func:`answer`. The page needs only
+The figures and the chat come over one stream, from the view :func:`events` below; each
+answer comes over one of its own, from :func:`answer`. The page reads them by the module
+``sse.js`` of ``flask_sse_lite``. It needs only
 ``psutil`` beside Flask.
 
 Nothing that matters is kept in this process: the past of the chat is what its
@@ -24,10 +25,18 @@ from __future__ import annotations
 import secrets
 import time
 
-from flask import Flask, abort, redirect, render_template, request, url_for
+from flask import (
+    Flask,
+    abort,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 
-from flask_sse_lite import sse
+from flask_sse_lite import sse, static_folder
 
 from . import answers, figures
 
@@ -62,6 +71,10 @@ def create_app() -> Flask:
             text_length=TEXT_LENGTH,
             question_length=QUESTION_LENGTH,
         )
+
+    @app.get("/sse.js")
+    def module() -> ResponseReturnValue:
+        return send_from_directory(static_folder, "sse.js")
 
     @app.get("/events")
     def events() -> ResponseReturnValue:

@@ -48,14 +48,19 @@ def come_back(retry: int) -> bytes:
     return b"retry: %d\n\n" % retry
 
 
-def opening(log: Log, cursor: Cursor, settings: Settings) -> bytes:
+def opening(log: Log, cursor: Cursor, settings: Settings, *, shareable: bool) -> bytes:
     """The event that every stream begins with. Its id is the client's position. If the
     client loses the connection before its first event, it comes back with that id, and
-    what came in between is not lost."""
+    what came in between is not lost. A comment says how many seconds the stream is
+    silent at most: a client that hears nothing for longer can take that for a cut. The
+    comment also says whether the tabs of a browser can share the stream."""
     id = cursor.since or cursor.id
     if not is_sendable_id(id):
         id = UNKNOWN_ID
-    return own_events.opening(id, spread_retry(settings.retry)).encode()
+    event = own_events.opening(id, spread_retry(settings.retry)).encode()
+    # A comment within the block: the module of browser.py reads it, others skip it.
+    sharing = b" shareable" if shareable else b""
+    return b"%s: heartbeat %g%s\n\n" % (event[:-1], settings.heartbeat, sharing)
 
 
 def frames(log: Log, cursor: Cursor, batch: Batch) -> bytes:

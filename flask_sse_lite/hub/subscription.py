@@ -75,6 +75,9 @@ class Subscription:
     One thread iterates it. Any thread can call ``close``, which ends a wait of that
     thread. Until its first bytes are asked for, a subscription holds nothing but its
     cursor, and need not be closed: a response that is never sent leaves nothing behind.
+
+    :param shareable: a newcomer begins at the present, so that all tabs of a browser
+        can share the stream.
     """
 
     __slots__ = (
@@ -88,15 +91,19 @@ class Subscription:
         "_program",
         "_server",
         "_settings",
+        "_shareable",
         "_socket",
         "log",
         "on_close",
     )
 
-    def __init__(self, log: Log, cursor: Cursor, settings: Settings) -> None:
+    def __init__(
+        self, log: Log, cursor: Cursor, settings: Settings, *, shareable: bool = False
+    ) -> None:
         self.log = log
         self._cursor = cursor
         self._settings = settings
+        self._shareable = shareable
         # Whoever takes this lock has ended the stream. The lock is never given back.
         self._end = threading.Lock()
         # Any phase but OVER. The thread that iterates the subscription writes it.
@@ -174,7 +181,9 @@ class Subscription:
         if self._place is None:
             self._phase = Phase.REFUSED
             return come_back(spread_retry(RETRY_WHEN_FULL))
-        data = opening(self.log, self._cursor, self._settings)
+        data = opening(
+            self.log, self._cursor, self._settings, shareable=self._shareable
+        )
         self._opening = len(data)
         if self._phase is Phase.UNSTARTED:
             # WSGI never called the response, so nobody knows what iterates its body.

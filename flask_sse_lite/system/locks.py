@@ -19,6 +19,7 @@ from _thread import RLock as RLock
 from collections.abc import Callable
 
 from ..errors import Reentered
+from .gevent import can_wait
 
 
 class Section:
@@ -117,7 +118,8 @@ class Guard:
     """A lock whose holder can wait for something while it holds the lock.
 
     Code that interrupts a thread which holds the lock, or waits for it, gets the lock
-    if it is free. Otherwise that code gets ``Reentered``.
+    if it is free. Otherwise that code gets ``Reentered``. So does gevent's hub
+    greenlet, which cannot wait.
     """
 
     def __init__(self) -> None:
@@ -131,14 +133,14 @@ class Guard:
             ``Reentered``; -1 waits without a limit.
         :returns: whether the lock was taken.
         """
-        is_nested = self._inside.enter()
+        must_not_wait = self._inside.enter() or not can_wait()
         is_held = False
         try:
-            if is_nested or timeout == 0:
+            if must_not_wait or timeout == 0:
                 is_held = self._lock.acquire(blocking=False)
             else:
                 is_held = self._lock.acquire(timeout=timeout)
-            if is_nested and not is_held and timeout != 0:
+            if must_not_wait and not is_held and timeout != 0:
                 raise Reentered
         finally:
             if not is_held:
@@ -176,7 +178,7 @@ class Room:
             return True
         is_there = False
         try:
-            is_there = self._places.acquire(timeout=timeout)
+            is_there = self._places.acquire(timeout=timeout if can_wait() else 0)
         finally:
             if not is_there:
                 self._inside.leave()

@@ -9,8 +9,8 @@ const KEPT = 250; // rows
 const SHOWN = 160; // characters of an event's data
 const RATE_OVER = 10; // seconds
 
-// Which channel an event came from. The wire says so too, in a field `channel:`, but
-// EventSource hides fields that it does not know.
+// Which channel an event came from. (The address names no channels, so that the module
+// does not tell either.)
 const CHANNELS = { figures: "figures", chat: "chat" };
 
 const byId = (id) => document.getElementById(id);

@@ -1,4 +1,4 @@
-// An EventSource: its state, its last id, and its cuts. No DOM in here.
+// A stream of the module sse.js, and what the page tells of it. No DOM in here.
 //
 // A Stream dispatches
 //
@@ -11,10 +11,10 @@
 //             `after` so many milliseconds) or "live"
 //   "resumed" { count, ms, ordered, gap }    once what was missed has come back
 
+import { connect } from "../sse.js";
+
 const OWN = ["stream-open", "stream-position", "stream-gap", "stream-error", "stream-end"];
-const REMEMBERED = 2000; // ids; more than the server retains of our channels
 const SETTLED = 300; // ms without another missed event: then the last one has come
-const REFUSED = 5000; // ms; EventSource gives up on a 502, so we come back ourselves
 
 export class Stream extends EventTarget {
   #url;
@@ -23,7 +23,6 @@ export class Stream extends EventTarget {
   #source = null;
   #timer = 0;
   #lastId = "";
-  #seen = new Set();
   #asked = null; // when the current attempt to connect began
   #opened = 0; // when it succeeded
   #resumed = null; // what came back since then
@@ -39,19 +38,21 @@ export class Stream extends EventTarget {
   open() {
     clearTimeout(this.#timer);
     this.#asked = performance.now();
-    this.#source = new EventSource(this.#address());
-    this.#source.addEventListener("open", () => this.#onOpen());
-    this.#source.addEventListener("error", () => this.#onError());
+    // This page shows its own connection: other tabs have theirs.
+    const source = connect(this.#url, { lastEventId: this.#lastId || undefined, shared: false });
+    this.#source = source;
+    source.addEventListener("statechange", ({ detail }) => this.#onState(source, detail));
     for (const type of [...OWN, ...this.#types]) {
-      this.#source.addEventListener(type, (message) => this.#onEvent(message));
+      source.addEventListener(type, (message) => this.#onEvent(message));
     }
     this.#enter(this.#lastId ? "reconnecting" : "connecting");
   }
 
   close() {
     clearTimeout(this.#timer);
-    this.#source?.close();
+    const source = this.#source;
     this.#source = null;
+    source?.close();
     this.#settle();
   }
 
@@ -67,38 +68,25 @@ export class Stream extends EventTarget {
     this.#enter("cut", Date.now() + seconds * 1000);
   }
 
+  #onState(source, { state }) {
+    if (source !== this.#source) return; // We have closed it.
+    if (state === "open") this.#onOpen();
+    else if (state === "ended") this.finish("ended");
+    else if (state === "refused") this.finish("gone");
+    else if (state === "connecting") this.#asked = performance.now();
+    else if (state === "waiting") {
+      this.#settle();
+      this.#enter(this.#lastId ? "reconnecting" : "connecting");
+    }
+  }
+
   #onOpen() {
     this.#opened = Date.now();
     if (this.#lastId) {
-      const from = this.#asked ?? performance.now();
-      this.#resumed = { from, count: 0, ms: 0, ordered: true, sequence: -1, gap: null };
+      this.#resumed = { from: this.#asked, count: 0, ms: 0, ordered: true, sequence: -1, gap: null };
       this.#settleIn(SETTLED * 2);
     }
     this.#enter("open");
-  }
-
-  #onError() {
-    this.#settle();
-    this.#asked = null;
-    if (this.#source.readyState === EventSource.CLOSED) this.#askWhy(this.#source);
-    this.#enter(this.#lastId ? "reconnecting" : "connecting");
-  }
-
-  // EventSource does not tell the status of the server's answer.
-  async #askWhy(source) {
-    const { status } = await fetch(this.#address(), { method: "HEAD" }).catch(() => ({}));
-    if (source !== this.#source) return;
-    if (status === 204) this.#enter("ended");
-    else if (status === 404) this.#enter("gone");
-    else this.#timer = setTimeout(() => this.open(), REFUSED);
-  }
-
-  // A new EventSource cannot send the header Last-Event-ID: hence the query. When the
-  // browser reconnects by itself it sends the header, which the server prefers.
-  #address() {
-    const url = new URL(this.#url, location.href);
-    if (this.#lastId) url.searchParams.set("last_event_id", this.#lastId);
-    return url;
   }
 
   #onEvent({ type, data: text, lastEventId: id }) {
@@ -107,8 +95,7 @@ export class Stream extends EventTarget {
     if (type.startsWith("stream-")) {
       if (type === "stream-gap" && this.#resumed) this.#resumed.gap = data;
       this.#tell("event", { type, id, text, data, time: Date.now(), kind: "own" });
-      if (type === "stream-end") this.finish("ended");
-    } else if (this.#isNew(id)) {
+    } else {
       const time = this.#localTime(data.time);
       this.#tell("event", { type, id, text, data, time, ...this.#classify(id, time) });
     }
@@ -125,14 +112,6 @@ export class Stream extends EventTarget {
     resumed.ms = performance.now() - resumed.from;
     this.#settleIn(SETTLED);
     return { kind: "missed", after: resumed.ms };
-  }
-
-  // After a gap the server sends all that it retains: some of it we have already.
-  #isNew(id) {
-    if (this.#seen.has(id)) return false;
-    this.#seen.add(id);
-    if (this.#seen.size > REMEMBERED) this.#seen.delete(this.#seen.keys().next().value);
-    return true;
   }
 
   // No event arrives before it was published: the fastest event shows how far apart the

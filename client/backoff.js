@@ -1,0 +1,25 @@
+// How long a client waits before it comes back. Nothing here waits.
+
+/** Milliseconds that a client waits at most, unless its server asks for more. */
+const LONGEST = 30_000;
+
+/**
+ * Exponential backoff with full jitter: the clients of a server that restarts come
+ * back one after the other.
+ *
+ * @param {number} retry milliseconds that the server asked for
+ * @param {number} attempt how many attempts have failed since the last event
+ */
+export function backoff(retry, attempt) {
+  const most = Math.max(LONGEST, retry);
+  return Math.random() * Math.min(most, Math.max(retry, 1) * 2 ** attempt);
+}
+
+/**
+ * @param {string | null} value of the header Retry-After: seconds, or a date
+ * @returns {number | undefined} milliseconds from now, if it says any
+ */
+export function retryAfter(value) {
+  const wait = /^\d+$/.test(value) ? value * 1000 : Date.parse(value) - Date.now();
+  return wait > 0 ? wait : undefined;
+}
