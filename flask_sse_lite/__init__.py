@@ -15,7 +15,7 @@ Each is defined in a room of its own. ``flask_sse_lite.testing`` and
 
 from __future__ import annotations
 
-from .browser import static_folder
+from .browser_module import static_folder
 from .errors import (
     BrokerUnavailable,
     InvalidType,

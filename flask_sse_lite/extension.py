@@ -14,7 +14,7 @@ import flask
 from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import browser, permission, routes, tokens, views
+from . import browser_module, permission, routes, tokens, views
 from .application import current_channels, set_up
 from .arguments import (
     MAX_CHANNELS,
@@ -88,8 +88,8 @@ class SSE(SharedBlueprint):
         self._authorizers = Authorizers()
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
-        self.add_url_rule("/sse.js", "client", browser.serve_module)
-        self.url_defaults(browser.add_version)
+        self.add_url_rule("/sse.js", "client", browser_module.serve_module)
+        self.url_defaults(browser_module.add_version)
         if isinstance(app, Flask):
             self.init_app(app)
 
@@ -136,7 +136,7 @@ class SSE(SharedBlueprint):
         set_up(app)
         super().register(app, options)
         self._authorizers.registered(app)
-        browser.add_to_templates(app, self._view, self.position)
+        browser_module.add_to_templates(app, self._view, self.position)
 
     def add_url_rule(
         self,
@@ -316,7 +316,7 @@ class SSE(SharedBlueprint):
         In templates, ``sse_url`` goes on from the first position of its request.
         """
         position = current_channels().broker.position()
-        browser.note_position(position)
+        browser_module.note_position(position)
         return position
 
     def messages(

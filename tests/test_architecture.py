@@ -31,7 +31,7 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"browser", "cli", "publisher"},
+    {"browser_module", "cli", "publisher"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -56,7 +56,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "tokens", "browser"),
+        *("permission", "tokens", "browser_module"),
     },
     "click": {"cli"},
     "itsdangerous": {"tokens"},

@@ -10,7 +10,7 @@ from flask import Flask, render_template_string, url_for
 
 import flask_sse_lite
 from flask_sse_lite import SSE, InvalidValue
-from flask_sse_lite.browser import KEPT_SECONDS, module
+from flask_sse_lite.browser_module import KEPT_SECONDS, module
 from flask_sse_lite.testing import read_events
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.browser import module
+from flask_sse_lite.browser_module import module
 
 from .servers import ROOT
 

@@ -7,46 +7,29 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page
 
+from .browsers import Proxy, blank_page, chromium, proxied, stream_of
+from .pages import ALONE, connect, take, told, wait_for
 from .servers import PATIENCE, Server, serve, until
-from .test_browser import (
-    HISTORY,
-    RETRY,
-    Proxy,
-    blank_page,
-    channel,
-    chromium,
-    proxied,
-    stream_of,
-)
 
-__all__ = ["channel"]  # A fixture.
+#: Milliseconds after which the browser comes back.
+RETRY = 100
+
+#: Events that the server keeps.
+HISTORY = 8
 
 #: Seconds between signs of life, so that a silence is soon a cut.
 HEARTBEAT = 0.4
 
-#: Notes what a stream tells.
-CONNECT = """
-async ([url, options]) => {
-    const { connect } = await import("/stream/sse.js");
-    window.seen = [];
-    window.told = [];
-    window.stream = connect(url, options);
-    stream.onmessage = event => seen.push(event.data);
-    for (const type of ["statechange", "gap", "end", "refused", "waiting"]) {
-        stream.addEventListener(type, ({ detail }) => told.push([type, detail]));
-    }
-}
-"""
-
 #: An answer that has a client wait for ten minutes.
 LONG_WAIT = [200, {"Content-Type": "text/event-stream"}, "retry: 600000\n\n"]
 
-ALONE = {"shared": False}
+_rooms = count()
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +70,10 @@ def page(browser: Browser, proxy: Proxy) -> Iterator[Page]:
         yield page
 
 
-def connect(page: Page, target: str, options: Any = ALONE, state: str = "open") -> None:
-    page.evaluate(CONNECT, [target, options])
-    wait_for(page, state)
-
-
-def wait_for(page: Page, state: str) -> None:
-    page.wait_for_function("state => stream.state === state", arg=state)
-
-
-def take(page: Page, count: int) -> list[str]:
-    """The first so many events; there must be no more."""
-    page.wait_for_function("count => seen.length >= count", arg=count)
-    seen: list[str] = page.evaluate("seen")
-    return seen
-
-
-def told(page: Page, kind: str) -> list[Any]:
-    script = "kind => told.filter(t => t[0] === kind).map(t => t[1])"
-    details: list[Any] = page.evaluate(script, kind)
-    return details
+@pytest.fixture
+def channel() -> str:
+    """A channel that no other test uses."""
+    return f"room.{next(_rooms)}"
 
 
 def publish(server: Server, channel: str, *texts: str) -> list[str]:

@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, BrowserContext, Error, Page
 from flask_sse_lite import Publisher
 
 from . import IS_LONG
+from .browsers import chromium
+from .pages import connect, told
 from .patience import patient
 from .servers import HOST, NGINX, PATIENCE, nginx, serve, until
-from .test_browser import chromium
-from .test_page_stream import connect, told
 
 #: How often the server restarts, and how often the leading tab goes.
 TURNS = 100 if IS_LONG else 20

@@ -58,7 +58,7 @@ def opening(log: Log, cursor: Cursor, settings: Settings, *, shareable: bool) ->
     if not is_sendable_id(id):
         id = UNKNOWN_ID
     event = own_events.opening(id, spread_retry(settings.retry)).encode()
-    # A comment within the block: the module of browser.py reads it, others skip it.
+    # A comment within the block: the module sse.js reads it, others skip it.
     sharing = b" shareable" if shareable else b""
     return b"%s: heartbeat %g%s\n\n" % (event[:-1], settings.heartbeat, sharing)
 
