@@ -6,9 +6,11 @@ verb finds the application again, in a request and elsewhere.
 
 from __future__ import annotations
 
+import time
 import weakref
+from typing import Any
 
-from flask import Flask, current_app, has_app_context, request
+from flask import Flask, current_app, has_app_context, request, request_started
 
 from . import cli
 from .channels import Channels
@@ -18,6 +20,9 @@ from .servers.surroundings import worker_processes
 # Outside an application context, a verb means the only application that there ever was.
 # The second is kept to know that there are several; more need not be.
 _registered: list[weakref.ref[Flask]] = []
+
+#: Where a request notes when it began.
+_BEGAN = "flask_sse_lite.began"
 
 
 def set_up(app: Flask) -> None:
@@ -37,11 +42,22 @@ def set_up(app: Flask) -> None:
     if len(_registered) < 2:
         _registered.append(weakref.ref(app))
 
-    @app.before_request
-    def note_request() -> None:
+    def note_request(*_: object, **__: object) -> None:
+        request.environ.setdefault(_BEGAN, time.monotonic())
         if not channels.has_served:
             channels.has_served = True
             channels.processes = worker_processes(request.environ)
+
+    # The signal comes before every hook of the application's, which can be what lets a
+    # client in. It keeps no receiver alive: the application does.
+    app.extensions["sse.note_request"] = note_request
+    request_started.connect(note_request, app)
+
+
+def began(environ: dict[str, Any]) -> float:
+    """When a request began, before any code of the application's ran in it
+    (``time.monotonic()``)."""
+    return float(environ.get(_BEGAN, time.monotonic()))
 
 
 def current_channels() -> Channels:

@@ -130,6 +130,26 @@ def check_linger(linger: Any) -> None:
         raise InvalidValue(f"linger is a number of seconds from 0, not {linger!r}")
 
 
+#: Characters of an identity: those of a user's id or address, and no document.
+MAX_IDENTITY = 512
+
+
+def checked_identity(identity: Name | None) -> str | None:
+    """Who a client is, as text.
+
+    :raises InvalidValue: for a text that is empty or too long, or no text.
+    """
+    text = worded(identity)
+    if text is None:
+        return None
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_IDENTITY:
+        raise InvalidValue(
+            "An identity is None, or a text (or a number, or a UUID) of 1 to "
+            f"{MAX_IDENTITY} characters, not {identity!r}"
+        )
+    return text
+
+
 def check_max_age(max_age: Any) -> None:
     """:raises InvalidValue: for what is no number of seconds above 0."""
     if problem := not_seconds(max_age):

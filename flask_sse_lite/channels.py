@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .advice import Advice
-from .arguments import check_own, check_since, check_timeout, listed
+from .arguments import check_own, check_since, check_timeout, checked_identity, listed
 from .brokers import Broker, connect
 from .errors import InvalidType, InvalidValue
 from .event import Event, check_channel, to_text
@@ -21,7 +21,9 @@ from .generators.items import Items
 from .generators.runs import Runs
 from .history.cursor import Cursor
 from .history.log import Log
+from .history.revocations import REVOCATIONS, Revocation
 from .hub import current_hub
+from .hub.client import Client
 from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
 from .position import BEGINNING, RUN_PREFIX, is_position, position_id, run_channel
@@ -199,6 +201,7 @@ class Channels:
             configuration's number.
         """
         names, broker = tuple(channels), self.broker
+        broker.want((REVOCATIONS,))
         broker.want(names, since)
         return broker.log.cursor(names, since, self.replayed(replay))
 
@@ -208,6 +211,7 @@ class Channels:
         :returns: None where the channel has neither a run nor what a run has left.
         """
         broker, log = self.broker, self.log
+        broker.want((REVOCATIONS,))
         broker.want((channel,), since)
         if channel.startswith(RUN_PREFIX):
             if not log.remembers(channel):
@@ -259,9 +263,12 @@ class Channels:
         )
         return self._reader(channel, since)
 
-    def stream(self, cursor: Cursor, *, shareable: bool) -> Subscription:
+    def stream(
+        self, cursor: Cursor, client: Client, *, shareable: bool
+    ) -> Subscription:
         """See ``Subscription``."""
-        return Subscription(self.log, cursor, self.settings, shareable=shareable)
+        settings = self.settings
+        return Subscription(self.log, cursor, settings, client, shareable=shareable)
 
     def replayed(self, replay: int | None) -> int:
         """How many events of each channel a newcomer gets.
@@ -287,6 +294,14 @@ class Channels:
         """See ``SSE.close``."""
         (name,) = check_own(channel)
         self.broker.end(name)
+
+    def disconnect(self, identity: Name | None, channel: Name | None) -> None:
+        """See ``SSE.disconnect``."""
+        who = checked_identity(identity)
+        where = None if channel is None else check_own(channel)[0]
+        if who is None and where is None:
+            raise InvalidValue("Name the identity, the channel, or both")
+        self.broker.publish(REVOCATIONS, Revocation(who, where).to_event())
 
     def subscribers(self, channel: Name) -> int:
         """See ``SSE.subscribers``."""

@@ -156,3 +156,14 @@ def close(channel: str) -> None:
     """End CHANNEL: its clients go, and do not come back by themselves."""
     channels, _ = _reached()
     channels.end(channel)
+
+
+@commands.command("disconnect")
+@click.option("--identity", help="Whose streams, in the application's words.")
+@click.option("--channel", help="The streams of which channel.")
+def disconnect(identity: str | None, channel: str | None) -> None:
+    """End streams, so that the application decides anew about their clients."""
+    if identity is None and channel is None:
+        raise click.UsageError("Name --identity, --channel, or both.")
+    channels, _ = _reached()
+    channels.disconnect(identity, channel)

@@ -13,12 +13,14 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import current_app, has_request_context, request
 from werkzeug.exceptions import BadRequest
 
 from .errors import InvalidType, InvalidValue
+
+T = TypeVar("T")
 
 #: Bytes of a request's body that are searched for a value. A bad value that a view
 #: takes out of a larger body is an ordinary error.
@@ -56,14 +58,15 @@ class BadClientType(BadClientValue, InvalidType):
     """The same, for a value whose type alone is wrong already."""
 
 
-def require(check: Callable[[Any], object], value: Any) -> None:
+def require(check: Callable[[Any], T], value: Any) -> T:
     """Have a value checked.
 
+    :returns: what the check returns.
     :raises InvalidValue: what the check raises; for a client's value, an error that
         Flask answers by 400.
     """
     try:
-        check(value)
+        return check(value)
     except InvalidValue as error:
         raise blamed(error, [(value, check)]) from None
 

@@ -24,6 +24,7 @@ from .arguments import (
     check_replay,
     check_since,
     check_timeout,
+    checked_identity,
     checked_names,
 )
 from .channels import DEFAULT_CHANNEL
@@ -33,8 +34,8 @@ from .event import Event, check_channel
 from .generators.items import Items, check_type
 from .hub import current_hub
 from .hub.counts import Stats
-from .own_functions import Authorizers, SharedBlueprint
-from .permission import Authorizer
+from .own_functions import OneEach, SharedBlueprint
+from .permission import Authorizer, Identify
 from .position import RUN_PREFIX
 from .routes import DEFAULT_URL_PREFIX, Place
 from .wording import Name, worded
@@ -43,6 +44,7 @@ from .wording import Name, worded
 END_PATIENCE = 2.0
 
 A = TypeVar("A", bound=Authorizer)
+W = TypeVar("W", bound=Identify)
 
 
 class SSE(SharedBlueprint):
@@ -85,7 +87,8 @@ class SSE(SharedBlueprint):
             )
         options.setdefault("url_prefix", DEFAULT_URL_PREFIX)
         super().__init__(name, import_name, **options)
-        self._authorizers = Authorizers()
+        self._authorizers = OneEach("authorizer")
+        self._identities = OneEach("identity function")
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
         self.add_url_rule("/sse.js", "client", browser_module.serve_module)
@@ -132,10 +135,12 @@ class SSE(SharedBlueprint):
         if routes.is_repeated(app, self, options):
             return
         self._authorizers.begin(app)
+        self._identities.begin(app)
         self._hooks.registered(app)
         set_up(app)
         super().register(app, options)
         self._authorizers.registered(app)
+        self._identities.registered(app)
         browser_module.add_to_templates(app, self._view, self.position)
 
     def add_url_rule(
@@ -179,6 +184,24 @@ class SSE(SharedBlueprint):
         self._authorizers.give(function)
         return function
 
+    def identity(self, function: W) -> W:
+        """Register who the current request's client is: a function of nothing that
+        returns a text, a number or a UUID; None for nobody in particular. With
+        Flask-Login::
+
+            @sse.identity
+            def who():
+                return current_user.get_id()
+
+        ``disconnect`` ends the streams of an identity, and ``SSE_MAX_PER_CLIENT``
+        counts by it. No client is sent it. The function runs for each stream, except
+        where a view gives ``identity=`` or a token says who brings it.
+
+        :raises SetupError: where an application would lose the function that it has.
+        """
+        self._identities.give(function)
+        return function
+
     # Verbs
 
     def publish(
@@ -220,7 +243,12 @@ class SSE(SharedBlueprint):
         except InvalidValue as error:
             raise blamed_for_publish(error, data, type, id, retry, channel) from None
 
-    def stream(self, *channels: Name, replay: int | None = None) -> flask.Response:
+    def stream(
+        self,
+        *channels: Name,
+        replay: int | None = None,
+        identity: Name | None = None,
+    ) -> flask.Response:
         """The response that streams channels to the current request's client, from a
         view that has decided that the client may listen::
 
@@ -235,12 +263,15 @@ class SSE(SharedBlueprint):
 
         :param replay: how many of each channel's last events a newcomer gets; None for
             ``SSE_REPLAY``.
+        :param identity: who the client is; None for what ``@sse.identity`` says, if
+            there is such a function.
         :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, or a name
             that cannot be a channel's.
         """
         names = checked_names(channels, MAX_CHANNELS)
         require(check_replay, replay)
-        return views.stream(permission.for_own_view(names), replay)
+        who = self._identity(identity)
+        return views.stream(permission.for_own_view(names, who), replay)
 
     def run(
         self,
@@ -250,6 +281,7 @@ class SSE(SharedBlueprint):
         linger: float = 30,
         type: str | None = None,
         on_error: Callable[[Exception], Any] | None = None,
+        identity: Name | None = None,
     ) -> flask.Response:
         """The response that streams an iterable's items, as ``EventStream`` does; but
         the iterable outlives the connection::
@@ -273,17 +305,23 @@ class SSE(SharedBlueprint):
         :param linger: seconds without any client after which the iterable is closed.
         :param type: the type of items that are no ``Event``.
         :param on_error: what to tell clients of an exception: see ``EventStream``.
+        :param identity: who the client is: see ``stream``.
         :raises InvalidValue: for a channel that cannot be one, or a negative number.
         """
         require(check_linger, linger)
-        permit = None
+        permit, who = None, self._identity(identity)
         if channel is not None:
-            permit = permission.for_own_view(checked_names((channel,)))
+            permit = permission.for_own_view(checked_names((channel,)), who)
         require(check_type, type)
         items = Items(iterable, type, on_error=on_error)
-        return views.run(items, permit, linger, self._address)
+        return views.run(items, permit, who, linger, self._address)
 
-    def sign(self, *channels: Name, max_age: float = tokens.DEFAULT_MAX_AGE) -> str:
+    def sign(
+        self,
+        *channels: Name,
+        max_age: float = tokens.DEFAULT_MAX_AGE,
+        identity: Name | None = None,
+    ) -> str:
         """A token that lets whoever brings it listen to some channels, through the
         blueprint's view. Native applications and pages of other origins use it, which
         have no cookie of the application's::
@@ -298,12 +336,15 @@ class SSE(SharedBlueprint):
 
         :param max_age: seconds that the token lets clients connect. A stream that has
             begun goes on: ``SSE_MAX_AGE`` ends it.
+        :param identity: who brings the token: see ``disconnect``, after which the token
+            lets its client in again, until it expires.
         :raises InvalidValue: for no channels, more than ``MAX_CHANNELS``, a name that
             cannot be a channel's, or an application without ``SECRET_KEY``.
         """
         names = checked_names(channels, MAX_CHANNELS)
         require(check_max_age, max_age)
-        return tokens.sign(names, max_age)
+        who = require(checked_identity, identity)
+        return tokens.sign(names, max_age, who)
 
     def position(self) -> str:
         """Where the log stands now. A view takes it before it reads the data that a
@@ -353,6 +394,34 @@ class SSE(SharedBlueprint):
         """
         current_channels().end(*checked_names((channel,)))
 
+    def disconnect(
+        self, identity: Name | None = None, channel: Name | None = None
+    ) -> None:
+        """End streams, on all workers and machines, so that the view decides anew about
+        their clients: all streams of an identity, all of a channel, or (where both are
+        given) those of the identity that listen to the channel::
+
+            @app.post("/logout")
+            def logout():
+                user = session.pop("user")
+                sse.disconnect(identity=user)
+                return "", 204
+
+        What is published when this has returned reaches none of these clients before a
+        view has let it in: a request that began before counts as let in before. The
+        streams end as at a deployment, so that browsers come back and the view is
+        asked. A token that is still good lets its client in again. A run goes on; if
+        nobody else reads it, its ``linger`` begins. An ``EventStream`` goes on.
+
+        :raises InvalidValue: where neither is given, or one that cannot be.
+        :raises BrokerUnavailable: when the broker cannot be reached: nothing has ended
+            then.
+        """
+        require(checked_identity, identity)
+        if channel is not None:
+            checked_names((channel,))
+        current_channels().disconnect(identity, channel)
+
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients
         come back, and streams that begin later are served::
@@ -401,13 +470,26 @@ class SSE(SharedBlueprint):
     def _view(self) -> Response:
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         names = views.requested_channels()
-        answer = permission.for_query(names, self._authorizers.of(app))
+        answer = permission.for_query(
+            names, self._authorizers.of(app), self._identities.of(app)
+        )
         if isinstance(answer, Response):
             return answer
         return views.stream(answer, None)
 
     def _view_run(self, run: str) -> Response:
-        return views.resume(permission.for_run(RUN_PREFIX + run))
+        who = self._identity(None)
+        return views.resume(permission.for_run(RUN_PREFIX + run, who))
+
+    def _identity(self, given: Name | None) -> str | None:
+        """Who the current request's client is.
+
+        :param given: who a view says it is.
+        """
+        if given is not None:
+            return require(checked_identity, given)
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        return permission.identity_by(self._identities.of(app))
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""

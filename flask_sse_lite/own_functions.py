@@ -169,11 +169,16 @@ class SharedBlueprint(Blueprint):
             ) from None
 
 
-class Authorizers:
-    """The authorizers of one SSE. A factory gives its authorizer before it registers
-    its application, or after it: the first call shows which."""
+class OneEach:
+    """Functions of one kind that an SSE was given, one for each application. A factory
+    gives its function before it registers its application, or after it: the first call
+    shows which.
 
-    def __init__(self) -> None:
+    :param kind: what errors call such a function.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._newest: Callable[..., Any] | None = None
         self._comes_first = False
         #: The applications registered since the newest was given.
@@ -236,11 +241,11 @@ class Authorizers:
         if own is None and function and "<locals>" in _name(function):
             # A factory made the function, perhaps for another application alone.
             self._warn(
-                app, f"was given no authorizer of its own, and has {_name(function)}"
+                app, f"was given no {self._kind} of its own, and has {_name(function)}"
             )
         elif own != self._newest and self._comes_first and not self._since:
             # Another application's factory is at work, or a replacement was meant.
-            self._warn(app, f"keeps its authorizer {_name(own)} beside a newer one")
+            self._warn(app, f"keeps its {self._kind} {_name(own)} beside a newer one")
         return function
 
     def _warn(self, app: Flask, what: str) -> None:
@@ -251,7 +256,7 @@ class Authorizers:
 
     def _error(self, one: Any, other: Any) -> SetupError:
         return SetupError(
-            f"This SSE has the authorizer {_name(one)}, which {_name(other)} would "
+            f"This SSE has the {self._kind} {_name(one)}, which {_name(other)} would "
             f"replace. {ADVICE}"
         )
 

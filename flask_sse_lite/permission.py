@@ -20,9 +20,11 @@ from werkzeug.wrappers import Response
 
 from . import tokens
 from .application import current_channels
+from .arguments import checked_identity
 from .channels import DEFAULT_CHANNEL
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
+from .wording import Name
 
 #: What an authorizer says of a channel: True (yes), False or None (403), or a response
 #: that is sent instead.
@@ -31,20 +33,28 @@ AuthorizerAnswer = bool | Response | None
 #: What ``@sse.authorizer`` takes: a function of a channel's name.
 Authorizer = Callable[[str], AuthorizerAnswer]
 
+#: What ``@sse.identity`` takes: a function of nothing, which says who the current
+#: request's client is; None for nobody in particular.
+Identify = Callable[[], Name | None]
+
 logger = logging.getLogger("flask_sse_lite")
 
 
 class Permit(NamedTuple):
-    """The channels that the current request's client may listen to."""
+    """The channels that the current request's client may listen to, and who the client
+    is, as far as the application has said it."""
 
     channels: tuple[str, ...]
+    identity: str | None = None
 
 
 # The ways in
 
 
 def for_query(
-    names: tuple[str, ...], authorize: Authorizer | None
+    names: tuple[str, ...],
+    authorize: Authorizer | None,
+    identify: Identify | None = None,
 ) -> Permit | Response:
     """The client names the channels, in the query of the blueprint's view, or names
     none. A token that is good for them lets the client in; otherwise the authorizer
@@ -54,6 +64,8 @@ def for_query(
     :param names: none stands for all channels of a token that the client has sent for
         this very request, and otherwise for the default one.
     :param authorize: the application's authorizer, which runs in the request.
+    :param identify: the application's function that says who the client is, where no
+        token says it.
     :returns: a permit for all of the channels, or the authorizer's response.
     :raises Forbidden: where the client must not have one of them.
     :raises InvalidType: for what an authorizer cannot return.
@@ -62,11 +74,13 @@ def for_query(
     for token in tokens.brought():
         # A cookie allows, and chooses nothing: pages do not know that it comes along.
         if permit := _for_token(token, wanted if token.is_chosen else names):
+            if permit.identity is None:
+                return permit._replace(identity=identity_by(identify))
             return permit
     if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
         _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
     if authorize is None:
-        return _for_strangers(names)
+        return _for_strangers(names)._replace(identity=identity_by(identify))
     for name in names:
         answer = authorize(name)
         if isinstance(answer, Response):
@@ -78,19 +92,27 @@ def for_query(
                 "An authorizer returns True, False, None or a response; for the "
                 f"channel {name!r} it returned {answer!r}"
             )
-    return Permit(names)
+    return Permit(names, identity_by(identify))
 
 
-def for_own_view(names: tuple[str, ...]) -> Permit:
+def for_own_view(names: tuple[str, ...], identity: str | None = None) -> Permit:
     """A view of the application's own names the channels: it has decided, and neither
     an authorizer nor ``SSE_PUBLIC_CHANNELS`` is asked."""
-    return Permit(names)
+    return Permit(names, identity)
 
 
-def for_run(channel: str) -> Permit:
+def for_run(channel: str, identity: str | None = None) -> Permit:
     """The client names the channel of a run, or begins the run. Who knows the name may
     listen: it cannot be guessed, and only the run's own readers are told of it."""
-    return Permit((channel,))
+    return Permit((channel,), identity)
+
+
+def identity_by(identify: Identify | None) -> str | None:
+    """Who the current request's client is, as the application's function says it.
+
+    :raises InvalidValue: for what cannot be an identity.
+    """
+    return None if identify is None else checked_identity(identify())
 
 
 # The rules
@@ -112,15 +134,15 @@ def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
     :raises Forbidden: where the client relies on a token that does not let it in.
     """
     try:
-        granted = tokens.channels_of(token.text)
-        if others := [name for name in names if name not in granted]:
+        granted = tokens.grant_of(token.text)
+        if others := [name for name in names if name not in granted.channels]:
             raise tokens.Refused(f"the token is not for {', '.join(map(repr, others))}")
     except tokens.Refused as refusal:
         if token.is_chosen:
             _forbid(str(refusal))
         logger.debug("The cookie's token lets nobody in: %s", refusal)
         return None
-    return Permit(names or granted)
+    return Permit(names or granted.channels, granted.identity)
 
 
 def _for_strangers(names: tuple[str, ...]) -> Permit:

@@ -86,7 +86,7 @@ class Publisher:
         return self._channels.publish(data, type, id, retry, channel)
 
     def close(self, channel: Name = DEFAULT_CHANNEL) -> None:
-        """End a channel: see ``SSE.close``. (``disconnect`` ends the publisher.) ::
+        """End a channel: see ``SSE.close``. (``shutdown`` ends the publisher.) ::
 
             publisher.publish("done", channel="job.7")
             publisher.close("job.7")
@@ -104,11 +104,23 @@ class Publisher:
         """
         return self._channels.broker.position()
 
-    def disconnect(self) -> None:
-        """Close the connection, for good. What is published later fails, where the
-        broker had one::
+    def disconnect(
+        self, identity: Name | None = None, channel: Name | None = None
+    ) -> None:
+        """End the streams of clients, who come back: see ``SSE.disconnect``::
 
-            publisher.disconnect()
+            publisher.disconnect(identity="ann")
+
+        :raises InvalidValue: where neither is given, or one that cannot be.
+        :raises BrokerUnavailable: when the broker cannot be reached.
+        """
+        self._channels.disconnect(identity, channel)
+
+    def shutdown(self) -> None:
+        """Close the publisher's connection, for good. What is published later fails,
+        where the broker had one::
+
+            publisher.shutdown()
         """
         self._channels.close()
 
@@ -121,7 +133,7 @@ class Publisher:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.disconnect()
+        self.shutdown()
 
 
 def _to_json(data: Any) -> str:

@@ -112,6 +112,7 @@ class Settings:
     heartbeat: float = _setting(15, not_seconds)
     retry: int = _setting(3000, _whole(0))
     max_connections: int | None = _setting(None, _whole(1))
+    max_per_client: int | None = _setting(None, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
     max_stall: float | None = _setting(None, _seconds_or_none)
     handoff: bool | str = _setting("auto", _handoff)

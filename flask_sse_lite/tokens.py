@@ -47,11 +47,19 @@ class Brought(NamedTuple):
     is_chosen: bool
 
 
-def sign(channels: tuple[str, ...], max_age: float) -> str:
+class Grant(NamedTuple):
+    """What a token says: who brings it, and the channels that it is for."""
+
+    identity: str | None
+    channels: tuple[str, ...]
+
+
+def sign(channels: tuple[str, ...], max_age: float, identity: str | None) -> str:
     """A token for some channels of the application.
 
     :param max_age: seconds that the token lets clients connect. A stream that has begun
         goes on.
+    :param identity: who brings the token; None where it is not said.
     :raises InvalidValue: where the application has no ``SECRET_KEY``.
     """
     if not (serializer := _serializer()):
@@ -61,7 +69,7 @@ def sign(channels: tuple[str, ...], max_age: float) -> str:
         )
     # Whole seconds, rounded up: a token lives no shorter than it was asked to.
     expires = int(time.time() + max_age) + 1
-    return PREFIX + str(serializer.dumps([expires, *channels]))
+    return PREFIX + str(serializer.dumps([expires, identity, *channels]))
 
 
 def brought() -> list[Brought]:
@@ -81,8 +89,8 @@ def brought() -> list[Brought]:
     return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]
 
 
-def channels_of(token: str) -> tuple[str, ...]:
-    """The channels that a token is for.
+def grant_of(token: str) -> Grant:
+    """What a token is for.
 
     :raises Refused: where the token is expired, or nobody with this application's key
         and salt has signed it.
@@ -92,7 +100,7 @@ def channels_of(token: str) -> tuple[str, ...]:
     if not (serializer := _serializer()):
         raise Refused("tokens are signed with SECRET_KEY, and there is none")
     try:
-        expires, *channels = serializer.loads(token.removeprefix(PREFIX))
+        expires, identity, *channels = serializer.loads(token.removeprefix(PREFIX))
     except BadData:
         raise Refused(
             "the token was altered, or signed with another SECRET_KEY or SSE_TOKEN_SALT"
@@ -100,7 +108,7 @@ def channels_of(token: str) -> tuple[str, ...]:
     late = time.time() - expires
     if late >= 0:
         raise Refused(f"the token has expired {late:.0f} s ago")
-    return tuple(channels)
+    return Grant(identity, tuple(channels))
 
 
 def _is_ours(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from flask import Response, abort, current_app, request
 from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 
-from .application import current_channels
+from .application import began, current_channels
 from .arguments import MAX_CHANNELS
 from .channels import Channels
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
@@ -21,6 +21,7 @@ from .generators.items import Items
 from .generators.runs import TooManyRuns
 from .history.cursor import Cursor
 from .hub import current_hub
+from .hub.client import Client
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
 from .permission import Permit, for_run
 from .position import new_run_channel, run_channel
@@ -43,6 +44,11 @@ def requested_channels() -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _client(permit: Permit) -> Client:
+    """Whom the current request lets in."""
+    return Client(permit.identity, request.remote_addr, began(request.environ))
+
+
 def stream(permit: Permit, replay: int | None) -> Response:
     """A stream of the channels of a permit, from where the request resumes.
 
@@ -52,6 +58,7 @@ def stream(permit: Permit, replay: int | None) -> Response:
     names = permit.channels
     return _admit(
         lambda channels: channels.subscribe(names, last_event_id(), replay),
+        _client(permit),
         shareable=not current_channels().replayed(replay),
     )
 
@@ -59,6 +66,7 @@ def stream(permit: Permit, replay: int | None) -> Response:
 def run(
     items: Items,
     permit: Permit | None,
+    identity: str | None,
     linger: float,
     address: Callable[[str], str | None],
 ) -> Response:
@@ -67,6 +75,7 @@ def run(
     iterated.
 
     :param permit: the permit for the run's channel; None for a channel of its own.
+    :param identity: who the client is, for a channel of the run's own.
     :param address: returns the address at which a channel's run can be resumed, if
         there is one.
     """
@@ -74,8 +83,8 @@ def run(
     if permit is None:
         if known := run_channel(since):
             items.close()
-            return resume(for_run(known))
-        permit = for_run(new_run_channel())
+            return resume(for_run(known, identity))
+        permit = for_run(new_run_channel(), identity)
     (name,) = permit.channels
 
     is_taken = False
@@ -93,7 +102,7 @@ def run(
         items.close()
         return EventStream(())
     try:
-        response = _admit(begin)
+        response = _admit(begin, _client(permit))
     finally:
         if not is_taken:
             items.close()
@@ -115,14 +124,17 @@ def resume(permit: Permit) -> Response:
             abort(404, "Nothing is known of this run: it is over, or it never began.")
         return cursor
 
-    return _admit(attend)
+    return _admit(attend, _client(permit))
 
 
-def _admit(find: Callable[[Channels], Cursor], *, shareable: bool = False) -> Response:
+def _admit(
+    find: Callable[[Channels], Cursor], client: Client, *, shareable: bool = False
+) -> Response:
     """A stream, if there is room for one.
 
     :param find: finds the cursor from which the stream begins. It is called only where
         there is room.
+    :param client: whom the request lets in.
     :param shareable: see ``Subscription``. A run is not: a newcomer gets it from its
         first event.
     """
@@ -136,7 +148,7 @@ def _admit(find: Callable[[Channels], Cursor], *, shareable: bool = False) -> Re
         raise InternalServerError from None
     if hub.is_stopping:
         return _come_back(channels.settings.retry, "The server is about to stop.")
-    if hub.is_full(channels.settings):
+    if hub.is_full(channels.settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
@@ -149,7 +161,7 @@ def _admit(find: Callable[[Channels], Cursor], *, shareable: bool = False) -> Re
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return Response(status=204, headers=AWAY)
-    return EventStream(channels.stream(cursor, shareable=shareable))
+    return EventStream(channels.stream(cursor, client, shareable=shareable))
 
 
 def _come_back(milliseconds: int, why: str) -> Response:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.audiences import Audiences
+from flask_sse_lite.hub.client import NOBODY
 from flask_sse_lite.hub.connection import Connection, Group, framed
 from flask_sse_lite.hub.counts import Listeners
 from flask_sse_lite.hub.fanout import Fanout
@@ -62,6 +63,7 @@ class Stream:
     """A stream that its server iterates. It notes what the hub tells it."""
 
     program = None
+    client = NOBODY
     heartbeat = 20.0
     last_words: tuple[Log, str] | None = None
 
@@ -75,6 +77,11 @@ class Stream:
         self.ticks: list[float] = []
         #: The patience of each call of ``stop``.
         self.stops: list[float | None] = []
+        #: How often it was ended.
+        self.ends = 0
+
+    def end(self) -> None:
+        self.ends += 1
 
     def wake(self) -> None:
         self.wakes += 1
@@ -140,6 +147,12 @@ class Parts:
         return connection, client
 
     # The steps that the loop has for its parts
+
+    def _admits(self, connection: Connection) -> bool:
+        return True
+
+    def _end_revoked_of(self, log: Log) -> None:
+        """Nobody was revoked."""
 
     def _welcome_all(self) -> None:
         while self.fanout.newcomers:

@@ -264,7 +264,7 @@ def test_a_guard_that_looks_at_the_first_channel_cannot_be_passed_by(
 
 def test_a_guard_in_a_subclass_cannot_be_passed_by() -> None:
     class Guarded(ServerSentEventsBlueprint):
-        def stream(self, *channels: Any, replay: int | None = None) -> Response:
+        def stream(self, *channels: Any, **options: Any) -> Response:
             abort(401)
 
     sse = Guarded("sse", __name__)

@@ -442,8 +442,8 @@ def test_a_broker_that_comes_later_is_used_then(tmp_path: Path) -> None:
 
 def test_one_that_has_disconnected_publishes_no_more(publisher: Publisher) -> None:
     publisher.publish("hello")
-    publisher.disconnect()
-    publisher.disconnect()
+    publisher.shutdown()
+    publisher.shutdown()
     with pytest.raises(BrokerUnavailable, match="closed"):
         publisher.publish("hello")
 

@@ -311,7 +311,8 @@ def test_a_token_holds_its_channels_and_its_time(app: Flask, sse: SSE) -> None:
     token = sse.sign("room.7", "é")
     text = token.removeprefix(tokens.PREFIX)
     serializer = URLSafeSerializer(KEY)
-    _, (expires, *channels) = serializer.loads_unsafe(text)
+    _, (expires, identity, *channels) = serializer.loads_unsafe(text)
+    assert identity is None
     assert channels == ["room.7", "é"]
     assert 0 < expires - time.time() <= tokens.DEFAULT_MAX_AGE + 1
 

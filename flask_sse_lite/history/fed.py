@@ -18,6 +18,7 @@ from .log import Log
 from .pacing import pause_follower
 from .records import Past, Record
 from .retention import RUNS_BYTES
+from .revocations import LEEWAY, REVOCATIONS
 
 
 class FedLog(Log):
@@ -30,7 +31,11 @@ class FedLog(Log):
     def __init__(
         self, *, clock: Callable[[], float] = monotonic, runs_bytes: int = RUNS_BYTES
     ) -> None:
-        super().__init__(history=1, age=1, clock=clock, runs_bytes=runs_bytes)
+        super().__init__(
+            history=1, age=1, clock=clock, runs_bytes=runs_bytes, leeway=LEEWAY
+        )
+        #: Seconds that the store keeps events; 0 before the first life.
+        self._age = 0.0
         #: Pairs of positions. Between the two of a pair stands nothing that is known
         #: of: an id from there proves that its reader saw what is lost now.
         self.voids: list[tuple[int, int]] = []
@@ -54,6 +59,10 @@ class FedLog(Log):
         """
         with self._lock:
             now = self._clock()
+            if self._age:
+                # The store has lost what it had, and revocations with it.
+                self.revocations.note_lost(now)
+            self._age = age
             # In this order: another thread can read the position at any time.
             self.sequence = sequence
             self.epoch = epoch
@@ -61,6 +70,7 @@ class FedLog(Log):
             self._retention.restart(sequence, history, age)
             for name, past in pasts.items():
                 self._retention.fill(name, past, sequence, now)
+            self._note_revocations(pasts, now)
             self._retention.fit_outputs()
             self._retention.unfed = {
                 n for n, c in self._channels.items() if not c.is_whole
@@ -78,11 +88,22 @@ class FedLog(Log):
             for name, past in pasts.items():
                 channel = self._retention.fill(name, past, self.sequence, now)
                 tells.update(channel.watchers)
+            self._note_revocations(pasts, now)
             self._retention.fit_outputs()
             self._step = None
             self._retention.let_go(now)
         for tell in tells:
             tell()
+
+    def _note_revocations(self, pasts: Mapping[str, Past], now: float) -> None:
+        """Note the revocations of the past, if they are among what was loaded."""
+        if REVOCATIONS not in pasts:
+            return
+        channel = self._channels[REVOCATIONS]
+        first = channel.entries[0].time if channel.dropped and channel.entries else 0.0
+        self.revocations.begin(max(first, now - self._age))
+        for entry in channel.entries:
+            self.revocations.note(entry)
 
     def feed(self, record: Record) -> None:
         """Put what stands at the store's next position where it belongs, and tell those
@@ -100,6 +121,8 @@ class FedLog(Log):
                 self._retention.hold(name, channel, budget, sequence, now)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
+                if name == REVOCATIONS:
+                    self.revocations.note(entry)
                 if self._retention.keep(channel, entry, now):
                     self._step = None
             watchers = tuple(channel.watchers)
@@ -130,6 +153,8 @@ class FedLog(Log):
             if kept is None or dropped <= kept.dropped:
                 return
             self._retention.lose(channel, kept, dropped)
+            if channel == REVOCATIONS:
+                self.revocations.note_lost(self._clock())
             self._step = None
             watchers = tuple(kept.watchers)
         for tell in watchers:

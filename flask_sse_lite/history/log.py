@@ -25,6 +25,7 @@ from .cursor import Entry
 from .pacing import pause_publisher
 from .reading import Readable
 from .retention import RUNS_BYTES, Retention
+from .revocations import REVOCATIONS
 
 
 class Log(Readable):
@@ -40,6 +41,7 @@ class Log(Readable):
         it is left out. Two logs must not share one: make a log after a fork.
     :param clock: seconds, never falling.
     :param runs_bytes: kept of the output of all runs together.
+    :param leeway: see ``Revocations``.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Log(Readable):
         epoch: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         runs_bytes: int = RUNS_BYTES,
+        leeway: float = 0.0,
     ) -> None:
         retention = Retention(history, age, clock, runs_bytes)
-        super().__init__(epoch or new_epoch(), retention, clock, Section(self._settle))
+        lock = Section(self._settle)
+        super().__init__(epoch or new_epoch(), retention, clock, lock, leeway)
         #: Positions for what grows by itself. Each is taken in one step, which nothing
         #: interrupts.
         self._numbers = count(BEGINNING + 1)
@@ -187,8 +191,11 @@ class Log(Readable):
             self._take_up(sequence)
         now = self._clock()
         channel = self._channels.get(name) or self._retention.channel(name)
+        entry = Entry(sequence, now, name, event)
+        if name == REVOCATIONS:
+            self.revocations.note(entry)
         self.sequence = sequence
-        if self._retention.keep(channel, Entry(sequence, now, name, event), now):
+        if self._retention.keep(channel, entry, now):
             self._step = None
         return channel
 

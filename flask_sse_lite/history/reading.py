@@ -20,6 +20,7 @@ from ..system.locks import Section
 from .channel import Channel, Tell
 from .cursor import Batch, Cursor, Entry
 from .retention import Retention
+from .revocations import Revocations
 
 #: Characters of names, up to which streams of the same channels share them: strangers
 #: can ask for any number of long names, and shared names are remembered for a while.
@@ -45,6 +46,7 @@ class Readable:
     :param retention: what is kept.
     :param clock: seconds, never falling.
     :param lock: guards all of this.
+    :param leeway: see ``Revocations``.
     """
 
     def __init__(
@@ -53,8 +55,11 @@ class Readable:
         retention: Retention,
         clock: Callable[[], float],
         lock: Section,
+        leeway: float,
     ) -> None:
         self.epoch = epoch
+        #: Which clients must be let in anew.
+        self.revocations = Revocations(leeway)
         #: The position of the newest entry.
         self.sequence = BEGINNING
         self._retention = retention

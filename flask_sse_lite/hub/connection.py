@@ -16,6 +16,7 @@ from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
 from ..system.poller import Poller
+from .client import NOBODY, Client
 from .places import Place
 from .readers import Readers
 from .stall import Progress
@@ -48,6 +49,7 @@ class Connection:
     __slots__ = (
         "beat_at",
         "chunked",
+        "client",
         "cursor",
         "descriptor",
         "expires",
@@ -75,8 +77,10 @@ class Connection:
         settings: Settings,
         *,
         chunked: bool,
+        client: Client = NOBODY,
     ) -> None:
         self.descriptor = descriptor
+        self.client = client
         self.chunked = chunked
         self.cursor = cursor
         self.log = log

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ..history.log import Log
 from ..system.locks import Guard
 from ..system.poller import WRITABLE, Poller, close_descriptor
 from .connection import Connection, Group, framed
@@ -31,6 +32,12 @@ class Loop(Protocol):
 
     def _welcome_all(self) -> None:
         """Begin to serve all connections that are new."""
+
+    def _admits(self, connection: Connection) -> bool:
+        """Whether a connection that is new is served; otherwise it was ended."""
+
+    def _end_revoked_of(self, log: Log) -> None:
+        """End the streams whose clients must be let in anew."""
 
     def _write(
         self,
@@ -112,7 +119,8 @@ class Fanout:
         if connection.program and connection.program.is_stopped:
             # The server's other streams were told before. The next look ends this one.
             connection.expires = now
-        self.catch_up(connection)
+        if self._loop._admits(connection):
+            self.catch_up(connection)
 
     def _put(self, connection: Connection) -> None:
         """Put a connection among those that are served. The caller holds the lock."""
@@ -138,6 +146,9 @@ class Fanout:
                 return
             until = group.cursor.position if group else newest
             batch = log.read(cursor, BATCH_BYTES, until)
+            self._loop._end_revoked_of(log)
+            if self.connections.get(connection.descriptor) is not connection:
+                return
             data = frames(log, cursor, batch)
             if not data:
                 break
@@ -192,6 +203,7 @@ class Fanout:
         """
         group.has_news = False
         batch = group.log.read(group.cursor, BATCH_BYTES)
+        self._loop._end_revoked_of(group.log)
         data = frames(group.log, group.cursor, batch)
         if not data:
             return False

@@ -39,6 +39,7 @@ from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
+from .client import NOBODY, Client
 from .frames import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 from .looks import DUE_SHARE
 from .stall import Progress
@@ -88,7 +89,9 @@ class IteratedStream:
         "_named_at",
         "_phase",
         "_progress",
+        "_revocations_seen",
         "_sent_at",
+        "client",
         "log",
         "program",
         "settings",
@@ -106,10 +109,14 @@ class IteratedStream:
         end: threading.Lock,
         program: Program | None,
         sock: Any,
+        client: Client = NOBODY,
     ) -> None:
         now = time.monotonic()
         self.log = log
         self.settings = settings
+        self.client = client
+        # The newest revocation that the server's thread has asked about.
+        self._revocations_seen = -1
         #: The server, if it can be stopped while its process goes on.
         self.program = program
         self._cursor = cursor
@@ -154,6 +161,10 @@ class IteratedStream:
             if self._end.locked():
                 raise StopIteration
             batch = self.log.read(self._cursor, BATCH_BYTES)
+            if self.log.revocations.newest != self._revocations_seen:
+                self._ask_of_revocations()
+                if self._end.locked():
+                    raise StopIteration
             if batch.more:
                 self.wake()
             data = batch.frames or frames(self.log, self._cursor, batch)
@@ -167,6 +178,13 @@ class IteratedStream:
                 self.end()
             elif self._beat is _DUE:
                 return self._keep_alive()
+
+    def _ask_of_revocations(self) -> None:
+        """End, if the client must be let in anew. What was read is not sent then."""
+        revocations, seen = self.log.revocations, self._revocations_seen
+        self._revocations_seen = revocations.newest
+        if self.client.is_revoked(revocations, self.channels, max(seen, 0)):
+            self.end()
 
     def _keep_alive(self) -> bytes:
         self._beat = Beat.QUIET

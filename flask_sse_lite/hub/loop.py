@@ -32,6 +32,7 @@ from ..system.backoff import Backoff
 from ..system.locks import Guard
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
+from .client import NOBODY, Client
 from .connection import Connection, Group, framed
 from .counts import Listeners, OpenStreams, Paths, Stats
 from .endings import Ending, Endings
@@ -39,6 +40,7 @@ from .fanout import Fanout
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
 from .places import Place, Places
 from .readers import Iterated, Readers, Timed
+from .revoking import Revoking
 
 #: Seconds between two looks at whether the server is about to stop.
 TICK = 0.25
@@ -80,6 +82,9 @@ class Hub:
             self, self._lock, poller, self._listeners, self._places, self.tell
         )
         self._endings = Endings(self, self._lock, self._audiences, self._fanout)
+        self._revoking = Revoking(self._lock, self._audiences, self._fanout, self._wake)
+        self._admits = self._revoking.admits
+        self._end_revoked_of = self._revoking.end_revoked_of
         # The loop's own.
         self._looks = Looks(self, self._fanout, poller)
         self._look = LONGEST_LOOK
@@ -115,17 +120,17 @@ class Hub:
 
     # Streams come and leave
 
-    def is_full(self, settings: Settings) -> bool:
-        """Whether an application can begin no other stream."""
+    def is_full(self, settings: Settings, client: Client = NOBODY) -> bool:
+        """Whether an application can begin no other stream for a client."""
         with self._lock:
-            return self._places.is_full(settings)
+            return self._places.is_full(settings, client)
 
-    def arrive(self, settings: Settings) -> Place | None:
+    def arrive(self, settings: Settings, client: Client = NOBODY) -> Place | None:
         """Take a place for a stream that begins. However many streams arrive at once,
         those past the limit get none. Whoever takes a place must release it. Once the
         hub has adopted a connection with the place, the hub does that."""
         with self._lock:
-            return self._places.take(settings)
+            return self._places.take(settings, client)
 
     def release(self, place: Place) -> None:
         """Give a place back. A second call does nothing. It never waits, as
@@ -148,6 +153,7 @@ class Hub:
         with self._lock:
             is_doomed = self._places.serve(place)
             self._audiences.join(stream)
+            self._revoking.watch(stream.log)
             if is_doomed:
                 stream.stop(0)
             elif stream.program and stream.program.is_stopped:
@@ -176,6 +182,7 @@ class Hub:
                 close_descriptor(connection.descriptor)
                 raise
             self._endings.has_stopped.clear()
+            self._revoking.watch(log)
             connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.note(log, cursor.channels, 1)
@@ -305,6 +312,7 @@ class Hub:
             self.is_stopping = True
             self._endings.stop()
         self._endings.end_the_dismissed()
+        self._revoking.end_revoked()
         self._welcome_all()
         for descriptor, what in events:
             if connection := fanout.connections.get(descriptor):
@@ -341,6 +349,7 @@ class Hub:
                 self.is_running = False
                 self._look = LONGEST_LOOK
                 self._looks.forget()
+                self._revoking.forget()
                 return False
         self._looks.look_around(now, timed)
         return True

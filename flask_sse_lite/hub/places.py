@@ -1,10 +1,10 @@
-"""Places: what counts against ``SSE_MAX_CONNECTIONS``.
+"""Places: what counts against ``SSE_MAX_CONNECTIONS`` and ``SSE_MAX_PER_CLIENT``.
 
-Here lives how many streams a process can have at once, and which streams have a place
-among them. A stream takes one place as it begins, and keeps it to its end, whether the
-hub adopts its connection or its server iterates it. What the streams do meanwhile is
-never known here. (An ``EventStream`` takes no place: it holds a thread or a greenlet of
-its server, and the server limits those.)
+Here lives how many streams a process can have at once, in all and for one client, and
+which streams have a place among them. A stream takes one place as it begins, and keeps
+it to its end, whether the hub adopts its connection or its server iterates it. What the
+streams do meanwhile is never known here. (An ``EventStream`` takes no place: it holds a
+thread or a greenlet of its server, and the server limits those.)
 
 Where a place is, ``Place.phase`` says:
 
@@ -28,11 +28,16 @@ from enum import Enum
 from ..servers import gunicorn
 from ..settings import Settings
 from ..system.open_files import room_for_streams
+from .client import NOBODY, Client
 
 #: Seconds for which the number of descriptors that a process can open is believed. That
 #: number hardly ever changes, and asking for it twice per stream would be a tenth of
 #: what a stream costs.
 ROOM_KNOWN = 1.0
+
+#: Clients without a place that are remembered: looking for them at each arrival would
+#: cost more than they do.
+SPARE_OWNERS = 64
 
 
 class Phase(Enum):
@@ -47,16 +52,22 @@ class Phase(Enum):
     RELEASED = "released"
 
 
+#: An application's client: the settings tell applications apart.
+Owner = tuple[int, tuple[str, str]]
+
+
 class Place:
     """One stream's place.
 
     :param settings: the settings of the stream's application.
+    :param owner: for whom the place is counted; None where each place counts alone.
     """
 
-    __slots__ = ("phase", "settings")
+    __slots__ = ("owner", "phase", "settings")
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, owner: Owner | None) -> None:
         self.settings = settings
+        self.owner = owner
         self.phase = Phase.OPENING
 
 
@@ -66,6 +77,8 @@ class Places:
 
     def __init__(self) -> None:
         self._taken: set[Place] = set()
+        #: The places of each client, where there is a limit for each.
+        self._by_owner: dict[Owner, set[Place]] = {}
         # Any thread can write these; a race writes the same value twice.
         self._room = 0
         self._room_known_until = 0.0
@@ -74,17 +87,40 @@ class Places:
         """How many places are taken. Any thread can ask."""
         return len(self._taken)
 
-    def is_full(self, settings: Settings) -> bool:
-        """Whether an application can begin no other stream."""
-        return len(self._taken) >= self._limit(settings)
+    def is_full(self, settings: Settings, client: Client = NOBODY) -> bool:
+        """Whether an application can begin no other stream for a client."""
+        if len(self._taken) >= self._limit(settings):
+            return True
+        most, owner = settings.max_per_client, _owner(settings, client)
+        return most is not None and owner is not None and self._count(owner) >= most
 
-    def take(self, settings: Settings) -> Place | None:
-        """A place for a stream that begins; None where all places are taken."""
-        if self.is_full(settings):
+    def take(self, settings: Settings, client: Client = NOBODY) -> Place | None:
+        """A place for a stream that begins; None where all places are taken, or all
+        that one client can have."""
+        if self.is_full(settings, client):
             return None
-        place = Place(settings)
-        self._taken.add(place)
+        place = Place(settings, _owner(settings, client))
+        self._add(place)
         return place
+
+    def _add(self, place: Place) -> None:
+        self._taken.add(place)
+        if place.owner is None:
+            return
+        self._by_owner.setdefault(place.owner, set()).add(place)
+        if len(self._by_owner) > 2 * len(self._taken) + SPARE_OWNERS:
+            for owner in list(self._by_owner):
+                self._count(owner)
+
+    def _count(self, owner: Owner) -> int:
+        """How many places a client has. The places that were given back are forgotten
+        only here, because whoever gives a place back cannot wait for the lock."""
+        places = {p for p in self._by_owner.get(owner, ()) if p in self._taken}
+        if places:
+            self._by_owner[owner] = places
+        else:
+            self._by_owner.pop(owner, None)
+        return len(places)
 
     def serve(self, place: Place) -> bool:
         """Somebody serves the place's stream from now on.
@@ -93,7 +129,7 @@ class Places:
         """
         is_doomed = place.phase is Phase.DOOMED
         place.phase = Phase.SERVED
-        self._taken.add(place)
+        self._add(place)
         return is_doomed
 
     def doom(self, settings: Settings) -> None:
@@ -119,3 +155,10 @@ class Places:
             self._room = room_for_streams(gunicorn.connections())
             self._room_known_until = now + ROOM_KNOWN
         return self._room
+
+
+def _owner(settings: Settings, client: Client) -> Owner | None:
+    """For whom a client's places are counted; None where there is no limit for it."""
+    if settings.max_per_client is None or client.key is None:
+        return None
+    return (id(settings), client.key)

@@ -13,6 +13,7 @@ from typing import Protocol
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
+from .client import Client
 
 #: The channels of a log that readers have in common.
 Key = tuple[Log, tuple[str, ...]]
@@ -55,6 +56,7 @@ class Iterated(Timed, Protocol):
     """A stream of channels that a server iterates, as the hub sees it."""
 
     log: Log
+    client: Client
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -62,6 +64,9 @@ class Iterated(Timed, Protocol):
 
     def wake(self) -> None:
         """Note that there is something to read. This must neither wait nor raise."""
+
+    def end(self) -> None:
+        """End now, without what there is to read. This must neither wait nor raise."""
 
 
 class Readers:

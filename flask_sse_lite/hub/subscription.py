@@ -38,6 +38,7 @@ from ..servers.server import Refusal, Server
 from ..servers.surroundings import warn_of_reader
 from ..settings import Settings
 from .access import log_request
+from .client import NOBODY, Client
 from .connection import Connection
 from .frames import RETRY_WHEN_FULL, come_back, opening, spread_retry
 from .handoff import take_connection
@@ -81,6 +82,7 @@ class Subscription:
     """
 
     __slots__ = (
+        "_client",
         "_cursor",
         "_end",
         "_hub",
@@ -98,9 +100,16 @@ class Subscription:
     )
 
     def __init__(
-        self, log: Log, cursor: Cursor, settings: Settings, *, shareable: bool = False
+        self,
+        log: Log,
+        cursor: Cursor,
+        settings: Settings,
+        client: Client = NOBODY,
+        *,
+        shareable: bool = False,
     ) -> None:
         self.log = log
+        self._client = client
         self._cursor = cursor
         self._settings = settings
         self._shareable = shareable
@@ -177,7 +186,7 @@ class Subscription:
         :returns: all that a server is given before a handoff.
         """
         self._hub = hub = current_hub()
-        self._place = hub.arrive(self._settings)
+        self._place = hub.arrive(self._settings, self._client)
         if self._place is None:
             self._phase = Phase.REFUSED
             return come_back(spread_retry(RETRY_WHEN_FULL))
@@ -211,7 +220,12 @@ class Subscription:
     def _hand_off(self, server: Server, descriptor: int, chunked: bool) -> None:
         """Give the hub the connection that was taken from the server."""
         connection = Connection(
-            descriptor, self._cursor, self.log, self._settings, chunked=chunked
+            descriptor,
+            self._cursor,
+            self.log,
+            self._settings,
+            chunked=chunked,
+            client=self._client,
         )
         connection.program = self._program
         self._phase = Phase.HANDED_OFF
@@ -243,6 +257,7 @@ class Subscription:
             self.log,
             self._cursor,
             self._settings,
+            client=self._client,
             end=self._end,
             program=self._program,
             sock=self._socket,

@@ -1,0 +1,47 @@
+"""Rooms for members, each with an identity, and a way to throw somebody out.
+
+``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /admit``
+allows it again. What one worker knows of bans, the others read from a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import abort, request
+from flask.typing import ResponseReturnValue
+
+from flask_sse_lite import sse
+
+from .channels import app
+
+BANS = Path(app.config["BANS"])
+
+
+@sse.identity
+def who() -> str | None:
+    return request.headers.get("X-User")
+
+
+def check(user: str | None) -> None:
+    if user and (BANS / user).exists():
+        abort(403)
+
+
+@app.get("/room/<room>")
+def room(room: str) -> ResponseReturnValue:
+    check(who())
+    return sse.stream(room)
+
+
+@app.post("/ban/<user>")
+def ban(user: str) -> ResponseReturnValue:
+    (BANS / user).touch()
+    sse.disconnect(identity=user)
+    return "", 204
+
+
+@app.post("/empty/<room>")
+def empty(room: str) -> ResponseReturnValue:
+    sse.disconnect(channel=room)
+    return "", 204

@@ -1,0 +1,494 @@
+"""Who is disconnected gets nothing more, on any worker, until a view has let it in
+anew; and nobody else loses anything."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, abort, request
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from flask_sse_lite import SSE, BrokerUnavailable, InvalidValue, Publisher, SetupError
+from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.own_events import BOOKKEEPING
+from flask_sse_lite.testing import read_events
+
+from . import IS_LONG
+from .redis_servers import redis_server
+from .servers import Client, Server, serve, several, until
+
+#: Random steps of a test on each broker.
+STEPS = 10_000 if IS_LONG else 2_500
+
+USERS = ["ann", "bob", "cid", "dan"]
+
+#: Applications on one store, each with a log and a follower of its own.
+APPLICATIONS = 4
+
+
+def application(**config: Any) -> tuple[Flask, SSE]:
+    app = Flask("members")
+    app.config.update(SSE_HEARTBEAT=5, SSE_PUBLIC_CHANNELS=["*"], **config)
+    sse = SSE()
+
+    @sse.identity
+    def who() -> str | None:
+        return request.headers.get("X-User")
+
+    @app.get("/room/<room>")
+    def room(room: str) -> Response:
+        return sse.stream(room)
+
+    sse.init_app(app)
+    return app, sse
+
+
+@pytest.fixture
+def app() -> Iterator[Flask]:
+    app, sse = application()
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def sse(app: Flask) -> SSE:
+    sse = app.blueprints["sse"]
+    assert isinstance(sse, SSE)
+    return sse
+
+
+def ask(app: Flask, target: str, user: str | None = None) -> TestResponse:
+    headers = {"X-User": user} if user else {}
+    return app.test_client().get(target, headers=headers)
+
+
+def data_of(response: TestResponse, timeout: float = 5.0) -> list[str]:
+    """The data of all events up to the stream's end, which must come."""
+    (opening, *events) = read_events(response, timeout=timeout, bookkeeping=True)
+    assert opening.type == "stream-open"
+    assert not any(event.type == "stream-end" for event in events)
+    return [event.data for event in events]
+
+
+# Whose streams end
+
+
+def test_the_streams_of_an_identity_end_and_no_others(app: Flask, sse: SSE) -> None:
+    own = [ask(app, "/stream", "ann"), ask(app, "/room/x", "ann")]
+    others = [ask(app, "/stream", "bob"), ask(app, "/stream")]
+    opened = [[next(r.iter_encoded())] for r in (*own, *others)]
+    assert all(opened)
+    sse.disconnect(identity="ann")
+    sse.publish("later")
+    for response in own:
+        assert b"".join(response.iter_encoded()) == b""
+    for response in others:
+        assert b"later" in next(response.iter_encoded())
+        response.close()
+
+
+@pytest.mark.parametrize(
+    ("revoked", "ended"),
+    [
+        ({"channel": "x"}, ["ann in x", "bob in x"]),
+        ({"identity": "ann", "channel": "x"}, ["ann in x"]),
+        ({"identity": "ann"}, ["ann in sse", "ann in x"]),
+        ({"identity": 7}, []),
+    ],
+)
+def test_an_identity_a_channel_or_both(
+    app: Flask, sse: SSE, revoked: dict[str, Any], ended: list[str]
+) -> None:
+    streams = {
+        f"{user} in {channel}": ask(app, target, user)
+        for user in ("ann", "bob")
+        for channel, target in (("sse", "/stream"), ("x", "/room/x"))
+    }
+    for response in streams.values():
+        next(response.iter_encoded())
+    sse.disconnect(**revoked)
+    sse.publish("later", channel=["sse", "x"])
+    found = []
+    for name, response in streams.items():
+        if not next(response.iter_encoded(), b""):
+            found.append(name)
+        response.close()
+    assert sorted(found) == ended
+
+
+def test_a_view_of_its_own_says_whose_a_stream_is(app: Flask, sse: SSE) -> None:
+    app.add_url_rule("/own", "own", lambda: sse.stream("x", identity=7))
+    response = ask(app, "/own", "ann")
+    next(response.iter_encoded())
+    sse.disconnect(identity="7")
+    assert next(response.iter_encoded(), b"") == b""
+
+
+def test_a_token_says_whose_a_stream_is(app: Flask, sse: SSE) -> None:
+    app.secret_key = "a key of the tests"
+    token = sse.sign("x", identity="ann")
+    headers = {"Authorization": f"Bearer {token}", "X-User": "bob"}
+    response = app.test_client().get("/stream", headers=headers)
+    next(response.iter_encoded())
+    sse.disconnect(identity="ann")
+    assert next(response.iter_encoded(), b"") == b""
+
+
+def test_a_run_goes_on_when_its_reader_is_disconnected(app: Flask, sse: SSE) -> None:
+    go_on = threading.Event()
+
+    def answer() -> Iterator[str]:
+        yield "first"
+        go_on.wait()
+        yield "second"
+
+    app.add_url_rule("/run", "run", lambda: sse.run(answer()))
+    response = ask(app, "/run", "ann")
+    assert b"first" in b"".join(next(response.iter_encoded()) for _ in range(2))
+    sse.disconnect(identity="ann")
+    assert next(response.iter_encoded(), b"") == b""
+    go_on.set()
+    again = ask(app, response.headers["Content-Location"], "ann")
+    events = read_events(again)
+    assert [event.data for event in events[:2]] == ["first", "second"]
+
+
+# When it counts
+
+
+def test_a_request_that_began_before_is_not_let_in(app: Flask, sse: SSE) -> None:
+    """The view has decided, and the client is disconnected before its stream begins."""
+
+    @app.get("/slow")
+    def slow() -> Response:
+        sse.disconnect(identity="ann")
+        return sse.stream("x")
+
+    response = ask(app, "/slow", "ann")
+    next(response.iter_encoded())
+    sse.publish("later", channel="x")
+    assert b"".join(response.iter_encoded()) == b""
+
+
+def test_the_authorizer_is_of_the_same_request(app: Flask, sse: SSE) -> None:
+    @sse.authorizer
+    def may_listen(channel: str) -> bool:
+        sse.disconnect(identity="ann")
+        return True
+
+    assert data_of(ask(app, "/stream?channel=x", "ann")) == []
+
+
+def test_who_is_let_in_anew_goes_on_where_it_was(app: Flask, sse: SSE) -> None:
+    response = ask(app, "/stream", "ann")
+    next(response.iter_encoded())
+    first = sse.publish("first")
+    assert b"first" in next(response.iter_encoded())
+    sse.disconnect(identity="ann")
+    sse.publish("second")
+    assert next(response.iter_encoded(), b"") == b""
+    again = ask(app, f"/stream?last_event_id={first.id}", "ann")
+    assert [event.data for event in read_events(again, count=1)] == ["second"]
+
+
+def test_a_stream_that_nobody_reads_yet_sends_nothing(app: Flask, sse: SSE) -> None:
+    since = sse.position()
+    sse.publish("before")
+    response = ask(app, f"/stream?last_event_id={since}", "ann")
+    sse.disconnect(identity="ann")
+    assert data_of(response) == []
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"identity": ""},
+        {"identity": "x" * 513},
+        {"identity": b"ann"},
+        {"identity": True},
+        {"channel": "two\nlines"},
+        {"channel": "$revocations"},
+    ],
+)
+def test_what_is_no_identity_and_no_channel_is_an_error(
+    app: Flask, sse: SSE, named: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidValue):
+        sse.disconnect(**named)
+
+
+@pytest.mark.parametrize(
+    "target", ["/stream?channel=$revocations", "/room/$revocations"]
+)
+def test_nobody_can_listen_to_revocations(app: Flask, target: str) -> None:
+    assert ask(app, target).status_code in (400, 403)
+
+
+def test_an_application_has_one_identity_function(app: Flask, sse: SSE) -> None:
+    with pytest.raises(SetupError, match="identity function"):
+        sse.identity(lambda: "somebody else")
+
+
+def test_where_the_broker_is_away_nobody_is_disconnected(tmp_path: Path) -> None:
+    with redis_server() as server:
+        app, sse = application(SSE_URL=server.url, SSE_BROKER_TIMEOUT=0.5)
+        with app.app_context():
+            sse.disconnect(identity="ann")
+            server.stop()
+            with pytest.raises(BrokerUnavailable):
+                sse.disconnect(identity="ann")
+            app.extensions["sse"].close()
+
+
+# Limits
+
+
+def test_a_client_has_so_many_streams_and_no_more() -> None:
+    app, _ = application(SSE_MAX_PER_CLIENT=2)
+    with ExitStack() as stack:
+
+        def status(user: str | None) -> int:
+            response = stack.enter_context(ask(app, "/stream", user))
+            if response.status_code == 200:
+                next(response.iter_encoded())
+            return response.status_code
+
+        for user in ("ann", "bob", None):
+            assert [status(user) for _ in range(4)] == [200, 200, 503, 503]
+    with ask(app, "/stream", "ann") as response:
+        assert response.status_code == 200
+
+
+def test_a_browser_past_its_limit_is_told_to_come_back() -> None:
+    app, _ = application(SSE_MAX_PER_CLIENT=1)
+    client: FlaskClient = app.test_client()
+    with client.get("/stream") as first:
+        next(first.iter_encoded())
+        second = client.get("/stream", headers={"Accept": "text/event-stream"})
+        assert (second.status_code, second.text[:7]) == (200, "retry: ")
+
+
+# By chance
+
+
+class Stream:
+    """A stream of one user at one application, read by a thread."""
+
+    def __init__(self, response: TestResponse, user: str, admitted: int) -> None:
+        self.user = user
+        #: How many events had been published when the view let the user in.
+        self.admitted = admitted
+        #: Past so many events nothing must come.
+        self.most: int | None = None
+        self.seen: list[int] = []
+        self.has_ended = False
+        self._response = response
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        decoder = Decoder()
+        for piece in self._response.iter_encoded():
+            for event in decoder.feed(piece):
+                assert event.type not in ("stream-gap", "stream-end")
+                if event.type not in BOOKKEEPING:
+                    self.seen.append(int(event.data))
+        self.has_ended = True
+
+    def leave(self) -> None:
+        self._response.close()
+        self._thread.join()
+
+    def check(self) -> None:
+        assert (
+            self.seen == [*range(self.seen[0], self.seen[-1] + 1)] if self.seen else 1
+        )
+        if self.most is not None:
+            assert not self.seen or self.seen[-1] < self.most
+
+
+class World:
+    """Applications on one store, whose users come, go, and are thrown out."""
+
+    def __init__(self, url: str, count: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.banned: set[str] = set()
+        self.published = 0
+        self.streams: list[Stream] = []
+        self.over: list[Stream] = []
+        self.ids: list[str | None] = []
+        self.applications = [self._application(url) for _ in range(count)]
+
+    def _application(self, url: str) -> tuple[Flask, SSE]:
+        app, sse = application(SSE_URL=url, SSE_HISTORY=100_000)
+
+        @app.before_request
+        def refuse() -> None:
+            if request.headers["X-User"] in self.banned:
+                abort(403)
+
+        return app, sse
+
+    def any(self) -> tuple[Flask, SSE]:
+        return self.random.choice(self.applications)
+
+    def publish(self) -> None:
+        app, sse = self.any()
+        with app.app_context():
+            self.ids.append(sse.publish(str(self.published), channel="room").id)
+        self.published += 1
+
+    def connect(self) -> None:
+        (app, _), user = self.any(), self.random.choice(USERS)
+        since = self.random.choice(self.ids[-50:]) if self.ids else None
+        target = f"/room/room?last_event_id={since}" if since else "/room/room"
+        admitted = self.published
+        response = ask(app, target, user)
+        if user in self.banned:
+            assert response.status_code == 403
+        else:
+            assert response.status_code == 200
+            self.streams.append(Stream(response, user, admitted))
+
+    def leave(self) -> None:
+        if self.streams:
+            stream = self.streams.pop(self.random.randrange(len(self.streams)))
+            stream.leave()
+            self.over.append(stream)
+
+    def disconnect(self) -> None:
+        (app, sse), user = self.any(), self.random.choice(USERS)
+        if self.random.random() < 0.5:
+            self.banned.add(user)
+        with app.app_context():
+            sse.disconnect(identity=user)
+        for stream in [s for s in self.streams if s.user == user]:
+            if stream.most is None:
+                stream.most = self.published
+
+    def admit(self) -> None:
+        self.banned.discard(self.random.choice(USERS))
+
+    def run(self, steps: int) -> None:
+        weights: dict[Callable[[], None], int] = {
+            self.publish: 60,
+            self.connect: 18,
+            self.disconnect: 8,
+            self.admit: 6,
+            self.leave: 8,
+        }
+        for _ in range(steps):
+            (step,) = self.random.choices([*weights], [*weights.values()])
+            step()
+            if len(self.streams) > 40:
+                self.leave()
+
+    def end(self) -> None:
+        """All that were thrown out have ended, and the others have everything."""
+        self.publish()
+        last = self.published - 1
+        for stream in self.streams:
+            if stream.most is None:
+                until(lambda stream=stream: stream.seen[-1:] == [last])  # type: ignore[misc]
+            else:
+                until(lambda stream=stream: stream.has_ended)  # type: ignore[misc]
+
+    def close(self) -> None:
+        for stream in self.streams:
+            stream.leave()
+        for app, _ in self.applications:
+            app.extensions["sse"].close()
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
+def test_whatever_happens_who_is_out_gets_nothing_and_others_everything(
+    kind: str, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    with ExitStack() as stack:
+        url, count = "memory://", 1
+        if kind == "sqlite":
+            url, count = f"sqlite:///{tmp_path}/events.db", APPLICATIONS
+        elif kind == "redis":
+            url, count = stack.enter_context(redis_server()).url, APPLICATIONS
+        world = World(url, count, seed)
+        stack.callback(world.close)
+        world.run(STEPS)
+        world.end()
+        for stream in (*world.streams, *world.over):
+            stream.check()
+        assert any(stream.most is not None for stream in world.over + world.streams)
+
+
+# Real workers
+
+WORKERS = 2
+
+
+@pytest.fixture(params=["gunicorn sync", "gunicorn gthread", "gunicorn gevent"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with serve(
+        request.param,
+        app="tests.applications.members:app",
+        options=several(request.param, WORKERS),
+        SSE_URL=f"sqlite:///{tmp_path}/events.db",
+        BANS=str(tmp_path),
+    ) as server:
+        yield server
+
+
+def members(server: Server, stack: ExitStack, user: str, count: int) -> list[Client]:
+    """Streams of a user, which all workers serve."""
+    streams: list[Client] = []
+
+    def are_everywhere() -> bool:
+        stream = stack.enter_context(Client(server.port))
+        stream.request("/room/a", headers={"X-User": user})
+        assert stream.status == 200
+        streams.append(stream)
+        served = {stream.headers["x-process"] for stream in streams}
+        return len(served) == WORKERS and len(streams) >= count
+
+    until(are_everywhere)
+    return streams
+
+
+def test_all_workers_throw_out_who_is_banned(server: Server) -> None:
+    with ExitStack() as stack:
+        banned = members(server, stack, "ann", 4)
+        others = members(server, stack, "bob", 4)
+        server.publish({"data": "before", "channel": "a"})
+        for stream in (*banned, *others):
+            assert [event.data for event in stream.take(1)] == ["before"]
+        assert server.request("POST", "/ban/ann").status == 204
+        server.publish({"data": "after", "channel": "a"})
+        for stream in banned:
+            assert list(stream.take(9)) == []
+        for stream in others:
+            assert [event.data for event in stream.take(1)] == ["after"]
+        with Client(server.port) as again:
+            again.request("/room/a", headers={"X-User": "ann"})
+            assert again.status == 403
+
+
+def test_a_channel_is_emptied_from_outside(server: Server, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        streams = members(server, stack, "ann", 2)
+        url = f"sqlite:///{tmp_path}/events.db"
+        publisher = stack.enter_context(Publisher.from_url(url))
+        publisher.disconnect(channel="a")
+        publisher.publish("after", channel="a")
+        for stream in streams:
+            assert list(stream.take(9)) == []

@@ -1,0 +1,216 @@
+"""What a log knows of revocations: which clients they concern, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from flask_sse_lite import Event
+from flask_sse_lite.history.fed import FedLog
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.history.records import Past, Record
+from flask_sse_lite.history.revocations import (
+    LEEWAY,
+    LONGEST,
+    MOST,
+    REVOCATIONS,
+    Revocation,
+    Revocations,
+)
+
+EPOCH, OTHER_EPOCH = "a" * 16, "b" * 16
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(clock: Clock) -> Log:
+    return Log(history=9, age=99, clock=clock)
+
+
+@pytest.fixture
+def fed(clock: Clock) -> FedLog:
+    return FedLog(clock=clock)
+
+
+@pytest.fixture
+def revocations(log: Log) -> Revocations:
+    return log.revocations
+
+
+def revoke(log: Log, identity: str | None = None, channel: str | None = None) -> None:
+    log.append(REVOCATIONS, Revocation(identity, channel).to_event())
+
+
+def test_an_identity_is_meant_in_all_its_channels(
+    log: Log, revocations: Revocations
+) -> None:
+    revoke(log, "ann")
+    assert revocations.concern("ann", ("a", "b"), 999.0)
+    assert not revocations.concern("bob", ("a", "b"), 999.0)
+    assert not revocations.concern(None, ("a", "b"), 999.0)
+
+
+def test_a_channel_is_meant_for_all_who_listen_to_it(
+    log: Log, revocations: Revocations
+) -> None:
+    revoke(log, channel="a")
+    assert revocations.concern("ann", ("b", "a"), 999.0)
+    assert revocations.concern(None, ("a",), 999.0)
+    assert not revocations.concern("ann", ("b",), 999.0)
+
+
+def test_both_mean_that_identity_in_that_channel(
+    log: Log, revocations: Revocations
+) -> None:
+    revoke(log, "ann", "a")
+    assert revocations.concern("ann", ("a",), 999.0)
+    assert not revocations.concern("ann", ("b",), 999.0)
+    assert not revocations.concern("bob", ("a",), 999.0)
+    assert not revocations.concern(None, ("a",), 999.0)
+
+
+def test_who_was_let_in_later_is_not_meant(
+    log: Log, clock: Clock, revocations: Revocations
+) -> None:
+    revoke(log, "ann")
+    assert revocations.concern("ann", ("a",), clock.now)
+    assert not revocations.concern("ann", ("a",), clock.now + 0.001)
+
+
+def test_nobody_is_asked_about_the_same_twice(
+    log: Log, revocations: Revocations
+) -> None:
+    revoke(log, "ann")
+    seen = revocations.newest
+    assert not revocations.concern("ann", ("a",), 999.0, seen)
+    revoke(log, "bob")
+    assert not revocations.concern("ann", ("a",), 999.0, seen)
+    revoke(log, "ann")
+    assert revocations.concern("ann", ("a",), 999.0, seen)
+
+
+def test_what_code_that_interrupts_a_step_revokes_is_known_behind_the_step(
+    log: Log, revocations: Revocations
+) -> None:
+    with log._lock:
+        revoke(log, "ann")
+        assert not revocations.newest
+    assert revocations.concern("ann", ("a",), 999.0)
+
+
+@pytest.mark.parametrize("wait", [0.0, LONGEST + 1])
+def test_those_that_are_too_many_or_too_old_send_off_who_was_let_in_before_them(
+    log: Log, clock: Clock, revocations: Revocations, wait: float
+) -> None:
+    revoke(log, "ann")
+    seen = revocations.newest
+    clock.now += wait
+    for number in range(1 if wait else MOST):
+        clock.now += 0.001
+        revoke(log, f"other {number}")
+    assert len(revocations._noted) == (1 if wait else MOST)
+    assert revocations.concern("anybody", ("a",), 1000.0)
+    assert not revocations.concern("anybody", ("a",), 1000.0, seen)
+    assert not revocations.concern("anybody", ("a",), 1000.001)
+
+
+@pytest.mark.parametrize(
+    "data", ["", "{}", "[]", '{"identity": 1, "channel": null}', '"identity"']
+)
+def test_one_that_cannot_be_read_sends_everybody_off(
+    log: Log, clock: Clock, revocations: Revocations, data: str
+) -> None:
+    log.append(REVOCATIONS, Event(data))
+    assert revocations.concern(None, ("a",), clock.now)
+    assert not revocations.concern(None, ("a",), clock.now + 0.001)
+
+
+def test_the_end_of_their_channel_means_nobody(
+    log: Log, revocations: Revocations
+) -> None:
+    log.end(REVOCATIONS)
+    assert not revocations.newest
+
+
+# Of a store
+
+
+def past(*ages: float, dropped: int = 0) -> Past:
+    event = Revocation("ann", None).to_event()
+    return Past(
+        dropped,
+        [Record(dropped + n, age, REVOCATIONS, event) for n, age in enumerate(ages, 1)],
+    )
+
+
+def begin(fed: FedLog, epoch: str, revoked: Past, age: float = 99) -> None:
+    fed.restart(epoch, 20, {REVOCATIONS: revoked}, history=9, age=age)
+
+
+def test_what_a_store_retains_is_known_when_it_is_loaded(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past(30))
+    assert fed.revocations.concern("ann", ("a",), clock.now - 30)
+    assert not fed.revocations.concern("ann", ("a",), clock.now - 29)
+    assert not fed.revocations.concern("bob", ("a",), clock.now - 98)
+
+
+def test_the_clocks_of_a_store_and_of_a_process_can_differ(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past(30))
+    assert fed.revocations.concern("ann", ("a",), clock.now - 30 + LEEWAY)
+    assert not fed.revocations.concern("ann", ("a",), clock.now - 30 + LEEWAY + 0.001)
+
+
+def test_of_what_a_store_retains_no_more_nothing_is_known(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past(30, dropped=1))
+    assert fed.revocations.concern("bob", ("a",), clock.now - 30)
+    assert not fed.revocations.concern("bob", ("a",), clock.now - 29)
+    begin(other := FedLog(clock=clock), EPOCH, past(), age=5)
+    assert other.revocations.concern("bob", ("a",), clock.now - 5)
+    assert not other.revocations.concern("bob", ("a",), clock.now - 4)
+
+
+def test_what_is_fed_is_known_before_anything_behind_it_is_read(fed: FedLog) -> None:
+    begin(fed, EPOCH, past())
+    seen: list[int] = []
+    fed.watch((REVOCATIONS,), lambda: seen.append(fed.revocations.newest))
+    fed.feed(Record(21, 0.0, REVOCATIONS, Revocation("ann", None).to_event()))
+    assert seen == [1]
+    assert fed.revocations.concern("ann", ("a",), 999.0)
+
+
+def test_what_a_store_has_dropped_unread_sends_everybody_off(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past())
+    seen = fed.revocations.newest
+    fed.lose(REVOCATIONS, 25)
+    assert fed.revocations.concern(None, ("a",), clock.now, seen)
+    assert not fed.revocations.concern(None, ("a",), clock.now + 1, seen)
+
+
+def test_a_store_that_has_begun_anew_sends_everybody_off(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past())
+    seen = fed.revocations.newest
+    assert not fed.revocations.concern(None, ("a",), clock.now)
+    begin(fed, OTHER_EPOCH, past())
+    assert fed.revocations.concern(None, ("a",), clock.now, seen)
+    assert not fed.revocations.concern(None, ("a",), clock.now + 1, seen)
