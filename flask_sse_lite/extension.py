@@ -3,6 +3,9 @@
 Here lives what Flask sees: registration, the blueprint's views, and the public verbs.
 Each verb checks what it is given and has another room do the work. Every public method
 shows an example, which the tests run.
+
+It has more than 400 lines, and its class more than 20 methods: they are the whole of
+what an application calls, and most of the lines say what a verb promises.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.audiences import Audiences
-from flask_sse_lite.hub.client import NOBODY
+from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.connection import Connection, Group, framed
 from flask_sse_lite.hub.counts import Listeners
 from flask_sse_lite.hub.fanout import Fanout
@@ -63,7 +63,7 @@ class Stream:
     """A stream that its server iterates. It notes what the hub tells it."""
 
     program = None
-    client = NOBODY
+    client: Client = NOBODY
     heartbeat = 20.0
     last_words: tuple[Log, str] | None = None
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "tail": ("tail", "room"),
     "channels": ("channels",),
     "close": ("close", "room"),
+    "disconnect": ("disconnect", "--identity", "ann"),
 }
 
 
@@ -96,6 +97,21 @@ def test_a_close_ends_the_streams(server: Server) -> None:
         with server.flask("sse", "close", channel) as process:
             assert succeed(process) == ""
         assert [event.type for event in client.events] == ["stream-open", "stream-end"]
+
+
+def test_a_disconnect_ends_the_streams_so_that_clients_come_back(
+    server: Server,
+) -> None:
+    with server.channel() as channel, server.stream(channel) as client:
+        with server.flask("sse", "disconnect", "--channel", channel) as process:
+            assert succeed(process) == ""
+        assert [event.type for event in client.events] == ["stream-open"]
+
+
+def test_a_disconnect_names_whom_it_means(app: Flask) -> None:
+    result = run(app, "disconnect")
+    assert result.exit_code == 2
+    assert "Name --identity, --channel, or both." in result.output
 
 
 def test_tail_prints_what_is_published_until_the_channel_is_closed(
@@ -216,6 +232,7 @@ def test_a_dash_stands_for_what_comes_in(
         (("publish", "room", "-"), "must be UTF-8"),
         (("tail", "room", "$run.x"), "this extension's own"),
         (("close", ""), "1 to 255 characters"),
+        (("disconnect", "--identity", ""), "1 to 512 characters"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -92,6 +92,20 @@ with client.session_transaction() as session:
     session["_user_id"] = "ann"
 assert client.get("/stream").status_code == 200
 """,
+    "leaving.py": """
+client, other = app.test_client(), app.test_client()
+for one, user in ((client, "ann"), (other, "bob")):
+    with one.session_transaction() as session:
+        session["user"] = user
+streams = [one.get("/stream") for one in (client, other)]
+assert all(next(stream.iter_encoded()) for stream in streams)
+assert client.post("/logout").status_code == 204
+from flask_sse_lite import sse
+with app.app_context():
+    sse.publish("later")
+assert b"".join(streams[0].iter_encoded()) == b""
+assert heard(streams[1], 1) == ["later"]
+""",
     "tokens.py": """
 from flask_sse_lite import sse
 client = app.test_client()
