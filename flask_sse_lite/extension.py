@@ -189,12 +189,12 @@ class SSE(SharedBlueprint):
 
     def identity(self, function: W) -> W:
         """Register who the current request's client is: a function of nothing that
-        returns a text, a number or a UUID; None for nobody in particular. With
-        Flask-Login::
+        returns a text, a number or a UUID; None for nobody in particular. (With
+        Flask-Login, it returns ``current_user.get_id()``.) ::
 
             @sse.identity
             def who():
-                return current_user.get_id()
+                return session.get("user")
 
         ``disconnect`` ends the streams of an identity, and ``SSE_MAX_PER_CLIENT``
         counts by it. No client is sent it. The function runs for each stream, except

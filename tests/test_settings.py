@@ -38,6 +38,7 @@ def test_the_defaults_are_these() -> None:
         heartbeat=15,
         retry=3000,
         max_connections=None,
+        max_per_client=None,
         max_age=None,
         max_stall=None,
         handoff="auto",
@@ -107,6 +108,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "SSE_RETRY": ([0, 1, 3000], [-1, 3000.0, "3000", True, False, [3000], 2**54]),
     "SSE_MAX_CONNECTIONS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
+    "SSE_MAX_PER_CLIENT": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_MAX_AGE": (
         [0.5, 3600],
         [0, -1, "3600", True, False, [1], math.nan],
