@@ -33,8 +33,9 @@ class ListStore(Store):
         self.piece = 100
         #: What the next wait hears.
         self.heard = Heard(is_to_look=False)
-        #: The tokens of the runs that the store knows, and whether others can begin.
-        self.runs: set[str] = set()
+        #: The runs that the store knows, by token, each with the position where it
+        #: began; and whether others can begin.
+        self.runs: dict[str, int] = {}
         self.is_open_to_runs = True
         #: The store is away, or takes no writes.
         self.is_away = self.is_read_only = False
@@ -108,8 +109,7 @@ class ListStore(Store):
         self._note("begin", claim.channel, is_write=True)
         if not self.is_open_to_runs:
             return None
-        self.runs.add(claim.token)
-        return self.epoch, len(self.entries)
+        return self.epoch, self.runs.setdefault(claim.token, len(self.entries))
 
     def say(
         self,
@@ -122,7 +122,7 @@ class ListStore(Store):
 
     def extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
         self._note("extend", *sorted(one.channel for one in claims), is_write=True)
-        return self.epoch, {claim.token for claim in claims} & self.runs
+        return self.epoch, {one.token for one in claims if one.token in self.runs}
 
     def end_lost(self) -> None:
         self._note("end_lost", is_write=True)

@@ -205,12 +205,15 @@ def test_what_a_store_has_dropped_unread_sends_everybody_off(
     assert not fed.revocations.concern(None, ("a",), clock.now + 1, seen)
 
 
-def test_a_store_that_has_begun_anew_sends_everybody_off(
+def test_a_store_that_has_begun_anew_sends_nobody_off(
     fed: FedLog, clock: Clock
 ) -> None:
+    """Readers of a run must be told what became of it."""
     begin(fed, EPOCH, past())
-    seen = fed.revocations.newest
-    assert not fed.revocations.concern(None, ("a",), clock.now)
+    seen, let_in = fed.revocations.newest, clock.now
+    clock.now += 1000
     begin(fed, OTHER_EPOCH, past())
-    assert fed.revocations.concern(None, ("a",), clock.now, seen)
-    assert not fed.revocations.concern(None, ("a",), clock.now + 1, seen)
+    assert not fed.revocations.concern(None, ("a",), let_in, seen)
+    fed.feed(Record(21, 0.0, REVOCATIONS, Revocation("ann", None).to_event()))
+    assert not fed.revocations.concern("bob", ("a",), let_in, seen)
+    assert fed.revocations.concern("ann", ("a",), let_in, seen)

@@ -88,10 +88,11 @@ class Duties:
         claims = list(self.claims)
         epoch, known = self._store.extend(claims)
         for claim in claims:
-            if claim.token in known:
-                claim.began = (epoch, claim.began[1])
-            elif claim in self.claims:
-                self.have_begun(claim)  # The store has lost it.
+            is_known = claim.token in known and claim.began[0] == epoch
+            if not is_known and claim in self.claims:
+                # The store has lost it, or has begun another life with it. Where it
+                # begins there, the store says: another thread can have asked as well.
+                self.have_begun(claim)
 
     def _end_forgotten(self, now: float) -> None:
         """End the runs that readers here wait for and that the store has lost. If the

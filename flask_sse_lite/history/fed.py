@@ -59,9 +59,6 @@ class FedLog(Log):
         """
         with self._lock:
             now = self._clock()
-            if self._age:
-                # The store has lost what it had, and revocations with it.
-                self.revocations.note_lost(now)
             self._age = age
             # In this order: another thread can read the position at any time.
             self.sequence = sequence

@@ -115,22 +115,23 @@ class Revocations:
         identity: str | None,
         channels: Collection[str],
         let_in: float,
-        seen: int = 0,
+        seen: int | None = None,
     ) -> bool:
         """Whether a client must be let in anew.
 
         :param let_in: when the request began that let the client in, by the log's
             clock.
         :param seen: the number of the newest revocation of which the caller has asked
-            already; 0 for a stream that begins.
+            already; None for a stream that begins.
         """
         forgotten = self._forgotten
-        if let_in <= forgotten.time and (forgotten.number > seen or not seen):
+        asked = -1 if seen is None else seen
+        if let_in <= forgotten.time and forgotten.number > asked:
             return True
         if not self._noted:
             return False
         return any(
-            noted.number > seen and noted.time + self._leeway >= let_in
+            noted.number > asked and noted.time + self._leeway >= let_in
             for revocation in _that_concern(identity, channels)
             if (noted := self._noted.get(revocation))
         )

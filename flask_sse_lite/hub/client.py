@@ -33,7 +33,10 @@ class Client(NamedTuple):
         return ("address", self.address) if self.address else None
 
     def is_revoked(
-        self, revocations: Revocations, channels: tuple[str, ...], seen: int = 0
+        self,
+        revocations: Revocations,
+        channels: tuple[str, ...],
+        seen: int | None = None,
     ) -> bool:
         """Whether the client must be let in anew: see ``Revocations.concern``."""
         return revocations.concern(self.identity, channels, self.let_in, seen)

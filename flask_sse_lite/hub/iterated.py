@@ -116,7 +116,7 @@ class IteratedStream:
         self.settings = settings
         self.client = client
         # The newest revocation that the server's thread has asked about.
-        self._revocations_seen = -1
+        self._revocations_seen: int | None = None
         #: The server, if it can be stopped while its process goes on.
         self.program = program
         self._cursor = cursor
@@ -183,7 +183,7 @@ class IteratedStream:
         """End, if the client must be let in anew. What was read is not sent then."""
         revocations, seen = self.log.revocations, self._revocations_seen
         self._revocations_seen = revocations.newest
-        if self.client.is_revoked(revocations, self.channels, max(seen, 0)):
+        if self.client.is_revoked(revocations, self.channels, seen):
             self.end()
 
     def _keep_alive(self) -> bytes:

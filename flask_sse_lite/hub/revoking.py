@@ -81,12 +81,12 @@ class Revoking:
     def admits(self, connection: Connection) -> bool:
         """Whether a connection that is new is served: its client can have been revoked
         while its request went on."""
-        if not self._is_revoked(connection, 0):
+        if not self._is_revoked(connection, None):
             return True
         self._end(connection)
         return False
 
-    def _is_revoked(self, connection: Connection, seen: int) -> bool:
+    def _is_revoked(self, connection: Connection, seen: int | None) -> bool:
         return connection.client.is_revoked(
             connection.log.revocations, connection.cursor.channels, seen
         )
