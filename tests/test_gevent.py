@@ -57,7 +57,7 @@ from flask_sse_lite.system.gevent import wait_natively
 def refuse(function):
     raise RuntimeError("can't start new thread at interpreter shutdown")
 
-gevent.get_hub = lambda: SimpleNamespace(threadpool=SimpleNamespace(apply=refuse))
+gevent.get_hub = lambda: SimpleNamespace(threadpool=SimpleNamespace(spawn=refuse))
 assert wait_natively(lambda: "done") == "done"
 """
     )
@@ -73,5 +73,31 @@ found = AsyncResult()
 gevent.get_hub().loop.run_callback(lambda: found.set(can_wait()))
 assert found.get(timeout=10) is False
 assert can_wait()
+"""
+    )
+
+
+def test_who_was_robbed_of_its_wake_up_asks_again() -> None:
+    """A signal handler that interrupts a greenlet, and waits, can take the wake-up that
+    was meant for the greenlet."""
+    run_on_gevent(
+        """
+from types import SimpleNamespace
+import gevent
+from gevent.exceptions import LoopExit
+from flask_sse_lite.system.gevent import wait_natively
+
+class Robbed:
+    def __init__(self, function):
+        self.answers = [LoopExit("robbed"), LoopExit("robbed again"), function()]
+
+    def get(self):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+gevent.get_hub = lambda: SimpleNamespace(threadpool=SimpleNamespace(spawn=Robbed))
+assert wait_natively(lambda: 7) == 7
 """
     )

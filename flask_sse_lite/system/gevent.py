@@ -24,13 +24,21 @@ def wait_natively(function: Callable[[], T]) -> T:
     if monkey is None or not monkey.is_module_patched("threading"):
         return function()
     import gevent
+    from gevent.exceptions import LoopExit
 
     try:
-        result: T = gevent.get_hub().threadpool.apply(function)
+        pending = gevent.get_hub().threadpool.spawn(function)
     except RuntimeError:
         # The interpreter is ending and starts no thread: this one calls it.
         return function()
-    return result
+    while True:
+        try:
+            result: T = pending.get()
+            return result
+        except LoopExit:
+            # A signal handler that interrupted this greenlet, and waited itself, was
+            # given the wake-up that was meant for us.
+            gevent.sleep(0)
 
 
 def can_wait() -> bool:
