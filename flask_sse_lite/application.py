@@ -57,7 +57,8 @@ def set_up(app: Flask) -> None:
 def began(environ: dict[str, Any]) -> float:
     """When a request began, before any code of the application's ran in it
     (``time.monotonic()``)."""
-    return float(environ.get(_BEGAN, time.monotonic()))
+    noted: float | None = environ.get(_BEGAN)
+    return time.monotonic() if noted is None else noted
 
 
 def current_channels() -> Channels:

@@ -46,7 +46,10 @@ def requested_channels() -> tuple[str, ...]:
 
 def _client(permit: Permit) -> Client:
     """Whom the current request lets in."""
-    return Client(permit.identity, request.remote_addr, began(request.environ))
+    # The address is looked for only where it is counted by.
+    is_counted = current_channels().settings.max_per_client is not None
+    address = request.remote_addr if is_counted else None
+    return Client(permit.identity, address, began(request.environ))
 
 
 def stream(permit: Permit, replay: int | None) -> Response:

@@ -16,7 +16,8 @@ class Client(NamedTuple):
 
     :param identity: who the client is, in the application's words; None where the
         application has not said it. It is never sent to clients.
-    :param address: where the client comes from, as Flask knows it.
+    :param address: where the client comes from, as Flask knows it; None where nothing
+        is counted by it.
     :param let_in: when the request began that let the client in
         (``time.monotonic()``).
     """
