@@ -75,11 +75,13 @@ ON_ALL_BROKERS = {"test_brokers.py"}
 #: Files and tests that start none of these, and still take long.
 LONG = {
     "TestClients",
+    "test_all_workers_throw_out_who_is_banned",
     "test_an_application_of_strict_types_passes",
     "test_an_example_works_in_a_factory_that_is_called_again",
     "test_browser_module_built.py",
     "test_a_greenlet_that_publishes_without_end_lets_its_readers_follow",
     "test_a_greenlet_that_waits_for_the_file_lets_the_others_run",
+    "test_a_channel_is_emptied_from_outside",
     "test_apache.py",
     "test_distribution.py",
     "test_greenlets_fork",
@@ -89,6 +91,7 @@ LONG = {
     "test_the_example_tests_pass",
     "test_the_file_stays_small",
     "test_whatever_fails_in_the_hub_every_stream_goes_on_or_ends",
+    "test_whatever_happens_who_is_out_gets_nothing_and_others_everything",
 }
 
 
