@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import time
 import weakref
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from flask import Flask, current_app, has_app_context, request, request_started
+from flask import Flask, current_app, has_app_context
 
 from . import cli
 from .channels import Channels
 from .errors import NoApplication
 from .servers.surroundings import worker_processes
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 # Outside an application context, a verb means the only application that there ever was.
 # The second is kept to know that there are several; more need not be.
@@ -41,22 +45,23 @@ def set_up(app: Flask) -> None:
         app.cli.add_command(cli.commands)
     if len(_registered) < 2:
         _registered.append(weakref.ref(app))
+    serve = app.wsgi_app
 
-    def note_request(*_: object, **__: object) -> None:
-        request.environ.setdefault(_BEGAN, time.monotonic())
+    def note_request(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        environ[_BEGAN] = time.monotonic()
         if not channels.has_served:
             channels.has_served = True
-            channels.processes = worker_processes(request.environ)
+            channels.processes = worker_processes(environ)
+        return serve(environ, start)
 
-    # The signal comes before every hook of the application's, which can be what lets a
-    # client in. It keeps no receiver alive: the application does.
-    app.extensions["sse.note_request"] = note_request
-    request_started.connect(note_request, app)
+    # A middleware comes before all that can let a client in: hooks, and the session,
+    # which can take long to be read.
+    app.wsgi_app = note_request  # type: ignore[assignment,method-assign]
 
 
-def began(environ: dict[str, Any]) -> float:
-    """When a request began, before any code of the application's ran in it
-    (``time.monotonic()``)."""
+def began(environ: WSGIEnvironment) -> float:
+    """When Flask was given a request (``time.monotonic()``). Nothing that Flask knows
+    of the client is older."""
     noted: float | None = environ.get(_BEGAN)
     return time.monotonic() if noted is None else noted
 

@@ -201,7 +201,6 @@ class Channels:
             configuration's number.
         """
         names, broker = tuple(channels), self.broker
-        broker.want((REVOCATIONS,))
         broker.want(names, since)
         return broker.log.cursor(names, since, self.replayed(replay))
 
@@ -211,7 +210,6 @@ class Channels:
         :returns: None where the channel has neither a run nor what a run has left.
         """
         broker, log = self.broker, self.log
-        broker.want((REVOCATIONS,))
         broker.want((channel,), since)
         if channel.startswith(RUN_PREFIX):
             if not log.remembers(channel):

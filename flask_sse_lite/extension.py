@@ -197,8 +197,9 @@ class SSE(SharedBlueprint):
                 return session.get("user")
 
         ``disconnect`` ends the streams of an identity, and ``SSE_MAX_PER_CLIENT``
-        counts by it. No client is sent it. The function runs for each stream, except
-        where a view gives ``identity=`` or a token says who brings it.
+        counts by it. No client is sent it. The function runs for each stream of the
+        application, of its other SSEs too; except where a view gives ``identity=`` or a
+        token says who brings it.
 
         :raises SetupError: where an application would lose the function that it has.
         """
@@ -410,11 +411,12 @@ class SSE(SharedBlueprint):
                 sse.disconnect(identity=user)
                 return "", 204
 
-        What is published when this has returned reaches none of these clients before a
+        What is published after this has returned reaches none of these clients before a
         view has let it in: a request that began before counts as let in before. The
         streams end as at a deployment, so that browsers come back and the view is
-        asked. A token that is still good lets its client in again. A run goes on; if
-        nobody else reads it, its ``linger`` begins. An ``EventStream`` goes on.
+        asked. A token that is still good lets its client in again, and so does the
+        address of a run. A run goes on; if nobody else reads it, its ``linger`` begins.
+        An ``EventStream`` goes on.
 
         :raises InvalidValue: where neither is given, or one that cannot be.
         :raises BrokerUnavailable: when the broker cannot be reached: nothing has ended
@@ -474,7 +476,7 @@ class SSE(SharedBlueprint):
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         names = views.requested_channels()
         answer = permission.for_query(
-            names, self._authorizers.of(app), self._identities.of(app)
+            names, self._authorizers.of(app), self._identities.of_any(app)
         )
         if isinstance(answer, Response):
             return answer
@@ -492,7 +494,7 @@ class SSE(SharedBlueprint):
         if given is not None:
             return require(checked_identity, given)
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        return permission.identity_by(self._identities.of(app))
+        return permission.identity_by(self._identities.of_any(app))
 
     def _address(self, channel: str) -> str | None:
         """Where the blueprint's routes serve a channel, if it has them here."""

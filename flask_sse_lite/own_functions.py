@@ -188,7 +188,7 @@ class OneEach:
     def begin(self, app: Flask) -> None:
         """A registration begins. It can still fail.
 
-        :raises SetupError: where the application has another authorizer than the one
+        :raises SetupError: where the application has another function than the one
             that it would get.
         """
         self._is_tried = True
@@ -197,16 +197,16 @@ class OneEach:
             raise self._error(own, self._newest)
 
     def registered(self, app: Flask) -> None:
-        """An application is registered: it has the newest authorizer, until it is given
+        """An application is registered: it has the newest function, until it is given
         its own."""
         if self._comes_first and not self._since:
             _functions_of(app)[self] = self._newest
         self._since.append(weakref.ref(app))
 
     def give(self, function: Callable[..., Any]) -> None:
-        """Take an authorizer for the applications that it belongs to.
+        """Take a function for the applications that it belongs to.
 
-        :raises SetupError: where one of them has another authorizer.
+        :raises SetupError: where one of them has another function.
         """
         if self._newest is None:
             self._comes_first = not self._since
@@ -228,14 +228,14 @@ class OneEach:
         self._is_tried = False
 
     def _keep(self, function: Callable[..., Any]) -> None:
-        """The applications that were registered since the last authorizer was given
+        """The applications that were registered since the last function was given
         have this one for good."""
         for reference in self._since:
             if app := reference():
                 _functions_of(app)[self] = function
 
     def of(self, app: Flask) -> Callable[..., Any] | None:
-        """The authorizer that holds for an application, if any does."""
+        """The function that holds for an application, if any does."""
         own = _functions_of(app).get(self)
         function = own or self._newest
         if own is None and function and "<locals>" in _name(function):
@@ -247,6 +247,17 @@ class OneEach:
             # Another application's factory is at work, or a replacement was meant.
             self._warn(app, f"keeps its {self._kind} {_name(own)} beside a newer one")
         return function
+
+    def of_any(self, app: Flask) -> Callable[..., Any] | None:
+        """``of``, or the function that another SSE of the application was given."""
+        if function := self.of(app):
+            return function
+        others: list[Callable[..., Any]] = [
+            function
+            for key, function in _functions_of(app).items()
+            if isinstance(key, OneEach) and key._kind == self._kind
+        ]
+        return others[0] if others else None
 
     def _warn(self, app: Flask, what: str) -> None:
         told = _functions_of(app).setdefault((self, "told"), set())

@@ -22,6 +22,7 @@ from . import tokens
 from .application import current_channels
 from .arguments import checked_identity
 from .channels import DEFAULT_CHANNEL
+from .client_faults import require
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
 from .wording import Name
@@ -110,9 +111,10 @@ def for_run(channel: str, identity: str | None = None) -> Permit:
 def identity_by(identify: Identify | None) -> str | None:
     """Who the current request's client is, as the application's function says it.
 
-    :raises InvalidValue: for what cannot be an identity.
+    :raises InvalidValue: for what cannot be an identity. Where the client has chosen
+        it, Flask answers 400.
     """
-    return None if identify is None else checked_identity(identify())
+    return None if identify is None else require(checked_identity, identify())
 
 
 # The rules

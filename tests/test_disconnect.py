@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response, abort, request
+from flask import Flask, Request, Response, abort, request
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sse_lite import SSE, BrokerUnavailable, InvalidValue, Publisher, SetupError
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.history.revocations import LEEWAY
+from flask_sse_lite.hub import current_hub
 from flask_sse_lite.own_events import BOOKKEEPING
 from flask_sse_lite.testing import read_events
 
@@ -199,6 +201,71 @@ def test_who_is_let_in_anew_goes_on_where_it_was(app: Flask, sse: SSE) -> None:
     assert next(response.iter_encoded(), b"") == b""
     again = ask(app, f"/stream?last_event_id={first.id}", "ann")
     assert [event.data for event in read_events(again, count=1)] == ["second"]
+
+
+def test_a_session_that_is_read_before_counts_as_let_in_before(
+    app: Flask, sse: SSE
+) -> None:
+    """Flask reads the session before it calls anything of the application's."""
+
+    class Slow(SecureCookieSessionInterface):
+        def open_session(self, app: Flask, request: Request) -> Any:
+            opened = super().open_session(app, request)
+            sse.disconnect(identity="ann")  # By another request, meanwhile.
+            return opened
+
+    app.secret_key = "a key of the tests"
+    app.session_interface = Slow()
+    assert data_of(ask(app, "/stream", "ann")) == []
+
+
+def test_a_channel_that_was_long_unused_hears_of_revocations(tmp_path: Path) -> None:
+    app, sse = application(SSE_URL=f"sqlite:///{tmp_path}/events.db", SSE_HISTORY_AGE=1)
+    with app.app_context():
+        ask(app, "/stream").close()
+        response = ask(app, "/stream", "ann")
+        log = app.extensions["sse"].log
+        log._clock = lambda: time.monotonic() + 60
+        for _ in range(3):
+            sse.publish("touches the channel")
+        until(lambda: log.sequence >= 3)
+        sse.disconnect(identity="ann")
+        sse.publish("later")
+        until(lambda: log.sequence >= 5)
+        assert "later" not in data_of(response)
+        app.extensions["sse"].close()
+
+
+def test_another_sse_of_the_application_knows_who_the_client_is(
+    app: Flask, sse: SSE
+) -> None:
+    ready = SSE("ready")
+    ready.init_app(app, url_prefix=None)
+    app.add_url_rule("/ready", "ready", lambda: ready.stream("x"))
+    response = ask(app, "/ready", "ann")
+    next(response.iter_encoded())
+    sse.disconnect(identity="ann")
+    assert next(response.iter_encoded(), b"") == b""
+
+
+@pytest.mark.parametrize("user", ["", "x" * 513])
+def test_an_identity_that_a_client_chose_badly_is_the_client_s_fault(
+    app: Flask, user: str
+) -> None:
+    headers = {"X-User": user}
+    response = app.test_client().get("/stream", headers=headers)
+    assert response.status_code == 400
+
+
+def test_an_application_that_is_gone_is_not_kept(app: Flask, sse: SSE) -> None:
+    with ask(app, "/stream") as kept:
+        next(kept.iter_encoded())
+        hub = current_hub()
+        other, _ = application()
+        with ask(other, "/stream") as response:
+            next(response.iter_encoded())
+            assert len(hub._revoking._seen) == 2
+        until(lambda: len(hub._revoking._seen) == 1)
 
 
 def test_a_stream_that_nobody_reads_yet_sends_nothing(app: Flask, sse: SSE) -> None:

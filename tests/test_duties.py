@@ -100,7 +100,7 @@ class TestClaims:
         world.store.begin_another_life()
         world.store.add("a", "1")
         world.do_all(after=1)
-        assert world.store.called("begin") == [["a"], ["b"], ["a"], ["b"]]
+        assert sorted(world.store.called("begin")[2:]) == [["a"], ["b"]]
         # A run that the store knows keeps its position, in whatever life.
         assert kept.began == (world.store.epoch, 0)
         assert lost.began == (world.store.epoch, 1)

@@ -15,6 +15,7 @@ from flask_sse_lite.brokers.follower import Follower
 from flask_sse_lite.brokers.store import Heard
 from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.records import Record
+from flask_sse_lite.history.revocations import REVOCATIONS
 
 from .batches import data_of, lost_in
 from .list_store import RETENTION, ListStore
@@ -102,7 +103,7 @@ class TestFetch:
         store.add("a", "1")
         for _ in range(2):
             attached.fetch(["a", "b"])
-        assert store.called("load") == [[], ["a", "b"]]
+        assert store.called("load") == [[REVOCATIONS], ["a", "b"]]
         attached.fetch(["a", "c"])
         assert store.called("load")[2:] == [["c"]]
 
@@ -112,7 +113,7 @@ class TestFetch:
         watch(attached, store, "a")
         store.begin_another_life()
         attached.fetch(["b"])
-        assert store.called("load")[-1] == ["a", "b"]
+        assert store.called("load")[-1] == [REVOCATIONS, "a", "b"]
         assert store.view.log.epoch == store.epoch
 
 

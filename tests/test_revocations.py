@@ -17,6 +17,8 @@ from flask_sse_lite.history.revocations import (
     Revocations,
 )
 
+HISTORY = 9
+
 EPOCH, OTHER_EPOCH = "a" * 16, "b" * 16
 
 
@@ -155,7 +157,7 @@ def past(*ages: float, dropped: int = 0) -> Past:
 
 
 def begin(fed: FedLog, epoch: str, revoked: Past, age: float = 99) -> None:
-    fed.restart(epoch, 20, {REVOCATIONS: revoked}, history=9, age=age)
+    fed.restart(epoch, 20, {REVOCATIONS: revoked}, history=HISTORY, age=age)
 
 
 def test_what_a_store_retains_is_known_when_it_is_loaded(
@@ -178,12 +180,36 @@ def test_the_clocks_of_a_store_and_of_a_process_can_differ(
 def test_of_what_a_store_retains_no_more_nothing_is_known(
     fed: FedLog, clock: Clock
 ) -> None:
-    begin(fed, EPOCH, past(30, dropped=1))
+    begin(fed, EPOCH, past(*[30] * HISTORY, dropped=1))
     assert fed.revocations.concern("bob", ("a",), clock.now - 30)
     assert not fed.revocations.concern("bob", ("a",), clock.now - 29)
     begin(other := FedLog(clock=clock), EPOCH, past(), age=5)
     assert other.revocations.concern("bob", ("a",), clock.now - 5)
     assert not other.revocations.concern("bob", ("a",), clock.now - 4)
+
+
+def test_an_entry_came_after_all_that_was_there_whatever_a_clock_says(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past())
+    clock.now += 10
+    fed.advance(21)
+    let_in, seen = clock.now - 5, fed.revocations.newest
+    clock.now += 1
+    event = Revocation("ann", None).to_event()
+    fed.feed(Record(22, 1800.0, REVOCATIONS, event))
+    assert fed.revocations.concern("ann", ("a",), let_in, seen)
+
+
+def test_a_process_that_was_away_for_long_sends_off_who_was_let_in_before(
+    fed: FedLog, clock: Clock
+) -> None:
+    begin(fed, EPOCH, past())
+    let_in, seen = clock.now, fed.revocations.newest
+    clock.now += 1000
+    begin(fed, OTHER_EPOCH, past())
+    assert fed.revocations.concern("bob", ("a",), let_in, seen)
+    assert not fed.revocations.concern("bob", ("a",), clock.now, seen)
 
 
 def test_what_is_fed_is_known_before_anything_behind_it_is_read(fed: FedLog) -> None:
@@ -211,7 +237,7 @@ def test_a_store_that_has_begun_anew_sends_nobody_off(
     """Readers of a run must be told what became of it."""
     begin(fed, EPOCH, past())
     seen, let_in = fed.revocations.newest, clock.now
-    clock.now += 1000
+    clock.now += 10
     begin(fed, OTHER_EPOCH, past())
     assert not fed.revocations.concern(None, ("a",), let_in, seen)
     fed.feed(Record(21, 0.0, REVOCATIONS, Revocation("ann", None).to_event()))

@@ -102,7 +102,7 @@ class Follower:
         """Begin to follow, at the store's position, unless this process follows."""
         with self.changing():
             if not self.is_attached:
-                self._restart(*self._store.load(()))
+                self._restart(*self._store.load(self._log.wanted()))
                 try:
                     self._start()
                 except RuntimeError as error:

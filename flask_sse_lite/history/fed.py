@@ -36,6 +36,11 @@ class FedLog(Log):
         )
         #: Seconds that the store keeps events; 0 before the first life.
         self._age = 0.0
+        # When the log was last known to have all that the store had.
+        self._current_at = 0.0
+        # Revocations are always loaded. If nothing were, until a stream watches them,
+        # one could pass by unnoted.
+        self.watch((REVOCATIONS,), _nobody)
         #: Pairs of positions. Between the two of a pair stands nothing that is known
         #: of: an id from there proves that its reader saw what is lost now.
         self.voids: list[tuple[int, int]] = []
@@ -59,7 +64,8 @@ class FedLog(Log):
         """
         with self._lock:
             now = self._clock()
-            self._age = age
+            was_away = self._age and now - self._current_at > self._age
+            is_first, self._age = not self._age, age
             # In this order: another thread can read the position at any time.
             self.sequence = sequence
             self.epoch = epoch
@@ -68,6 +74,9 @@ class FedLog(Log):
             for name, past in pasts.items():
                 self._retention.fill(name, past, sequence, now)
             self._note_revocations(pasts, now)
+            if not is_first and (was_away or self._dropped_revocations):
+                self.revocations.note_lost(self.revocations.known_since)
+            self._current_at = now
             self._retention.fit_outputs()
             self._retention.unfed = {
                 n for n, c in self._channels.items() if not c.is_whole
@@ -97,10 +106,16 @@ class FedLog(Log):
         if REVOCATIONS not in pasts:
             return
         channel = self._channels[REVOCATIONS]
-        first = channel.entries[0].time if channel.dropped and channel.entries else 0.0
+        first = channel.entries[0].time if self._dropped_revocations else 0.0
         self.revocations.begin(max(first, now - self._age))
         for entry in channel.entries:
             self.revocations.note(entry)
+
+    @property
+    def _dropped_revocations(self) -> bool:
+        """Whether the store had more revocations than it was to keep."""
+        channel = self._channels[REVOCATIONS]
+        return len(channel.entries) >= self._retention.history and channel.dropped > 0
 
     def feed(self, record: Record) -> None:
         """Put what stands at the store's next position where it belongs, and tell those
@@ -119,7 +134,11 @@ class FedLog(Log):
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
                 if name == REVOCATIONS:
-                    self.revocations.note(entry)
+                    # The store's clock can have stepped, and this machine can have
+                    # slept: the entry came after all that was there before.
+                    at = max(entry.time, self._current_at)
+                    self.revocations.note(entry._replace(time=at))
+                    channel.unread = 0  # Nobody reads them.
                 if self._retention.keep(channel, entry, now):
                     self._step = None
             watchers = tuple(channel.watchers)
@@ -133,6 +152,7 @@ class FedLog(Log):
     def advance(self, sequence: int) -> None:
         """All up to there was fed that belongs to a channel which is loaded."""
         with self._lock:
+            self._current_at = self._clock()
             if sequence > self.sequence:
                 self._advance(sequence)
                 self._retention.forgotten = sequence
@@ -233,3 +253,7 @@ class FedLog(Log):
         return sequence <= self.sequence and not any(
             low < sequence < high for low, high in self.voids
         )
+
+
+def _nobody() -> None:
+    """Watches, and wants to know nothing."""

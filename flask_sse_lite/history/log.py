@@ -194,6 +194,7 @@ class Log(Readable):
         entry = Entry(sequence, now, name, event)
         if name == REVOCATIONS:
             self.revocations.note(entry)
+            channel.unread = 0  # Nobody reads them.
         self.sequence = sequence
         if self._retention.keep(channel, entry, now):
             self._step = None

@@ -20,7 +20,7 @@ from ..system.locks import Section
 from .channel import Channel, Tell
 from .cursor import Batch, Cursor, Entry
 from .retention import Retention
-from .revocations import Revocations
+from .revocations import Revocation, Revocations
 
 #: Characters of names, up to which streams of the same channels share them: strangers
 #: can ask for any number of long names, and shared names are remembered for a while.
@@ -92,6 +92,11 @@ class Readable:
                 self._retention.let_go(self._clock())
             finally:
                 self._lock.leave()
+
+    def revoked_since(self, seen: int) -> list[Revocation] | None:
+        """See ``Revocations.since``."""
+        with self._lock:
+            return self.revocations.since(seen)
 
     # Runs
 

@@ -49,7 +49,7 @@ class Revocation(NamedTuple):
         try:
             fields = json.loads(event.data)
             found = cls(fields["identity"], fields["channel"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
         is_known = all(isinstance(part, str | None) for part in found)
         return found if is_known and any(found) else None
@@ -106,9 +106,29 @@ class Revocations:
             revocation, noted = next(iter(self._noted.items()))
             if len(self._noted) <= MOST and noted.time >= oldest:
                 return
+            # In this order: another thread can ask at any time.
+            last = self._forgotten
+            self._forgotten = _Noted(
+                max(noted.number, last.number), max(noted.time, last.time)
+            )
             del self._noted[revocation]
-            if noted.time > self._forgotten.time:
-                self._forgotten = noted
+
+    @property
+    def known_since(self) -> float:
+        """Since when nothing was forgotten."""
+        return self._forgotten.time
+
+    def since(self, seen: int) -> list[Revocation] | None:
+        """Those that are newer than a number; None where some of them are forgotten.
+        The log holds its lock."""
+        if self._forgotten.number > seen:
+            return None
+        newer: list[Revocation] = []
+        for revocation, noted in reversed(self._noted.items()):
+            if noted.number <= seen:
+                break
+            newer.append(revocation)
+        return newer
 
     def concern(
         self,
@@ -124,17 +144,15 @@ class Revocations:
         :param seen: the number of the newest revocation of which the caller has asked
             already; None for a stream that begins.
         """
-        forgotten = self._forgotten
         asked = -1 if seen is None else seen
-        if let_in <= forgotten.time and forgotten.number > asked:
-            return True
-        if not self._noted:
-            return False
-        return any(
-            noted.number > asked and noted.time + self._leeway >= let_in
-            for revocation in _that_concern(identity, channels)
-            if (noted := self._noted.get(revocation))
-        )
+        latest = let_in - self._leeway
+        if self._noted:
+            for revocation in _that_concern(identity, channels):
+                noted = self._noted.get(revocation)
+                if noted and noted.number > asked and noted.time >= latest:
+                    return True
+        forgotten = self._forgotten
+        return forgotten.number > asked and forgotten.time >= latest
 
 
 def _that_concern(

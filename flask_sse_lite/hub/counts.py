@@ -57,6 +57,10 @@ class Listeners:
         """How many streams a channel has."""
         return self._counts[log, channel]
 
+    def logs(self) -> set[Log]:
+        """The logs that have streams."""
+        return {log for log, _ in dict(self._counts)}
+
     def by_channel(self, log: Log) -> dict[str, int]:
         """How many streams each channel of a log has; channels without any are left
         out."""

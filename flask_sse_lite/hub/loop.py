@@ -177,12 +177,12 @@ class Hub:
             is_doomed = self._places.serve(place)
             try:
                 self._start()
+                self._revoking.watch(log)
             except BaseException:
                 log.unwatch(cursor.channels, tell)
                 close_descriptor(connection.descriptor)
                 raise
             self._endings.has_stopped.clear()
-            self._revoking.watch(log)
             connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.note(log, cursor.channels, 1)
@@ -345,11 +345,11 @@ class Hub:
         with self._lock:
             self._audiences.let_go()
             timed = self._audiences.everybody()
+            self._revoking.forget_others(self._listeners.logs())
             if not self._has_anyone():
                 self.is_running = False
                 self._look = LONGEST_LOOK
                 self._looks.forget()
-                self._revoking.forget()
                 return False
         self._looks.look_around(now, timed)
         return True

@@ -7,12 +7,13 @@ a log notes of revocations lives in ``history.revocations``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ..history.log import Log
-from ..history.revocations import REVOCATIONS
+from ..history.revocations import REVOCATIONS, Revocation
 from ..system.locks import Guard
 from .audiences import Audiences
+from .client import Client
 from .connection import Connection
 from .fanout import Fanout
 
@@ -39,20 +40,19 @@ class Revoking:
         #: The logs of the streams, each with the number of the newest revocation that
         #: its streams were asked about.
         self._seen: dict[Log, int] = {}
-        #: Streams that were ended, since the process began.
-        self.count = 0
 
     def watch(self, log: Log) -> None:
         """Hear of a log's revocations. Any thread that holds the lock can call this."""
         if log not in self._seen:
-            self._seen[log] = log.revocations.newest
+            newest = log.revocations.newest
             log.watch((REVOCATIONS,), self._wake)
+            self._seen[log] = newest
 
-    def forget(self) -> None:
-        """There are no streams any more. The caller holds the lock."""
-        for log in self._seen:
+    def forget_others(self, logs: Collection[Log]) -> None:
+        """Only these logs have streams. The caller holds the lock."""
+        for log in self._seen.keys() - logs:
             log.unwatch((REVOCATIONS,), self._wake)
-        self._seen.clear()
+            del self._seen[log]
 
     def end_revoked(self) -> None:
         """End the streams that a revocation concerns which is newer than the last
@@ -67,23 +67,30 @@ class Revoking:
         newest, seen = log.revocations.newest, self._seen.get(log, 0)
         if newest == seen:
             return
-        self._seen[log] = newest
+        can_be_meant = _looked_for(log.revoked_since(seen))
         with self._lock:
             iterated = [s for s in self._audiences.iterated if s.log is log]
         for stream in iterated:
-            if stream.client.is_revoked(log.revocations, stream.channels, seen):
+            if can_be_meant(stream.client, stream.channels) and (
+                stream.client.is_revoked(log.revocations, stream.channels, seen)
+            ):
                 stream.end()
-                self.count += 1
         for connection in list(self._fanout.connections.values()):
-            if connection.log is log and self._is_revoked(connection, seen):
-                self._end(connection)
+            if (
+                connection.log is log
+                and can_be_meant(connection.client, connection.cursor.channels)
+                and self._is_revoked(connection, seen)
+            ):
+                self._fanout.end(connection)
+        # Last, so that a failure of the loop has it ask again.
+        self._seen[log] = newest
 
     def admits(self, connection: Connection) -> bool:
         """Whether a connection that is new is served: its client can have been revoked
         while its request went on."""
         if not self._is_revoked(connection, None):
             return True
-        self._end(connection)
+        self._fanout.end(connection)
         return False
 
     def _is_revoked(self, connection: Connection, seen: int | None) -> bool:
@@ -91,6 +98,21 @@ class Revoking:
             connection.log.revocations, connection.cursor.channels, seen
         )
 
-    def _end(self, connection: Connection) -> None:
-        self._fanout.end(connection)
-        self.count += 1
+
+def _looked_for(
+    revocations: list[Revocation] | None,
+) -> Callable[[Client, tuple[str, ...]], bool]:
+    """Which clients some revocations can mean: a quick look, as there can be ten
+    thousand streams.
+
+    :param revocations: None for all that there can be.
+    """
+    if revocations is None:
+        return lambda client, channels: True
+    identities = {r.identity for r in revocations if r.identity is not None}
+    channels_left = {r.channel for r in revocations if r.identity is None}
+    if not channels_left:
+        return lambda client, channels: client.identity in identities
+    return lambda client, channels: (
+        client.identity in identities or not channels_left.isdisjoint(channels)
+    )
