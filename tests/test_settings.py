@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import re
@@ -17,6 +18,8 @@ from flask_sse_lite.brokers import BROKERS, Broker, connect, register
 from flask_sse_lite.brokers.memory import MemoryBroker
 from flask_sse_lite.permission import is_public
 from flask_sse_lite.settings import Settings
+
+from .documentation import ROOT
 
 #: The settings that have a key of their own.
 KEYS = [setting.name for setting in dataclasses.fields(Settings) if setting.metadata]
@@ -387,3 +390,23 @@ def test_only_the_default_channel_is_public_by_default() -> None:
     names = Settings.read({}).public_channels
     assert is_public("sse", names)
     assert not is_public("secret", names)
+
+
+#: A row of a table of settings: the key, and its default as Python writes it.
+ROW = re.compile(r"   \* - ``SSE_(\w+)``\n     - ``(.+)``\n")
+
+LIMITS = {
+    *("max_connections", "max_per_client", "max_age", "max_stall", "max_runs"),
+    *("run_bytes", "runs_bytes", "history", "history_age", "broker_timeout"),
+}
+
+
+@pytest.mark.parametrize("page", ["configuration", "limits"])
+def test_the_documentation_has_the_defaults(page: str) -> None:
+    rows = ROW.findall((ROOT / "docs" / f"{page}.rst").read_text("utf-8"))
+    settings = Settings.read({})
+    told = {key.lower(): ast.literal_eval(default) for key, default in rows}
+    assert set(told) == (LIMITS if page == "limits" else set(KEYS))
+    for name, default in told.items():
+        value = getattr(settings, name)
+        assert default == (list(value) if isinstance(value, tuple) else value)
