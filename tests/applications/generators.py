@@ -26,6 +26,7 @@ from flask.typing import ResponseReturnValue
 from flask_compress import Compress
 
 from flask_sse_lite import Event, EventStream, sse
+from flask_sse_lite.history.revocations import REVOCATIONS
 from flask_sse_lite.hub import current_hub
 
 from .channels import app
@@ -311,7 +312,8 @@ def left() -> ResponseReturnValue:
     hub = current_hub()
     channels = app.extensions["sse"]
     channels.log.unwatch((), str)  # Removes watchers that left meanwhile.
-    kept = channels.log._channels.values()
+    # (Each process listens for revocations, as long as it lives.)
+    kept = [c for name, c in channels.log._channels.items() if name != REVOCATIONS]
     contexts = (AppContext, RequestContext)
     return {
         "timed": len(hub._audiences.timed),
