@@ -16,8 +16,8 @@ from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import *  # noqa: F403
 from flask_sse_lite.testing.broker_suite import StoreUnderTest
 
-from .servers import ROOT
-from .shelf import connect_to_shelf
+from .servers import ROOT, until
+from .shelf import connect_to_shelf, has_locked
 
 register("shelf", connect_to_shelf)
 
@@ -36,8 +36,11 @@ class Shelf(StoreUnderTest):
         return connect(Settings.read({"SSE_URL": self.url, **config}))
 
     def lose_everything(self) -> None:
-        for file in [self._folder / "index", *self._folder.glob("0*")]:
-            file.unlink(missing_ok=True)
+        # In one step: what began in between would lose its first entry alone.
+        with open(self._folder / "lock", "w") as lock:
+            until(lambda: has_locked(lock))
+            for file in [self._folder / "index", *self._folder.glob("0*")]:
+                file.unlink(missing_ok=True)
 
     def go_away(self) -> None:
         self._folder.rename(self._folder.with_suffix(".away"))
