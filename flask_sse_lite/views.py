@@ -44,14 +44,6 @@ def requested_channels() -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _client(permit: Permit) -> Client:
-    """Whom the current request lets in."""
-    # The address is looked for only where it is counted by.
-    is_counted = current_channels().settings.max_per_client is not None
-    address = request.remote_addr if is_counted else None
-    return Client(permit.identity, address, began(request.environ))
-
-
 def stream(permit: Permit, replay: int | None) -> Response:
     """A stream of the channels of a permit, from where the request resumes.
 
@@ -61,7 +53,7 @@ def stream(permit: Permit, replay: int | None) -> Response:
     names = permit.channels
     return _admit(
         lambda channels: channels.subscribe(names, last_event_id(), replay),
-        _client(permit),
+        permit,
         shareable=not current_channels().replayed(replay),
     )
 
@@ -105,7 +97,7 @@ def run(
         items.close()
         return EventStream(())
     try:
-        response = _admit(begin, _client(permit))
+        response = _admit(begin, permit)
     finally:
         if not is_taken:
             items.close()
@@ -127,17 +119,17 @@ def resume(permit: Permit) -> Response:
             abort(404, "Nothing is known of this run: it is over, or it never began.")
         return cursor
 
-    return _admit(attend, _client(permit))
+    return _admit(attend, permit)
 
 
 def _admit(
-    find: Callable[[Channels], Cursor], client: Client, *, shareable: bool = False
+    find: Callable[[Channels], Cursor], permit: Permit, *, shareable: bool = False
 ) -> Response:
     """A stream, if there is room for one.
 
     :param find: finds the cursor from which the stream begins. It is called only where
         there is room.
-    :param client: whom the request lets in.
+    :param permit: whom the request lets in.
     :param shareable: see ``Subscription``. A run is not: a newcomer gets it from its
         first event.
     """
@@ -151,6 +143,10 @@ def _admit(
         raise InternalServerError from None
     if hub.is_stopping:
         return _come_back(channels.settings.retry, "The server is about to stop.")
+    # The address is looked for only where it is counted by.
+    is_counted = channels.settings.max_per_client is not None
+    address = request.remote_addr if is_counted else None
+    client = Client(permit.identity, address, began(request.environ))
     if hub.is_full(channels.settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)

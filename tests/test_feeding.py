@@ -14,16 +14,11 @@ from flask_sse_lite.history.records import Past, Record
 from flask_sse_lite.history.retention import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS
 from flask_sse_lite.history.revocations import REVOCATIONS
 
+from .clocks import Clock
+
 ALL = 1 << 30
 OLD = "0123456789abcdef"
 NEW = "fedcba9876543210"
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from flask_sse_lite.settings import Settings
 
 from . import IS_LONG
 from .batches import data_of, lost_in
+from .clocks import Clock
 from .patience import patient
 from .servers import until
 
@@ -55,16 +56,6 @@ FEW = 2048
 
 #: Seconds after which a thread counts as hanging.
 TOO_LONG = 30.0
-
-
-class Clock:
-    """A clock that only a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

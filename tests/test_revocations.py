@@ -17,17 +17,11 @@ from flask_sse_lite.history.revocations import (
     Revocations,
 )
 
+from .clocks import Clock
+
 HISTORY = 9
 
 EPOCH, OTHER_EPOCH = "a" * 16, "b" * 16
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
