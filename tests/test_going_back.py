@@ -185,7 +185,11 @@ PUBLISHES_AND_DIES = """
 import os, sys
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import connect
+from flask_sse_lite.brokers.sqlite import housekeeping
 from flask_sse_lite.settings import Settings
+# Nothing is brought from the write-ahead log into the file.
+housekeeping.PUBLISHES_PER_CHECKPOINT = 1_000_000
+housekeeping.CHECKPOINT_INTERVAL = 1_000
 url = f"sqlite:///{sys.argv[1]}"
 broker = connect(Settings.read({"SSE_URL": url, "SSE_HISTORY": 1_000}))
 print(*[broker.publish("a", Event(str(n))).id for n in range(10)], flush=True)

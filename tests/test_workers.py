@@ -95,9 +95,12 @@ def is_published(server: Server, channel: str, text: str) -> bool:
         return False
 
 
-def disturb(server: Server, act: Callable[[int], None]) -> None:
+def disturb(server: Server, act: Callable[[Faithful], None]) -> None:
     """Publish and listen while something happens to the workers again and again. No
-    client may miss an event."""
+    client may miss an event.
+
+    :param act: what happens. It takes one of the clients.
+    """
     clients = [Faithful(server, "room") for _ in range(2 * WORKERS)]
     known: list[str] = []
     is_on = True
@@ -109,9 +112,9 @@ def disturb(server: Server, act: Callable[[int], None]) -> None:
             daemon=True,
         )
         publisher.start()
-        for number in range(ROUNDS):
+        for _ in range(ROUNDS):
             before = len(clients[0].data)
-            act(number)
+            act(clients[0])
             until(lambda before=before: len(clients[0].data) > before + 10)  # type: ignore[misc]
         is_on = False
         publisher.join(PATIENCE)
@@ -173,14 +176,17 @@ def test_a_channel_that_one_worker_closes_is_closed_at_all(server: Server) -> No
 
 
 def test_nobody_misses_anything_while_workers_are_killed(server: Server) -> None:
-    def kill(number: int) -> None:
-        os.kill(server.stats()["process"], signal.SIGKILL)
+    def kill(client: Faithful) -> None:
+        """Kill the worker of a client, and wait until the client has come back."""
+        connections = len(client.processes)
+        os.kill(int(client.processes[-1]), signal.SIGKILL)
+        until(lambda: len(client.processes) > connections)
 
     disturb(server, kill)
 
 
 def test_nobody_misses_anything_while_workers_are_replaced(server: Server) -> None:
-    disturb(server, lambda number: replace_all(server))
+    disturb(server, lambda client: replace_all(server))
 
 
 # By property
