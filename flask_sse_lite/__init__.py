@@ -18,6 +18,7 @@ from __future__ import annotations
 from .browser_module import static_folder
 from .errors import (
     BrokerUnavailable,
+    EventTooLarge,
     InvalidType,
     InvalidValue,
     NoApplication,
@@ -44,6 +45,7 @@ __all__ = [
     "BrokerUnavailable",
     "Event",
     "EventStream",
+    "EventTooLarge",
     "InvalidType",
     "InvalidValue",
     "Message",

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .client_faults import blamed, blamed_for_number
-from .errors import InvalidType, InvalidValue
+from .client_faults import blamed, blamed_for_number, blamed_for_size
+from .errors import EventTooLarge, InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
 from .position import without_run_names
 from .settings import LONGEST, not_seconds
@@ -98,6 +98,8 @@ def blamed_for_publish(
     error: InvalidValue, data: Any, type: Any, id: Any, retry: Any, channel: Any
 ) -> InvalidValue:
     """The error to raise where a ``publish`` was refused: see ``blamed``."""
+    if isinstance(error, EventTooLarge):
+        return blamed_for_size(error)
     try:
         names = list(listed(channel))
     except InvalidValue:

@@ -16,7 +16,7 @@ from .advice import Advice
 from .arguments import check_own, check_since, check_timeout, checked_identity, listed
 from .brokers import Broker, connect
 from .errors import InvalidType, InvalidValue
-from .event import Event, check_channel, to_text
+from .event import Event, check_channel, check_size, to_text
 from .generators.items import Items
 from .generators.runs import Runs
 from .history.cursor import Cursor
@@ -167,6 +167,7 @@ class Channels:
         """
         names = check_own(*listed(channel))
         event = self._event(data, type, id, retry)
+        check_size(event, self.settings.max_event_bytes)
         if event.type is not None:
             warn_of_type(event.type)
         return names, event
@@ -250,6 +251,7 @@ class Channels:
         :returns: where a reader of the run begins. (The run can be over by now.)
         :raises TooManyRuns: when there is no room for another.
         """
+        items.max_bytes = self.settings.max_event_bytes
         self.runs.begin(
             channel,
             self.broker,

@@ -16,9 +16,9 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from flask import current_app, has_request_context, request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from .errors import InvalidType, InvalidValue
+from .errors import EventTooLarge, InvalidType, InvalidValue
 
 T = TypeVar("T")
 
@@ -35,6 +35,9 @@ MAX_VALUES = 256
 _BETWEEN = re.compile(r"[\s,;|]+")
 
 _SCALARS = (str, int, float)
+
+#: Characters that JSON writes for one, at most: a backslash, a u, and four digits.
+LONGEST_ESCAPE = 6
 
 #: Where an application keeps the endpoints whose missing values were warned of.
 _WARNED = "sse.endpoints_without_values"
@@ -56,6 +59,18 @@ class BadClientValue(InvalidValue, BadRequest):
 
 class BadClientType(BadClientValue, InvalidType):
     """The same, for a value whose type alone is wrong already."""
+
+
+class ClientEventTooLarge(EventTooLarge, RequestEntityTooLarge):
+    """An event that is too large because of what a client has sent: Flask answers it by
+    413."""
+
+    def __init__(self, error: EventTooLarge) -> None:
+        RequestEntityTooLarge.__init__(self, f"{error}.")
+        self.size = error.size
+
+    def __str__(self) -> str:
+        return self.description or ""
 
 
 def require(check: Callable[[Any], T], value: Any) -> T:
@@ -91,6 +106,16 @@ def blamed(
         is_missing = any(value is None for value, _ in bad)
         return _answer(error, is_missing=is_missing)
     return error
+
+
+def blamed_for_size(error: EventTooLarge) -> EventTooLarge:
+    """The error to raise for an event that is too large. The client is to blame where
+    its request, written as JSON, can be as large."""
+    if not has_request_context() or isinstance(error, ClientEventTooLarge):
+        return error
+    if LONGEST_ESCAPE * (request.content_length or 0) < error.size:
+        return error
+    return ClientEventTooLarge(error)
 
 
 def blamed_for_number(

@@ -29,6 +29,26 @@ class InvalidValue(SSEError, ValueError):
     """
 
 
+class EventTooLarge(InvalidValue):
+    """An event with more bytes than ``SSE_MAX_EVENT_BYTES``. Every process keeps an
+    event for those who come back, and every client gets it as one piece. Publish where
+    the data can be had instead::
+
+        try:
+            sse.publish("x" * 2_000_000, channel="reports")
+        except EventTooLarge:
+            sse.publish({"href": "/reports/7"}, channel="reports")
+
+    Where the current request has brought that much, Flask answers 413.
+
+    :param size: the event's bytes.
+    """
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class InvalidType(InvalidValue, TypeError):
     """A value whose type is wrong, so that it cannot stand where it was given."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from .errors import InvalidType, InvalidValue
+from .errors import EventTooLarge, InvalidType, InvalidValue
 
 #: The types of our own events begin with this. An application's types must not.
 RESERVED_TYPE_PREFIX = "stream-"
@@ -137,6 +137,21 @@ class Event:
         return frame
 
     @property
+    def size(self) -> int:
+        """Bytes of the frame::
+
+            assert Event("hello").size == len(b"data: hello\\n\\n")
+
+        The frame is not made for this.
+        """
+        if self._frame is not None:
+            return len(self._frame)
+        size = len(self._body) + 1
+        if self.id is not None:
+            size += 5 + (len(self.id) if self.id.isascii() else len(self.id.encode()))
+        return size if self.retry is None else size + 8 + len(str(self.retry))
+
+    @property
     def json(self) -> Any:
         """The data read as JSON::
 
@@ -148,6 +163,20 @@ class Event:
 
     def __str__(self) -> str:
         return self.encode().decode()
+
+
+def check_size(event: Event, most: int) -> None:
+    """Refuse an event that has more bytes than a number.
+
+    :raises EventTooLarge: naming both.
+    """
+    if (size := event.size) > most:
+        raise EventTooLarge(
+            f"An event of {size} bytes is larger than SSE_MAX_EVENT_BYTES (or "
+            f"SSE_HISTORY_BYTES), which is {most}: publish where its data can be had, "
+            "or raise the setting",
+            size,
+        )
 
 
 def good_event(

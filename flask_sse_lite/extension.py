@@ -237,6 +237,8 @@ class SSE(SharedBlueprint):
         :raises InvalidValue: when the event cannot be sent; then nothing was sent. For
             a value that the current request has brought, Flask answers 400. All verbs
             do so.
+        :raises EventTooLarge: (an ``InvalidValue`` too) for an event with more bytes
+            than ``SSE_MAX_EVENT_BYTES``.
         :raises NoApplication: outside an application context, when it is unclear
             which application is meant.
         """

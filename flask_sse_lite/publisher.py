@@ -36,7 +36,9 @@ class Publisher:
         self._channels = channels
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: float = 5.0) -> Publisher:
+    def from_url(
+        cls, url: str, *, timeout: float = 5.0, max_event_bytes: int | None = None
+    ) -> Publisher:
         """A publisher to the broker that applications name in ``SSE_URL``. It does not
         connect yet::
 
@@ -49,10 +51,12 @@ class Publisher:
         :param url: ``redis://…``, or ``sqlite:////an/absolute/path.db``. Only the
             application knows where a relative path begins.
         :param timeout: seconds after which a broker that does not answer is away.
+        :param max_event_bytes: bytes that one event can have; by default as many as
+            ``SSE_MAX_EVENT_BYTES`` has by default.
         :raises InvalidValue: for a URL that leads to no broker, or to one that is a
             single process's own (``memory://``).
         """
-        settings = Settings.of_guest(url, timeout)
+        settings = Settings.of_guest(url, timeout, max_event_bytes)
         channels = Channels({}, _to_json, settings=settings)
         if not channels.broker.is_shared:
             raise InvalidValue(

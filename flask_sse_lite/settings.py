@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import InvalidValue
 from .event import check_channel
-from .history.retention import RUNS_BYTES
+from .history.retention import HISTORY_BYTES, RUNS_BYTES
 
 #: What all keys begin with.
 PREFIX = "SSE_"
@@ -104,6 +104,8 @@ class Settings:
     url: str = _setting("memory://", _url)
     history: int = _setting(256, _whole(1))
     history_age: float = _setting(300, not_seconds)
+    history_bytes: int = _setting(HISTORY_BYTES, _whole(1))
+    max_event_bytes: int = _setting(1024 * 1024, _whole(1))
     broker_timeout: float = _setting(5, not_seconds)
     run_bytes: int = _setting(1024 * 1024, _whole(1))
     runs_bytes: int = _setting(RUNS_BYTES, _whole(1))
@@ -113,6 +115,7 @@ class Settings:
     retry: int = _setting(3000, _whole(0))
     max_connections: int | None = _setting(None, _whole(1))
     max_per_client: int | None = _setting(None, _whole(1))
+    max_channels: int = _setting(100_000, _whole(1))
     max_age: float | None = _setting(None, _seconds_or_none)
     max_stall: float | None = _setting(None, _seconds_or_none)
     handoff: bool | str = _setting("auto", _handoff)
@@ -163,19 +166,31 @@ class Settings:
             values["is_flask_sse"] = True
             values["url"] = _read_key(config, "SSE_REDIS_URL", "", _url)
         values["public_channels"] = tuple(values["public_channels"])
+        # A larger event could not be kept.
+        values["max_event_bytes"] = min(
+            values["max_event_bytes"], values["history_bytes"]
+        )
         return cls(**values)
 
     @classmethod
-    def of_guest(cls, url: str, timeout: float) -> Settings:
+    def of_guest(
+        cls, url: str, timeout: float, max_event_bytes: int | None = None
+    ) -> Settings:
         """The settings of a ``Publisher``, which has no application.
 
-        :raises InvalidValue: for what is no URL, or no number of seconds.
+        :raises InvalidValue: for what is no URL, no number of seconds, or no number of
+            bytes.
         """
         if _url(url):
             raise InvalidValue("A Publisher's URL is text, such as redis://localhost")
         if problem := not_seconds(timeout):
             raise InvalidValue(f"A Publisher's timeout is {problem}, not {timeout!r}")
-        return replace(cls.read({}), url=url, broker_timeout=timeout, is_guest=True)
+        if max_event_bytes is not None and (problem := _whole(1)(max_event_bytes)):
+            raise InvalidValue(
+                f"A Publisher's max_event_bytes is {problem}, not {max_event_bytes!r}"
+            )
+        settings = cls.read({"SSE_MAX_EVENT_BYTES": max_event_bytes})
+        return replace(settings, url=url, broker_timeout=timeout, is_guest=True)
 
     @classmethod
     def misspelt(cls, config: Mapping[str, Any]) -> dict[str, str | None]:

@@ -134,6 +134,7 @@ def _admit(
         first event.
     """
     channels = current_channels()
+    settings = channels.settings
     channels.warn_of_siblings()
     try:
         hub = current_hub()
@@ -142,12 +143,13 @@ def _admit(
         current_app.logger.error("A stream could not begin: %s", error)
         raise InternalServerError from None
     if hub.is_stopping:
-        return _come_back(channels.settings.retry, "The server is about to stop.")
+        return _come_back(settings.retry, "The server is about to stop.")
     # The address is looked for only where it is counted by.
-    is_counted = channels.settings.max_per_client is not None
+    is_counted = settings.max_per_client is not None
     address = request.remote_addr if is_counted else None
     client = Client(permit.identity, address, began(request.environ))
-    if hub.is_full(channels.settings, client):
+    has_room = channels.log.has_room(permit.channels, settings.max_channels)
+    if not has_room or hub.is_full(settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
@@ -157,7 +159,7 @@ def _admit(
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:
         current_app.logger.error("A stream could not begin: %s", error)
-        return _come_back(channels.settings.retry, "Events cannot be had now.")
+        return _come_back(settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return Response(status=204, headers=AWAY)
     return EventStream(channels.stream(cursor, client, shareable=shareable))

@@ -43,7 +43,7 @@ BANDS: list[set[str]] = [
 
 #: The modules that speak to Redis, and those that speak to an SQLite file.
 REDIS = ["", ".links", ".lives", ".pool", ".url"]
-SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "store"]
+SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "scales", "store"]
 
 #: The modules of the brokers' suite.
 SUITE = [

@@ -340,6 +340,30 @@ def test_a_client_has_so_many_streams_and_no_more() -> None:
         assert response.status_code == 200
 
 
+def test_strangers_name_so_many_channels_and_no_more() -> None:
+    app, sse = application(SSE_MAX_CHANNELS=4)
+    app.add_url_rule(
+        "/rooms/<rooms>", view_func=lambda rooms: sse.stream(*rooms.split("+"))
+    )
+    with ExitStack() as stack:
+
+        def status(*names: str) -> int:
+            response = stack.enter_context(ask(app, f"/rooms/{'+'.join(names)}"))
+            if response.status_code == 200:
+                next(response.iter_encoded())
+            return response.status_code
+
+        assert status("a", "b", "c") == 200
+        assert status("a", "d", "e") == 503
+        assert status("a", "d") == 200
+        assert status("e") == 503
+        assert status("d", "c", "b", "a") == 200
+        with app.app_context():
+            assert sse.publish("nobody listens", channel="f").id
+        stack.close()
+        assert status("e", "f", "g", "h") == 200
+
+
 def test_a_browser_past_its_limit_is_told_to_come_back() -> None:
     app, _ = application(SSE_MAX_PER_CLIENT=1)
     client: FlaskClient = app.test_client()

@@ -14,6 +14,7 @@ from flask_sse_lite.errors import SSEError
 #: The built-in error that each is too.
 ALSO = {
     "BrokerUnavailable": SSEError,
+    "EventTooLarge": errors.InvalidValue,
     "InvalidType": TypeError,
     "InvalidValue": ValueError,
     "NoApplication": RuntimeError,

@@ -120,7 +120,7 @@ def names_for(app: Flask, sse: SSE, session: Session) -> dict[str, Any]:
 
     class Near(Publisher):
         @classmethod
-        def from_url(cls, url: str, *, timeout: float = 5.0) -> Publisher:
+        def from_url(cls, url: str, **options: Any) -> Publisher:
             return cls(app.extensions["sse"])
 
     names = {name: getattr(flask_sse_lite, name) for name in flask_sse_lite.__all__}

@@ -17,7 +17,8 @@ GUEST = Settings.of_guest("redis://host", 1.0)
 
 
 def test_the_configuration_has_what_the_url_leaves_out() -> None:
-    assert read_options(SETTINGS, "") == Options(Retention(7, 70), DEFAULT_PREFIX, {})
+    kept, size = Retention(7, 70), SETTINGS.history_bytes
+    assert read_options(SETTINGS, "") == Options(kept, size, DEFAULT_PREFIX, {})
     assert read_options(SETTINGS, "age=2.5").retention == Retention(7, 2.5)
     assert read_options(SETTINGS, "history=2").retention == Retention(2, 70)
 

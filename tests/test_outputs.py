@@ -15,7 +15,7 @@ from flask_sse_lite.brokers import Broker
 from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
-from flask_sse_lite.history.retention import RUNS_BYTES
+from flask_sse_lite.history.retention import HISTORY_BYTES, RUNS_BYTES
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
@@ -155,9 +155,9 @@ def test_what_grew_too_old_makes_room() -> None:
 def test_a_lower_limit_holds_at_once(log: Log) -> None:
     run(log, 0, 10)
     run(log, 1, 10)
-    log.limit_runs(11 * (LARGE + 100))
+    log.limit(HISTORY_BYTES, runs=11 * (LARGE + 100))
     assert kept(log, 0, 1) == [True, True]
-    log.limit_runs(5 * LARGE)
+    log.limit(HISTORY_BYTES, runs=5 * LARGE)
     assert kept(log, 0, 1) == [False, True]
 
 

@@ -11,10 +11,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, jsonify
+from flask import Flask, Response, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 
-from flask_sse_lite import SSE, Event, InvalidType, InvalidValue, SSEError
+from flask_sse_lite import (
+    SSE,
+    Event,
+    EventTooLarge,
+    InvalidType,
+    InvalidValue,
+    SSEError,
+)
 from flask_sse_lite.testing import published, read_events
 
 
@@ -322,3 +329,63 @@ def test_every_error_is_of_one_base_class_and_a_builtin_too(sse: SSE) -> None:
         sse.publish("hello", retry=0.5)  # type: ignore[arg-type]
     assert isinstance(of_value.value, SSEError)
     assert isinstance(of_type.value, SSEError)
+
+
+# Size
+
+
+def test_what_is_too_large_is_refused_and_nothing_is_sent(app: Flask, sse: SSE) -> None:
+    app.config["SSE_MAX_EVENT_BYTES"] = 100
+    response = app.test_client().get("/stream")
+    with pytest.raises(EventTooLarge, match=r"112 bytes .* which is 100") as raised:
+        sse.publish("x" * 104, channel=["sse", "other"])
+    assert raised.value.size == 112
+    sse.publish("ä" * 46)  # "data: ", 92 bytes and two line breaks
+    with pytest.raises(InvalidValue):
+        sse.publish("ä" * 46 + "x")
+    with pytest.raises(EventTooLarge):
+        sse.publish(Event("x" * 50, id="y" * 50))
+    with pytest.raises(EventTooLarge):
+        sse.publish("\n" * 15)  # Each line becomes a line of the event.
+    (event,) = read_events(response, count=1)
+    assert event.data == "ä" * 46
+
+
+def test_an_event_is_never_larger_than_what_is_kept(app: Flask, sse: SSE) -> None:
+    app.config["SSE_HISTORY_BYTES"] = 1_000
+    with pytest.raises(EventTooLarge, match="SSE_HISTORY_BYTES"):
+        sse.publish("x" * 1_000)
+
+
+def test_who_sent_too_much_gets_413(app: Flask, sse: SSE) -> None:
+    app.config["SSE_MAX_EVENT_BYTES"] = 1_000
+    app.testing = False
+
+    @app.post("/say")
+    def say() -> str:
+        sse.publish({"text": request.get_data(as_text=True), "at": 1}, type="said")
+        return "said"
+
+    @app.post("/report")
+    def report() -> str:
+        sse.publish("x" * 2_000)
+        return "reported"
+
+    client = app.test_client()
+    assert client.post("/say", data="x" * 10).status_code == 200
+    assert client.post("/say", data="x" * 2_000).status_code == 413
+    assert client.post("/say", data='"' * 600).status_code == 413
+    assert client.post("/report", data="x" * 10).status_code == 500
+
+
+def test_a_run_that_says_too_much_at_once_ends_with_an_error(
+    app: Flask, sse: SSE
+) -> None:
+    app.config["SSE_MAX_EVENT_BYTES"] = 100
+
+    @app.get("/run")
+    def run() -> Response:
+        return sse.run(iter(["one", "x" * 200, "three"]))
+
+    events = read_events(app.test_client().get("/run"))
+    assert [event.type for event in events] == [None, "stream-error", "stream-end"]

@@ -375,6 +375,7 @@ def test_what_is_kept_belongs_to_the_store(server: RedisServer, opened: Opener) 
             {"path": server.path, "protocol": 2},
             prefix="sse",
             retention=None,
+            history_bytes=None,
             timeout=5,
         )
     )

@@ -33,6 +33,8 @@ def test_the_defaults_are_these() -> None:
         url="memory://",
         history=256,
         history_age=300,
+        history_bytes=64 * 1024 * 1024,
+        max_event_bytes=1024 * 1024,
         broker_timeout=5,
         run_bytes=1024 * 1024,
         runs_bytes=64 * 1024 * 1024,
@@ -42,6 +44,7 @@ def test_the_defaults_are_these() -> None:
         retry=3000,
         max_connections=None,
         max_per_client=None,
+        max_channels=100_000,
         max_age=None,
         max_stall=None,
         handoff="auto",
@@ -101,6 +104,8 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         [0.1, 5, 60.0],
         [0, -1, "5", True, False, [5], math.nan, math.inf, 10**12],
     ),
+    "SSE_HISTORY_BYTES": ([1, 2**30], [0, -1, 1.0, "1", True, [1]]),
+    "SSE_MAX_EVENT_BYTES": ([1, 2**20], [0, -1, 1.0, "1", True, [1]]),
     "SSE_RUN_BYTES": ([1, 2**20], [0, -1, 1.0, "1", True, [1]]),
     "SSE_RUNS_BYTES": ([1, 2**30], [0, -1, 1.0, "1", True, [1]]),
     "SSE_MAX_RUNS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
@@ -112,6 +117,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SSE_RETRY": ([0, 1, 3000], [-1, 3000.0, "3000", True, False, [3000], 2**54]),
     "SSE_MAX_CONNECTIONS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_MAX_PER_CLIENT": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
+    "SSE_MAX_CHANNELS": ([1, 10**6], [0, -1, 10.0, "10", True, [10]]),
     "SSE_MAX_AGE": (
         [0.5, 3600],
         [0, -1, "3600", True, False, [1], math.nan],
@@ -398,6 +404,7 @@ ROW = re.compile(r"   \* - ``SSE_(\w+)``\n     - ``(.+)``\n")
 LIMITS = {
     *("max_connections", "max_per_client", "max_age", "max_stall", "max_runs"),
     *("run_bytes", "runs_bytes", "history", "history_age", "broker_timeout"),
+    *("history_bytes", "max_event_bytes", "max_channels"),
 }
 
 

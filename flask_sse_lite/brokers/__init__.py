@@ -111,7 +111,7 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
             f"The factory of {scheme}:// made neither a Store nor a Broker, but "
             f"{broker!r}"
         )
-    broker.limit_runs(settings.runs_bytes)
+    broker.limit(settings.history_bytes, settings.runs_bytes)
     return broker
 
 

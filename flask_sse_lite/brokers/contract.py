@@ -153,10 +153,10 @@ class Broker(ABC):
             with a reason.
         """
 
-    def limit_runs(self, size: int) -> None:
-        """Bound the output of all runs together that the log holds, in bytes. How much
-        a store keeps does not change."""
-        self.log.limit_runs(size)
+    def limit(self, history: int, runs: int) -> None:
+        """Bound what the log holds, in bytes: all events together, and the output of
+        all runs together. How much a store keeps does not change."""
+        self.log.limit(history, runs)
 
     @abstractmethod
     def subscribers(self, channel: str) -> int:

@@ -17,10 +17,12 @@ DEFAULT_PREFIX = "sse"
 
 
 class Options(NamedTuple):
-    """``retention`` is what the store must keep under ``prefix``; None leaves that as
-    the store has it. ``others`` are the options of that kind of broker."""
+    """``retention`` is what the store must keep of each channel under ``prefix``, and
+    ``history_bytes`` of all together; None leaves that as the store has it. ``others``
+    are the options of that kind of broker."""
 
     retention: Retention | None
+    history_bytes: int | None
     prefix: str
     others: dict[str, str]
 
@@ -51,4 +53,6 @@ def read_options(settings: Settings, query: str) -> Options:
             "number from 1 up, age a number of seconds above 0, and a prefix is not "
             "empty"
         )
-    return Options(Retention(history, age) if has_say else None, prefix, others)
+    size = None if settings.is_guest else settings.history_bytes
+    kept = Retention(history, age) if has_say else None
+    return Options(kept, size, prefix, others)

@@ -19,7 +19,7 @@ from ..errors import BrokerUnavailable
 from ..event import Event
 from ..history.fed import FedLog
 from ..history.pacing import BREATH
-from ..history.retention import RUNS_BYTES
+from ..history.retention import HISTORY_BYTES, RUNS_BYTES
 from ..own_events import LOST
 from ..position import position_id
 from .contract import Broker, Claim, Summary
@@ -57,7 +57,7 @@ class SharedBroker(Broker):
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._runs_bytes = RUNS_BYTES
+        self._limits = (HISTORY_BYTES, RUNS_BYTES)
         self._begin_here()
         _brokers.add(self)
 
@@ -65,7 +65,7 @@ class SharedBroker(Broker):
         """Set up the parts, when a broker is made and in a forked child."""
         self._view = self.store.view
         self.log: FedLog = self._view.log
-        self.log.limit_runs(self._runs_bytes)
+        self.log.limit(*self._limits)
         self._duties = Duties(self.store, lambda: self.listeners())
         self._follower = Follower(self.store, self._duties)
         #: Events published since we last gave way to the follower.
@@ -191,9 +191,9 @@ class SharedBroker(Broker):
             position = self.store.say(claim, event, 0, reason)
         return position
 
-    def limit_runs(self, size: int) -> None:
-        self._runs_bytes = size  # A forked child has a log of its own.
-        super().limit_runs(size)
+    def limit(self, history: int, runs: int) -> None:
+        self._limits = (history, runs)  # A forked child has a log of its own.
+        super().limit(history, runs)
 
     @_bounded
     def subscribers(self, channel: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from flask import current_app
 
 from ..errors import InvalidType, SSEError
-from ..event import Event, encode_text, to_text
+from ..event import Event, check_size, encode_text, to_text
 from ..own_events import END_ID, FAILED, SHUTDOWN, end, failure
 from ..type_names import warn_of_type
 
@@ -80,6 +80,8 @@ class Items:
         #: Whether an error is raised to the caller instead of told to the client. The
         #: caller sets it; the first item clears it.
         self.may_raise = False
+        #: Bytes that an event can have; None where nobody keeps it.
+        self.max_bytes: int | None = None
         #: Whether the iterable has had its last step. Its closing must not be
         #: interrupted.
         self.is_over = False
@@ -164,6 +166,12 @@ class Items:
         return events
 
     def _event(self, item: Any, dumps: Callable[[Any], str]) -> Event:
+        event = self._as_event(item, dumps)
+        if self.max_bytes is not None:
+            check_size(event, self.max_bytes)
+        return event
+
+    def _as_event(self, item: Any, dumps: Callable[[Any], str]) -> Event:
         if not isinstance(item, Event):
             return Event(to_text(item, dumps), self._type)
         if self._own_events:

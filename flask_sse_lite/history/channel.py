@@ -30,6 +30,7 @@ class Channel:
     __slots__ = (
         "awaits_end",
         "budget",
+        "counted",
         "dropped",
         "ended_when",
         "entries",
@@ -52,10 +53,13 @@ class Channel:
         self.watchers: dict[Tell, None] = {}
         #: Of a run's output, so many bytes are kept; 0 for a channel of events.
         self.budget = 0
-        # Of a run only: where the log stood when the run began, the bytes that are
-        # kept, how far a reader has read, and the time of the run's end.
-        self.start = BEGINNING
+        #: Bytes of what is kept; and those of them that retention.py has counted among
+        #: all events that belong to no run.
         self.size = 0
+        self.counted = 0
+        # Of a run only: where the log stood when the run began, how far a reader has
+        # read, and the time of the run's end.
+        self.start = BEGINNING
         self.read_to = BEGINNING
         self.ended_when: float | None = None
         #: Whether a run began here whose end was not seen. This outlives what is known
@@ -69,10 +73,10 @@ class Channel:
         self.unread += 1
         if entry.event is None:
             self.awaits_end = False
-        if self.budget:
-            self.size += entry.size
-            if entry.event is None:
-                self.ended_when = now
+        if entry.event is not None:
+            self.size += entry.event.size
+        elif self.budget:
+            self.ended_when = now
 
     def fill(self, past: Past, until: int, now: float) -> None:
         """Take over what a store has, up to a position."""
@@ -85,6 +89,7 @@ class Channel:
             for sequence, age, name, event, budget in past.records
             if sequence <= until and not budget
         ]
+        self.size = sum(entry.size for entry in self.entries)
         if past.budget and past.start <= until:
             self.hold(past.budget, past.start)
             for entry in self.after(past.start):
@@ -97,7 +102,6 @@ class Channel:
     def hold(self, budget: int, start: int) -> None:
         """A run begins here: keep its output as a whole, up to so many bytes."""
         self.budget, self.start = budget, start
-        self.size = sum(entry.size for entry in self.entries)
         self.ended_when = None
         self.awaits_end = True
 
@@ -113,17 +117,18 @@ class Channel:
         """Drop all up to a position."""
         self.dropped = dropped
         self.entries = self.after(dropped)
-        self.size = sum(entry.size for entry in self.entries) if self.budget else 0
+        self.size = sum(entry.size for entry in self.entries)
 
-    def shed(self, excess: int) -> None:
-        """Drop so many bytes of a run, the oldest first, or all but its end."""
+    def shed(self, excess: int, *, keeps_last: bool = False) -> None:
+        """Drop so many bytes, the oldest first, or all but the end.
+
+        :param keeps_last: whether the last entry stays, whatever it is.
+        """
         count, left = 0, self.size - excess
-        last = len(self.entries) - self.has_end
+        last = len(self.entries) - (keeps_last or self.has_end)
         while self.size > max(left, 0) and count < last:
             self.size -= self.entries[count].size
             count += 1
-        if count == last:
-            self.size = 0
         if count:
             self.dropped = self.entries[count - 1].sequence
             del self.entries[:count]
@@ -147,6 +152,8 @@ class Channel:
             count = max(0, len(entries) - history)
             while count < len(entries) and entries[count].time < oldest:
                 count += 1
+            for entry in entries[:count]:
+                self.size -= entry.size
         if count:
             self.dropped = entries[count - 1].sequence
             del entries[:count]

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of it."""
-        return len(self.event.encode()) if self.event else 0
+        return self.event.size if self.event else 0
 
 
 class Batch:

@@ -77,7 +77,7 @@ class FedLog(Log):
             if not is_first and (was_away or self._dropped_revocations):
                 self.revocations.note_lost(self.revocations.known_since)
             self._current_at = now
-            self._retention.fit_outputs()
+            self._retention.fit()
             self._retention.unfed = {
                 n for n, c in self._channels.items() if not c.is_whole
             }
@@ -95,7 +95,7 @@ class FedLog(Log):
                 channel = self._retention.fill(name, past, self.sequence, now)
                 tells.update(channel.watchers)
             self._note_revocations(pasts, now)
-            self._retention.fit_outputs()
+            self._retention.fit()
             self._step = None
             self._retention.let_go(now)
         for tell in tells:

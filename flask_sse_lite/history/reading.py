@@ -9,7 +9,7 @@ unknown here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -93,18 +93,35 @@ class Readable:
             finally:
                 self._lock.leave()
 
+    def has_room(self, channels: Collection[str], most: int) -> bool:
+        """Whether these channels can be watched, where so many can be in all. Those
+        that are watched already need no room, and neither do those of which events are
+        kept. Two callers at once can both be told that there is room."""
+        if self._retention.watched + len(channels) <= most:
+            return True
+        with self._lock:
+            # Some have left, and are still counted.
+            self._retention.let_go(self._clock())
+            new = [
+                name
+                for name in channels
+                if not (kept := self._channels.get(name)) or not kept.watchers
+            ]
+            return not new or self._retention.watched + len(new) <= most
+
     def revoked_since(self, seen: int) -> list[Revocation] | None:
         """See ``Revocations.since``."""
         with self._lock:
             return self.revocations.since(seen)
 
-    # Runs
-
-    def limit_runs(self, size: int) -> None:
-        """Keep no more than so many bytes of the output of all runs together."""
+    def limit(self, history: int, runs: int) -> None:
+        """Keep no more than so many bytes of all events together, and of the output of
+        all runs together."""
         with self._lock:
-            if self._retention.limit_runs(size):
+            if self._retention.limit(history, runs):
                 self._step = None
+
+    # Runs
 
     def run_start(self, channel: str) -> int | None:
         """Where the log stood before the first event of the run that goes on in a

@@ -1,9 +1,9 @@
 """What a log keeps, of which channel, and for how long.
 
 Every bound of a process's memory is answered here: the events of each channel, their
-age, the channels that nobody listens to, and the output of runs (outputs.py says in
-which order output is given up). What is dropped leaves a mark, by which reading.py
-finds the gaps that readers are told of.
+age, their bytes, the channels that nobody listens to, and the output of runs (sizes.py
+and outputs.py say in which order events and output are given up). What is dropped
+leaves a mark, by which reading.py finds the gaps that readers are told of.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from .channel import Channel, Tell
 from .cursor import Entry
 from .outputs import Outputs
 from .records import Past
+from .revocations import REVOCATIONS
+from .sizes import excesses
 
 #: Channels remembered that hold something and that nobody listens to. Past it the log
 #: forgets the channel that was untouched for longest, whatever its age: a million names
@@ -34,6 +36,10 @@ MAX_FORGOTTEN_AT_ONCE = 1_000
 #: Bytes held of all runs' output together, where no setting says otherwise: as much as
 #: 64 runs that are as long as a run can be. A worker has that to spare.
 RUNS_BYTES = 64 * 1024 * 1024
+
+#: Bytes held of all channels' events together, where no setting says otherwise: as much
+#: as for runs. It is a thousand channels that are full of small events.
+HISTORY_BYTES = 64 * 1024 * 1024
 
 
 class Retention:
@@ -69,6 +75,9 @@ class Retention:
         self.leavers: deque[tuple[tuple[str, ...], Tell]] = deque()
         #: The sizes of what is kept of runs, by when it was read.
         self.outputs = Outputs(runs_bytes)
+        #: The bytes of all events that belong to no run, and how many can be kept.
+        self._size = 0
+        self._most = HISTORY_BYTES
 
     # What is remembered
 
@@ -113,6 +122,13 @@ class Retention:
             if not channel.is_whole:
                 self.unfed.add(name)
 
+    @property
+    def watched(self) -> int:
+        """How many channels have watchers, besides our own."""
+        own = self.channels.get(REVOCATIONS)
+        is_watched = own is not None and bool(own.watchers)
+        return len(self.channels) - len(self._idle) - len(self._quiet) - is_watched
+
     def let_go(self, now: float) -> None:
         """Remove the watchers that have left, and forget channels that nobody listens
         to: the old, and what is too many."""
@@ -135,6 +151,7 @@ class Retention:
             if channel.touched >= oldest and len(idle) <= most:
                 return
             self.forgotten = max(self.forgotten, channel.last)
+            self._size -= channel.counted
             self.outputs.note(name, 0)
             del idle[name], self.channels[name]
 
@@ -150,8 +167,12 @@ class Retention:
         has_dropped = channel.evict(self.history, now - self._age)
         self.touch(entry.channel, channel, now)
         if is_run:
-            self._note_output(entry.channel, channel)
-            has_dropped = self.fit_outputs() or has_dropped
+            self._note_size(entry.channel, channel)
+        else:  # The same, without a call.
+            self._size += channel.size - channel.counted
+            channel.counted = channel.size
+        if is_run or self._size > self._most:
+            has_dropped = self.fit(entry.channel) or has_dropped
         self.let_go(now)
         return has_dropped
 
@@ -165,29 +186,29 @@ class Retention:
         for name in names:
             if channel := self.channels.get(name):
                 channel.unread = 0
-                is_run = bool(channel.budget)
+                was_run = bool(channel.budget)
                 if channel.evict(self.history, oldest):
                     has_dropped = True
                     if not channel.entries:
                         self.touch(name, channel, channel.touched)
-                if is_run:
-                    self._note_output(name, channel)
+                if channel.size != channel.counted or was_run:
+                    self._note_size(name, channel)
         return has_dropped
 
     def fill(self, name: str, past: Past, until: int, now: float) -> Channel:
         """Take over what a store has of a channel, up to a position. The caller calls
-        ``fit_outputs`` behind the last channel, and readers share no older step."""
+        ``fit`` behind the last channel, and readers share no older step."""
         channel = self.channel(name)
         channel.fill(past, until, now)
         self.evict([name])
         self.touch(name, channel, now)
-        self._note_output(name, channel)
+        self._note_size(name, channel)
         return channel
 
     def lose(self, name: str, channel: Channel, dropped: int) -> None:
         """The store dropped what it had of a channel, up to a position."""
         channel.lose(dropped)
-        self._note_output(name, channel)
+        self._note_size(name, channel)
 
     def restart(self, position: int, history: int, age: float) -> None:
         """Forget everything, up to a position, in favour of a store. Channels that are
@@ -201,7 +222,58 @@ class Retention:
             idle.clear()
         for channel in self.channels.values():
             channel.empty()
+        self._size = 0
+        for channel in self.channels.values():
+            channel.counted = 0
         self.outputs.clear()
+
+    # How many bytes are kept
+
+    def limit(self, history: int, runs: int) -> bool:
+        """Keep no more than so many bytes of all events, and of the output of all runs.
+
+        :returns: whether something was dropped.
+        """
+        self._most, self.outputs.limit = history, runs
+        return self.fit()
+
+    def fit(self, newest: str | None = None) -> bool:
+        """Drop what is too much: of the output of runs what was read longest ago, and
+        of events the oldest of the largest channel.
+
+        :param newest: a channel whose last entry is new, and stays.
+        :returns: whether something was dropped.
+        """
+        has_dropped = False
+        while (excess := self.outputs.excess) > 0:
+            name = self.outputs.next_to_go
+            self._shed(name, self.channels[name], excess)
+            has_dropped = True
+        if self._size > self._most:
+            # Without the revocations, every client would be sent off.
+            sizes = {n: c.counted for n, c in self.channels.items() if n != REVOCATIONS}
+            for name, excess in excesses(sizes, self._most).items():
+                channel = self.channels[name]
+                self._shed(name, channel, excess, keeps_last=name == newest)
+                has_dropped = True
+        return has_dropped
+
+    def _shed(
+        self, name: str, channel: Channel, excess: int, *, keeps_last: bool = False
+    ) -> None:
+        channel.shed(excess, keeps_last=keeps_last)
+        self._note_size(name, channel)
+        if channel.size or channel.is_running or channel.watchers:
+            return
+        if channel.budget:
+            self._drop_output(channel)
+        self.touch(name, channel, channel.touched)
+
+    def _note_size(self, name: str, channel: Channel) -> None:
+        counted = 0 if channel.budget else channel.size
+        self._size += counted - channel.counted
+        channel.counted = counted
+        self.outputs.note(name, channel.size if channel.budget else 0)
 
     # What is kept of runs
 
@@ -225,36 +297,8 @@ class Retention:
     ) -> None:
         """A run begins in a channel."""
         channel.hold(budget, start)
-        self._note_output(name, channel)
+        self._note_size(name, channel)
         self.touch(name, channel, now)
-
-    def limit_runs(self, size: int) -> bool:
-        """Keep no more than so many bytes of the output of all runs together.
-
-        :returns: whether something was dropped.
-        """
-        self.outputs.limit = size
-        return self.fit_outputs()
-
-    def fit_outputs(self) -> bool:
-        """Drop what is too much of all runs' output, of what was read longest ago.
-
-        :returns: whether something was dropped.
-        """
-        has_dropped = False
-        while (excess := self.outputs.excess) > 0:
-            name = self.outputs.next_to_go
-            channel = self.channels[name]
-            channel.shed(excess)
-            has_dropped = True
-            if not channel.size and not channel.is_running and not channel.watchers:
-                self._drop_output(channel)
-                self.touch(name, channel, channel.touched)
-            self._note_output(name, channel)
-        return has_dropped
-
-    def _note_output(self, name: str, channel: Channel) -> None:
-        self.outputs.note(name, channel.size if channel.budget else 0)
 
     def _drop_output(self, channel: Channel) -> None:
         """Forget a run that is over and of which nothing is left but its end. Where

@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ...errors import InvalidValue
 from ...event import Event
@@ -29,6 +29,7 @@ from ..store import Heard, News, Retention, State, Store
 from . import scripts
 from .entries import before, names_of, number, records
 from .entries import packed as _packed
+from .scales import Scales, pieces
 
 try:
     from redis.exceptions import NoScriptError
@@ -43,19 +44,14 @@ except ImportError:
         "A redis:// URL needs the package redis: pip install flask-sse-lite[redis]"
     ) from None
 
-#: Channels read by one command, so that Redis is soon free for other commands.
-CHANNELS_AT_ONCE = 32
-
 #: What a store keeps if no process has ever told it how much.
-DEFAULT_RETENTION = Retention(256, 300)
+DEFAULT_RETENTION = (256, 300, "same")
 
 #: A position that no store reaches. Lua counts exactly up to here.
 BEHIND_ALL = 2**53
 
 #: The format in which this release writes to Redis.
 FORMAT = b"1"
-
-T = TypeVar("T")
 
 logger = logging.getLogger("flask_sse_lite")
 
@@ -78,7 +74,8 @@ class RedisStore(Store):
     :param connection_class: redis-py's, and ``options`` for each connection.
     :param prefix: what all keys begin with. In a cluster it must have braces, which
         bring all keys to one node.
-    :param retention: what the store must keep; None leaves that as the store has it.
+    :param retention: what the store must keep of a channel, and ``history_bytes`` of
+        all; None leaves that as the store has it.
     """
 
     def __init__(
@@ -89,6 +86,7 @@ class RedisStore(Store):
         *,
         prefix: str,
         retention: Retention | None,
+        history_bytes: int | None,
         timeout: float,
     ) -> None:
         super().__init__(name, timeout)
@@ -98,7 +96,7 @@ class RedisStore(Store):
         self._keys = (f"{prefix}:store", f"{prefix}:channels")
         # Redis sends a topic's messages to the clients of all databases.
         self._topic = f"{prefix}:events:{options.get('db') or 0}"
-        self._wanted_retention = retention
+        self._wanted = retention and (*retention, history_bytes or "same")
         self._open_nothing()
 
     def _open_nothing(self) -> None:
@@ -108,6 +106,7 @@ class RedisStore(Store):
         self._is_format_told = False
         self._pool = Pool(self, self._connection_class, self._options, self._lives)
         self._ears = Ears(self, self._pool, self._topic)
+        self._scales = Scales(self.name, self._ask_for)
         #: Redis's time in milliseconds, and when Redis told it (``time.monotonic()``).
         #: Only the follower uses this.
         self._told_time = (0, 0.0)
@@ -140,15 +139,24 @@ class RedisStore(Store):
         own = (channel, body, self._topic, how, token, dropped, lease, told, *seen)
         with self._pool.link() as link:
             epoch, *found = self._run(link, scripts.put, keys, own, self.view.known())
-        return (epoch.decode(), int(found[0])) if found else None
+        if not found:
+            return None
+        if len(found) > 1:
+            self._scales.lighten(self._names())
+        return (epoch.decode(), int(found[0]))
+
+    def _names(self) -> list[str]:
+        """The channels that the store has."""
+        with self._pool.link() as link:
+            return names_of(link.call("ZRANGE", self._keys[1], 0, -1))
 
     def state(self) -> State:
         return self._get((), 0, self.view.known()).state
 
     def load(self, channels: Collection[str]) -> tuple[State, dict[str, Past]]:
-        pieces = [*_pieces(channels)] or [[]]
+        some = [*pieces(channels)] or [[]]
         # The first answer has the state: the pasts must not be of an earlier moment.
-        answers = [self._get(names, 0, self.view.known()) for names in pieces]
+        answers = [self._get(names, 0, self.view.known()) for names in some]
         pasts = {}
         for answer in answers:
             for name, (newest, entries, *run) in answer.channels.items():
@@ -166,7 +174,7 @@ class RedisStore(Store):
         new: list[Record] = []
         lost: dict[str, int] = {}
         held = self.view.log.held() if (epoch, until) != known else ()
-        for names in _pieces(held):
+        for names in pieces(held):
             answer = self._get(names, after, known)
             if answer.state.epoch != epoch:
                 return News(answer.state.epoch, until, [], {}, False)
@@ -179,12 +187,8 @@ class RedisStore(Store):
         return News(epoch, until, new, lost, False)
 
     def summaries(self) -> Iterator[Summary]:
-        with self._pool.link() as link:
-            found = link.call("ZRANGE", self._keys[1], 0, -1)
-        for names in _pieces(names_of(found)):
-            keys = (*self._keys, *map(self._stream, names))
-            with self._pool.link() as link:
-                answer = self._run(link, scripts.survey, keys, (), self.view.known())
+        for names in pieces(self._names()):
+            answer = self._ask_for(scripts.survey, names, ())
             history, life = int(answer[0]), float(answer[1])
             for name, (count, age, size) in zip(names, answer[2], strict=True):
                 if count and float(age) <= life:
@@ -231,6 +235,14 @@ class RedisStore(Store):
                 *(self.name, format.decode(errors="replace"), FORMAT.decode()),
             )
 
+    def _ask_for(
+        self, script: scripts.Script, channels: Collection[str], own: Sequence[Any]
+    ) -> Any:
+        """Run a script for the streams of some channels."""
+        keys = (*self._keys, *map(self._stream, channels))
+        with self._pool.link() as link:
+            return self._run(link, script, keys, own, self.view.known())
+
     def _run(
         self,
         link: Link,
@@ -239,17 +251,13 @@ class RedisStore(Store):
         own: Sequence[Any],
         known: tuple[str, int],
     ) -> Any:
-        wanted = self._wanted_retention
-        is_to_hold = wanted is not None and not self._has_set_retention
+        wanted = self._wanted or DEFAULT_RETENTION
+        is_to_hold = self._wanted is not None and not self._has_set_retention
 
         def words() -> tuple[Any, ...]:
-            common = (
-                new_epoch(),
-                link.life,
-                *(wanted or DEFAULT_RETENTION),
-                int(is_to_hold),
-                *known,
-            )
+            history, age, size = wanted
+            held = size if is_to_hold else ""
+            common = (new_epoch(), link.life, history, age, held, *known)
             return (len(keys), *keys, *common, *own)
 
         try:
@@ -292,7 +300,7 @@ class RedisStore(Store):
 
     def extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
         epoch, known = "", set()
-        for some in _pieces(claims):
+        for some in pieces(claims):
             keys = [*self._keys, self._key("leases")]
             own: list[Any] = [int(self.lease * 1000)]
             for claim in some:
@@ -321,7 +329,7 @@ class RedisStore(Store):
 
     def unknown(self, channels: Collection[str]) -> set[str]:
         unknown = set()
-        for names in _pieces(channels):
+        for names in pieces(channels):
             keys = (*self._keys, self._key("leases"), *map(self._run_key, names))
             own = (int(self.lease * 1000), *names)
             with self._pool.link() as link:
@@ -377,12 +385,6 @@ class RedisStore(Store):
         self._open_nothing()
 
 
-def _pieces(names: Collection[T]) -> Iterator[list[T]]:
-    listed = list(names)
-    for start in range(0, len(listed), CHANNELS_AT_ONCE):
-        yield listed[start : start + CHANNELS_AT_ONCE]
-
-
 _LOST = _packed(LOST)
 
 
@@ -396,5 +398,6 @@ def connect(settings: Settings, folder: str | None) -> RedisStore:
         found,
         prefix=options.prefix,
         retention=options.retention,
+        history_bytes=options.history_bytes,
         timeout=settings.broker_timeout,
     )

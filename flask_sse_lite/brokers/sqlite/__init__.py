@@ -41,6 +41,7 @@ def connect(settings: Settings, folder: str | None) -> SqliteStore:
         path=os.path.join(folder or "", path),
         prefix=options.prefix,
         retention=options.retention,
+        history_bytes=options.history_bytes,
         makes_folder=is_relative,
         synchronous=synchronous,
     )

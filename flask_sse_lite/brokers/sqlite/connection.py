@@ -52,14 +52,15 @@ T = TypeVar("T")
 class Wanted(NamedTuple):
     """What a process wants of its file: where it is, and how it must be made or kept.
 
-    ``retention`` and ``synchronous`` (``"normal"`` or ``"full"``) hold from now on;
-    None leaves them as the file has them. ``makes_folder`` says whether the file's
-    folder is made where it is missing.
+    ``retention``, ``history_bytes`` and ``synchronous`` (``"normal"`` or ``"full"``)
+    hold from now on; None leaves them as the file has them. ``makes_folder`` says
+    whether the file's folder is made where it is missing.
     """
 
     path: str
     prefix: str
     retention: Retention | None = None
+    history_bytes: int | None = None
     makes_folder: bool = False
     synchronous: str | None = None
 

@@ -20,6 +20,7 @@ from ...event import Event
 from ...system.gevent import wait_natively
 from .connection import Connection, transaction
 from .doorbell import Bells
+from .scales import Scales
 from .statements import PRUNED_AT_ONCE, Statements
 
 #: Channels of which a process counts the events that it has added. Of more channels, it
@@ -143,7 +144,12 @@ class Broom:
         connection.execute(self._tables.date_runs, (kept.now, kept.now))
         connection.execute(self._tables.delete_runs, (oldest,))
         doomed = self._too_many(connection, channel, until, kept)
-        doomed += self._too_old(connection, kept)
+        self.delete(connection, doomed + self._too_old(connection, kept))
+
+    def delete(
+        self, connection: sqlite3.Connection, doomed: list[tuple[int, str]]
+    ) -> None:
+        """Drop events by their positions, and leave marks."""
         dropped: dict[str, int] = {}
         for sequence, name in doomed:
             dropped[name] = max(sequence, dropped.get(name, 0))
@@ -210,14 +216,22 @@ class Broom:
 
 
 class Upkeep:
-    """What a process does for its file after it has written."""
+    """What a process does for its file after it has written.
+
+    :param limit: see ``Scales``.
+    """
 
     def __init__(
-        self, connection: Connection, tables: Statements, bells: Bells
+        self,
+        connection: Connection,
+        tables: Statements,
+        bells: Bells,
+        limit: int | None,
     ) -> None:
         self._connection = connection
         self._bells = bells
         self._broom = Broom(tables)
+        self._scales = Scales(tables, limit)
         self._diary = Diary(
             drop=PUBLISHES_PER_PRUNE, checkpoint=PUBLISHES_PER_CHECKPOINT
         )
@@ -231,15 +245,31 @@ class Upkeep:
         :param dropped: the position up to which nothing of the channels need be kept.
         """
         self._bells.ring()
-        diary = self._diary
+        diary, characters = self._diary, len(event.data) if event else 0
         for channel in channels:
-            diary.note(channel, len(event.data) if event else 0)
+            diary.note(channel, characters)
+            self._scales.note(characters)
             if diary.is_drop_due(channel) and self._tidy(
                 partial(self._drop, channel=channel, until=dropped)
             ):
                 diary.has_dropped(channel)
+        if self._scales.is_due:
+            self._lighten()
         if diary.is_checkpoint_due():
             self.bring_home()
+
+    def _lighten(self) -> None:
+        """Drop events where all channels together have too many bytes."""
+        excess: dict[str, int] = {}
+        self._tidy(lambda connection: excess.update(self._scales.weigh(connection)))
+
+        def drop(connection: sqlite3.Connection) -> None:
+            with transaction(connection, "IMMEDIATE"):
+                doomed = self._scales.doomed(connection, excess)
+                self._broom.delete(connection, doomed)
+
+        if excess:
+            self._tidy(drop)
 
     def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> bool:
         """Take a step for the file, and give up soon if others write.
@@ -261,7 +291,11 @@ class Upkeep:
             self._broom.drop(connection, channel, until, kept)
 
     def bring_home(self) -> None:
-        """Bring the write-ahead log into the file."""
+        """Bring the write-ahead log into the file. A process that does this without
+        having published looks after the file's size too: others can have published who
+        do not live long enough to do so."""
+        if self.is_late():
+            self._lighten()
         is_done = self._tidy(lambda c: checkpoint(c, LARGE_WAL, WAL_PATIENCE))
         self._diary.has_checkpointed(is_done=is_done)
 

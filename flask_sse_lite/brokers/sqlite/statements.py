@@ -164,6 +164,12 @@ class Statements:
             f"SELECT sequence, channel FROM {events} WHERE channel = ? "
             f"AND sequence <= ? ORDER BY sequence LIMIT {PRUNED_AT_ONCE}"
         )
+        size = "coalesce(length(CAST(data AS BLOB)), 0)"
+        self.sizes = f"SELECT channel, sum({size}) FROM {events} GROUP BY channel"
+        self.weights = (
+            f"SELECT sequence, {size} FROM {events} WHERE channel = ? "
+            f"AND sequence < (SELECT max(sequence) FROM {events}) ORDER BY sequence"
+        )
         self.delete = f"DELETE FROM {events} WHERE sequence = ?"
         self.date = f"UPDATE {events} SET time = ? WHERE sequence = ? AND time > ?"
         self.date_all = f"UPDATE {events} SET time = ? WHERE time > ?"

@@ -59,7 +59,8 @@ class SqliteStore(Store):
         tables = self._tables
         self._bells = Bells(self._wanted.path)
         self._connection = Connection(self, self._wanted, tables)
-        self._upkeep = Upkeep(self._connection, tables, self._bells)
+        limit = self._wanted.history_bytes
+        self._upkeep = Upkeep(self._connection, tables, self._bells, limit)
         self._runs = Runs(self, self._connection, tables, self._bells, self._upkeep)
         self._counts = Counts(self, self._connection, tables)
         #: Whether the bell rang as soon as the follower began to wait.

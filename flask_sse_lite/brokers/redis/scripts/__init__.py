@@ -26,6 +26,7 @@ import hashlib
 from .begin import BEGIN
 from .events import GET, PUT, SURVEY
 from .processes import COUNT, EXTEND, LOST, UNKNOWN
+from .sizes import SHED, SIZES, WEIGHED
 
 
 class Script:
@@ -43,3 +44,6 @@ extend = Script(BEGIN + EXTEND)
 lost = Script(BEGIN + LOST)
 unknown = Script(BEGIN + UNKNOWN)
 count = Script(BEGIN + COUNT)
+sizes = Script(BEGIN + SIZES)
+shed = Script(BEGIN + SHED)
+weighed = Script(BEGIN + WEIGHED)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 # What every script begins with. ARGV: a name for a new epoch; the life of the server
 # that the caller speaks to, as its own name, as "mark:<mark> <the mark before it>", or
-# empty; history and age in seconds; "1" if these two must hold from now on; the newest
-# position that the caller knows, as epoch and number.
+# empty; history and age in seconds, and the limit in bytes of all that is kept, which
+# is "same" if that stays, and empty if none of the three must hold from now on; the
+# newest position that the caller knows, as epoch and number.
 #
 # ``format`` is the number of the store's format. A release that finds another format
 # reads what it can. ``sequence`` is the newest position, and ``last`` the newest one at
@@ -16,7 +17,7 @@ local store, index = KEYS[1], KEYS[2]
 local function whole(number) return string.format('%.0f', number) end
 local found = redis.call('HMGET', store, 'epoch', 'sequence', 'last', 'forgotten',
     'history', 'age', 'server', 'holes', 'sampled', 'samples', 'aged', 'mark',
-    'format')
+    'format', 'bytes', 'written', 'weigh')
 local epoch, server, holes = found[1], found[7], found[8]
 local sequence, last = tonumber(found[2] or 0), tonumber(found[3] or 0)
 local forgotten = tonumber(found[4] or 0)
@@ -35,10 +36,14 @@ if not format then
     format = '1'
     redis.call('HSET', store, 'format', format)
 end
-if ARGV[5] == '1' and (history ~= ARGV[3] or age ~= ARGV[4]) then
-    history, age = ARGV[3], ARGV[4]
-    redis.call('HSET', store, 'history', history, 'age', age)
+local bytes = found[14] or ''
+local wanted = ARGV[5] == 'same' and bytes or ARGV[5]
+if ARGV[5] ~= '' and (history ~= ARGV[3] or age ~= ARGV[4] or bytes ~= wanted) then
+    history, age, bytes = ARGV[3], ARGV[4], wanted
+    redis.call('HSET', store, 'history', history, 'age', age, 'bytes', bytes)
 end
+local limit = tonumber(bytes) or 67108864
+local written, weigh = tonumber(found[15] or 0), tonumber(found[16] or 0)
 local is_lost = false
 local name, known, life = 'server', server, ARGV[2]
 local is_another = life ~= '' and life ~= known

@@ -16,6 +16,8 @@ from __future__ import annotations
 # be lost here. "lost" ends a run if its process is dead. "unknown" ends a channel if no
 # run goes on there, for readers that have come to ``seen`` and wait for the end.
 # ``told`` is the event that is put right before an end.
+#
+# The answer can ask the caller to weigh the store.
 PUT = """
 local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]
 local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
@@ -130,8 +132,8 @@ local function put(body)
         added = add()
     end
     if type(added) == 'table' and added.err then return added end
-    sequence, before = sequence + 1, id
-    redis.call('HSET', store, 'sequence', id, 'last', id)
+    sequence, before, written = sequence + 1, id, written + #body
+    redis.call('HSET', store, 'sequence', id, 'last', id, 'written', whole(written))
     redis.call('ZADD', index, id, channel)
     local position = epoch .. ' ' .. id
     redis.call('PUBLISH', topic, position .. '\\n' .. channel .. '\\n' .. body)
@@ -167,6 +169,10 @@ if goes_on then
 end
 redis.call('PEXPIRE', stream, whole(life))
 if is_moment then redis.call('PEXPIRE', index, whole(2 * life)) end
+if written >= weigh then
+    redis.call('HSET', store, 'weigh', whole(written + limit / 32))
+    if weigh > 0 then answer[3] = 'weigh' end
+end
 return answer
 """
 

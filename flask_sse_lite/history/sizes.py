@@ -1,0 +1,38 @@
+"""Too many bytes: of which channels some must go, and how many.
+
+The rule lives here by which events are given up when all channels together have too
+many bytes: no channel can be larger than a level, and of a larger one the oldest events
+go. So the largest channels shrink, and displace no smaller one. A log and its store
+have the same rule. (The output of runs has another, in outputs.py.) What is dropped,
+and when, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: The part of a limit that is made free in one go: to look at every channel takes time,
+#: and must not be done at each publish.
+FREED_AT_ONCE = 1 / 16
+
+
+def excesses(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
+    """The channels that are too large where all together have more bytes than a limit,
+    and by how many bytes.
+
+    :param sizes: the bytes of each channel.
+    """
+    most = _level(sizes, int(limit * (1 - FREED_AT_ONCE)))
+    return {name: size - most for name, size in sizes.items() if size > most}
+
+
+def _level(sizes: Mapping[str, int], total: int) -> int:
+    """The size that no channel can exceed, so that all together have a total at
+    most."""
+    left, count = total, len(sizes)
+    for size in sorted(sizes.values()):
+        if size * count > left:
+            return left // count
+        left -= size
+        count -= 1
+    return total

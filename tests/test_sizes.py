@@ -1,0 +1,221 @@
+"""All that is kept has a bound in bytes, on every broker: the largest channels shrink,
+and their readers are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_sse_lite import Event
+from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.history.fed import FedLog
+from flask_sse_lite.history.log import Log
+from flask_sse_lite.history.retention import RUNS_BYTES
+from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
+from flask_sse_lite.history.sizes import excesses
+from flask_sse_lite.settings import Settings
+from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish
+
+from .batches import data_of, lost_in
+from .redis_servers import RedisServer, redis_server
+from .stores import shared, store
+
+__all__ = ["shared", "store"]
+
+#: Bytes of all that is kept in these tests, and of one event.
+LIMIT = 200_000
+LARGE = 2_000
+
+#: More events than a test publishes, so that only their bytes are too many.
+MANY = 10_000
+
+ALL = 1 << 30
+
+
+@given(st.lists(st.integers(1, 1_000)), st.integers(1, 20_000))
+def test_no_channel_is_larger_than_a_level(sizes: list[int], limit: int) -> None:
+    named = {str(number): size for number, size in enumerate(sizes)}
+    excess = excesses(named, limit)
+    left = {name: size - excess.get(name, 0) for name, size in named.items()}
+    assert all(0 <= size <= named[name] for name, size in left.items())
+    assert sum(left.values()) <= max(limit, 1)
+    smallest = min((left[name] for name in excess), default=0)
+    for name, size in left.items():
+        if name not in excess:
+            assert size == named[name] <= max(smallest, size)
+            assert not excess or size <= smallest
+
+
+# On every broker
+
+
+def opened(store: StoreUnderTest) -> Broker:
+    return store.open(SSE_HISTORY_BYTES=LIMIT, SSE_HISTORY=MANY)
+
+
+def large(number: int) -> str:
+    return f"{number} ".ljust(LARGE, "x")
+
+
+def fill(broker: Broker, channel: str, count: int) -> list[str]:
+    """Publish large events.
+
+    :returns: their ids.
+    """
+    return publish(broker, channel, *map(large, range(count)))
+
+
+def kept(broker: Broker, channel: str) -> list[str]:
+    """The data of all that a newcomer can have of a channel."""
+    reader = Reader(broker, channel, last=MANY)
+    reader.read()
+    return reader.data
+
+
+def test_all_channels_together_have_a_bound_in_bytes(store: StoreUnderTest) -> None:
+    broker = opened(store)
+    for channel in "abc":
+        fill(broker, channel, 200)
+    late = opened(store)
+    found = {channel: kept(late, channel) for channel in "abc"}
+    size = sum(len(data) for texts in found.values() for data in texts)
+    # Redis counts its own bookkeeping too.
+    assert LIMIT * 0.4 < size <= LIMIT * 1.1
+    for texts in found.values():
+        # The newest of each are left, and as much of the one as of the other.
+        assert texts == [*map(large, range(200 - len(texts), 200))]
+        assert len(texts) * LARGE >= LIMIT / 3 * 0.4
+
+
+def test_a_large_channel_displaces_no_smaller_one(store: StoreUnderTest) -> None:
+    broker = opened(store)
+    ids = publish(broker, "small", *"1234")
+    seen = fill(broker, "large", 300)
+    late = opened(store)
+    small = Reader(late, "small", since=ids[0])
+    assert small.take(3) == ["2", "3", "4"]
+    assert not small.gaps
+    reader = Reader(late, "large", since=seen[0])
+    reader.until(lambda: reader.data and reader.data[-1] == large(299))
+    assert [gap.json["channels"] for gap in reader.gaps] == [["large"]]
+
+
+def test_who_listens_gets_what_is_as_large_as_the_bound(store: StoreUnderTest) -> None:
+    broker, other = opened(store), opened(store)
+    for channel in "abcdef":
+        publish(broker, channel, "x" * (LIMIT // 6))
+    reader = Reader(other, "new")
+    broker.publish("new", Event("y" * (LIMIT - 100)))
+    assert reader.take(1) == ["y" * (LIMIT - 100)]
+    assert not reader.gaps
+
+
+def test_a_channel_that_has_ended_stays_ended(store: StoreUnderTest) -> None:
+    broker = opened(store)
+    ids = fill(broker, "ended", 80)
+    broker.end("ended")
+    fill(broker, "other", 300)
+    late = Reader(opened(store), "ended", since=ids[0])
+    late.until(lambda: late.has_ended)
+    assert late.gaps
+    assert len(late.data) < 79
+
+
+def test_a_run_s_output_is_counted_apart_in_a_process() -> None:
+    log = Log(history=MANY, age=300)
+    log.limit(LIMIT, RUNS_BYTES)
+    start = log.hold("run", 10 * LIMIT)
+    assert start is not None
+    for number in range(2 * LIMIT // LARGE):
+        log.say("run", start, Event(large(number)))
+    log.append("a", Event(large(0)))
+    cursor = log.cursor(("run",), f"{log.epoch}-{start}")
+    assert len(data_of(log.read(cursor, ALL))) == 2 * LIMIT // LARGE
+
+
+# What a program that is no application publishes
+
+
+def test_who_does_not_know_the_bound_keeps_it(shared: StoreUnderTest) -> None:
+    fill(opened(shared), "a", 10)
+    guest = connect(Settings.of_guest(shared.url, timeout=5))
+    fill(guest, "b", 300)
+    guest.close()
+    size = LARGE * sum(len(kept(opened(shared), channel)) for channel in "ab")
+    assert size <= LIMIT * 1.1
+
+
+# In a process
+
+
+@pytest.fixture
+def log() -> Log:
+    log = Log(history=MANY, age=300)
+    log.limit(LIMIT, RUNS_BYTES)
+    return log
+
+
+def test_what_was_counted_is_counted_no_more_when_it_is_forgotten(log: Log) -> None:
+    now = 0.0
+    log = Log(history=10, age=10, clock=lambda: now)
+    log.limit(LIMIT, RUNS_BYTES)
+    for number in range(1_000):
+        now += 1
+        log.append(f"c{number % 50}", Event(large(number)))
+    assert len(log._channels) <= 12
+    assert log._retention._size == sum(c.size for c in log._channels.values())
+    assert log._retention._size <= 11 * (LARGE + 100)
+
+
+def test_a_lower_limit_holds_at_once(log: Log) -> None:
+    cursor = log.cursor(("a",))
+    for number in range(90):
+        log.append("a", Event(large(number)))
+    log.limit(10 * LARGE, RUNS_BYTES)
+    batch = log.read(cursor, ALL)
+    assert lost_in(batch) == ["a"]
+    assert 5 < len(data_of(batch)) < 10
+
+
+def test_revocations_are_never_given_up(log: Log) -> None:
+    for number in range(100):
+        log.append(REVOCATIONS, Revocation(f"{number:0>500}", None).to_event())
+    log.limit(1_000, RUNS_BYTES)
+    for number in range(100):
+        log.append(f"c{number}", Event(large(number)))
+    assert len(log._channels[REVOCATIONS].entries) == 100
+
+
+def test_a_log_that_is_fed_is_counted_anew_in_another_life() -> None:
+    log = FedLog()
+    log.limit(LIMIT, RUNS_BYTES)
+    for epoch in ("1", "2", "3"):
+        log.restart(epoch * 16, 0, {}, history=MANY, age=300)
+        assert log._retention._size == 0
+
+
+# Redis
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+def test_a_redis_that_does_not_say_how_large_keys_are_is_told_of_once(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.ask("ACL", "SETUSER", "default", "-memory|usage")
+    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
+    broker = connect(Settings.read({"SSE_URL": server.url, **config}))
+    with caplog.at_level(logging.WARNING, "flask_sse_lite"):
+        fill(broker, "a", 300)
+    told = [r.getMessage() for r in caplog.records if "MEMORY USAGE" in r.getMessage()]
+    assert len(told) == 1
+    assert server.ask("XLEN", "sse:channel:a") == 300
+    broker.close()
