@@ -52,6 +52,7 @@ LONGEST = [
     "test_runs.py",
     "test_going_back.py",
     "test_distribution.py",
+    "test_site.py",
 ]
 
 
