@@ -85,6 +85,7 @@ LONG = {
     "test_a_channel_is_emptied_from_outside",
     "test_apache.py",
     "test_distribution.py",
+    "test_every_javascript_block_is_javascript",
     "test_greenlets_fork",
     "test_own_broker.py",
     "test_publishers_that_are_killed_leave_a_file_that_is_whole",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import get_args
@@ -26,9 +28,12 @@ from .documentation import PAGES, README, ROOT
 #: The README can be read in one go: all else stands in docs/.
 MOST_LINES = 300
 
-#: Python examples: the directive, an empty line, and everything indented below it.
+#: Python blocks: the directive, an empty line, and everything indented below it. A
+#: comment before the directive says why a block cannot run as it stands.
 PYTHON_BLOCK = re.compile(
-    r"^\.\. code-block:: python\n\n((?: +.*\n|\n)+)", re.MULTILINE
+    r"^(?:\.\. fragment: (.+\n(?:   .+\n)*))?"
+    r"\.\. code-block:: python\n\n((?: +.*\n|\n)+)",
+    re.MULTILINE,
 )
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
 
@@ -184,7 +189,9 @@ def python_blocks() -> dict[str, str]:
     """The documentation's Python examples by file name."""
     blocks = {}
     for match in PYTHON_BLOCK.finditer(PAGES):
-        block = dedent(match[1])
+        block = dedent(match[2])
+        if match[1]:
+            continue
         name = FILE_NAME.match(block)
         assert name, f"An example does not begin with its file's name:\n{block}"
         assert name[1] not in blocks
@@ -193,6 +200,14 @@ def python_blocks() -> dict[str, str]:
 
 
 BLOCKS = python_blocks()
+
+
+#: The blocks that cannot run as they stand, and why.
+FRAGMENTS = [
+    (dedent(match[2]), match[1].strip())
+    for match in PYTHON_BLOCK.finditer(PAGES)
+    if match[1]
+]
 
 
 @pytest.fixture
@@ -293,3 +308,60 @@ def test_every_setting_stands_in_the_table_with_its_default() -> None:
         for key, value in expected.items()
     }
     assert {key: row.replace('"', "'") for key, row in rows.items()} == shown
+
+
+def test_every_python_block_runs_or_says_why_it_cannot() -> None:
+    assert PAGES.count("code-block:: python") == len(BLOCKS) + len(FRAGMENTS)
+    for block, why in FRAGMENTS:
+        assert why.endswith("."), why
+        compile(block, "<fragment>", "exec")
+
+
+def test_what_a_page_imports_from_the_package_is_there() -> None:
+    imports = re.findall(r"^ +from (flask_sse_lite[\w.]*) import (.+)", PAGES, re.M)
+    assert imports
+    for module, names in imports:
+        for name in re.findall(r"\w+", names.partition("#")[0]):
+            assert hasattr(import_module(module), name), (module, name)
+
+
+#: Blocks of other languages, each with the file that tests them.
+OTHER_LANGUAGES = {
+    "javascript": "test_documentation.py",
+    "html+jinja": "test_quickstart.py",
+    "nginx": "test_proxies.py",
+    "haproxy": "test_proxies.py",
+    "apache": "test_proxies.py",
+    "http": "test_proxies.py",
+    "caddy": "test_proxies.py",
+}
+
+
+def test_every_other_block_is_tested_somewhere() -> None:
+    # Commands (sh) are run by the tests that follow a page. Blocks without a language
+    # are commands that need another machine, and what is printed.
+    for path in [ROOT / "README.rst", *ROOT.glob("docs/*.rst")]:
+        text = path.read_text("utf-8")
+        for language in set(re.findall(r"code-block:: (\S+)", text)):
+            tester = {"python": "test_documentation.py", "sh": RUN_BY.get(path.name)}
+            file = (tester | OTHER_LANGUAGES)[language]
+            assert file, f"{path.name} has commands that no test runs"
+            assert (ROOT / "tests" / file).exists()
+
+
+#: Pages whose commands are run, each with the file of tests that does it.
+RUN_BY = {"quickstart.rst": "test_quickstart.py"}
+
+JAVASCRIPT_BLOCK = re.compile(
+    r"^\.\. code-block:: javascript\n\n((?: +.*\n|\n)+)", re.MULTILINE
+)
+
+
+def test_every_javascript_block_is_javascript(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    for number, block in enumerate(JAVASCRIPT_BLOCK.findall(PAGES)):
+        file = tmp_path / f"{number}.mjs"
+        file.write_text(block, "utf-8")
+        done = subprocess.run(["node", "--check", str(file)], stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr.decode()
