@@ -122,7 +122,9 @@ def resolve_links(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         if page is None or page not in app.env.found_docs:
             link["refuri"] = REPOSITORY + path
             if not (ROOT / path).exists() or page is not None:
-                logger.warning("A link leads to %s, which is not there", path)
+                logger.warning(
+                    "A link leads to %s, which is not there", path, location=link
+                )
             continue
         link["refuri"] = app.builder.get_relative_uri(docname, page)
         link["internal"] = True

@@ -53,6 +53,7 @@ LONGEST = [
     "test_going_back.py",
     "test_distribution.py",
     "test_site.py",
+    "test_task_queues.py",
 ]
 
 

@@ -7,6 +7,7 @@ and checks that it does what the documentation says.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import shutil
@@ -210,6 +211,24 @@ FRAGMENTS = [
 ]
 
 
+#: Examples of pages that other files of tests follow, with a server and a browser, or
+#: with a task queue.
+RUN_ELSEWHERE = {
+    "talk.py": "test_quickstart.py",
+    "celery_tasks.py": "test_task_queues.py",
+    "celery_app.py": "test_task_queues.py",
+    "rq_tasks.py": "test_task_queues.py",
+    "rq_app.py": "test_task_queues.py",
+}
+
+#: Examples that are applications, and are looked at here.
+APPLICATIONS = [
+    name
+    for name in BLOCKS
+    if not name.startswith("test_") and name not in RUN_ELSEWHERE
+]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder with the examples."""
@@ -233,14 +252,14 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_example_does_what_is_said_of_it(folder: Path, name: str) -> None:
     script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
     assert run(folder, ["-c", script]) == ""
 
 
 #: Examples that make one application at the top level.
-PLAIN = [n for n in BLOCKS if n != "factory.py" and not n.startswith("test_")]
+PLAIN = [name for name in APPLICATIONS if name != "factory.py"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -325,6 +344,12 @@ def test_what_a_page_imports_from_the_package_is_there() -> None:
             assert hasattr(import_module(module), name), (module, name)
 
 
+def test_what_is_run_elsewhere_is_read_there() -> None:
+    for name, file in RUN_ELSEWHERE.items():
+        assert name in BLOCKS
+        assert (ROOT / "tests" / file).exists()
+
+
 #: Blocks of other languages, each with the file that tests them.
 OTHER_LANGUAGES = {
     "javascript": "test_documentation.py",
@@ -350,7 +375,10 @@ def test_every_other_block_is_tested_somewhere() -> None:
 
 
 #: Pages whose commands are run, each with the file of tests that does it.
-RUN_BY = {"quickstart.rst": "test_quickstart.py"}
+RUN_BY = {
+    "quickstart.rst": "test_quickstart.py",
+    "tasks-with-celery-and-rq.rst": "test_task_queues.py",
+}
 
 JAVASCRIPT_BLOCK = re.compile(
     r"^\.\. code-block:: javascript\n\n((?: +.*\n|\n)+)", re.MULTILINE
@@ -365,3 +393,17 @@ def test_every_javascript_block_is_javascript(tmp_path: Path) -> None:
         file.write_text(block, "utf-8")
         done = subprocess.run(["node", "--check", str(file)], stderr=subprocess.PIPE)
         assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_the_log_is_said_to_say_stands_in_the_package() -> None:
+    page = (ROOT / "docs" / "troubleshooting.rst").read_text("utf-8")
+    quoted = re.findall(r"log\s+(?:says|once|at)[^`]*?\s``([^`]{8,})``", page)
+    assert len(quoted) >= 8
+    said = {
+        " ".join(node.value.split())
+        for path in (ROOT / "flask_sse_lite").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for text in quoted:
+        assert any(text in constant for constant in said), text

@@ -54,12 +54,21 @@ WIDTHS = (390, 1280)
 
 #: Questions as they are typed into the search, each with a page that must be found.
 QUESTIONS = {
+    "nothing arrives": "troubleshooting.html",
+    "comes in bursts": "troubleshooting.html",
+    "403": "troubleshooting.html",
+    "silent after deploy": "troubleshooting.html",
+    "six tabs": "troubleshooting.html",
+    "events missing": "troubleshooting.html",
     "stream-gap": "resuming.html",
-    "nginx buffering": "proxies.html",
-    "celery": "several-processes.html",
+    "celery": "tasks-with-celery-and-rq.html",
     "publish_after_commit": "api.html",
     "file descriptors": "deployment.html",
 }
+
+
+#: Results that a reader sees without scrolling.
+FIRST = 5
 
 
 def sphinx(pages: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -295,18 +304,19 @@ def test_no_page_is_wider_than_the_window(
     assert foreign == []
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_the_search_finds_the_page(
-    address: str, browser: Browser, question: str
-) -> None:
+def test_the_search_finds_the_page_that_answers(address: str, browser: Browser) -> None:
     viewport = {"width": WIDTHS[1], "height": 844}
+    wrong = {}
     with blank_page(browser, viewport=viewport) as page:
-        page.goto(f"{address}/index.html")
-        page.fill("input.sidebar-search", question)
-        page.press("input.sidebar-search", "Enter")
-        page.wait_for_selector("#search-results .search-summary:has-text('Search fin')")
-        found = page.eval_on_selector_all(
-            "ul.search li > a", "links => links.map(a => a.getAttribute('href'))"
-        )
-    pages = [urlsplit(link).path.rpartition("/")[2] for link in found]
-    assert QUESTIONS[question] in pages[:5], pages
+        for question, answer in QUESTIONS.items():
+            page.goto(f"{address}/index.html")
+            page.fill("input.sidebar-search", question)
+            page.press("input.sidebar-search", "Enter")
+            page.wait_for_selector(".search-summary:has-text('Search fin')")
+            links = page.eval_on_selector_all(
+                "ul.search li > a", "links => links.map(a => a.getAttribute('href'))"
+            )
+            pages = [urlsplit(link).path.rpartition("/")[2] for link in links]
+            if answer not in pages[:FIRST]:
+                wrong[question] = pages
+    assert wrong == {}
