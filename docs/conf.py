@@ -16,7 +16,7 @@ author = "The flask_sse_lite developers"
 copyright = f"{author}, MIT"
 release = __version__
 
-extensions = ["sphinx.ext.autodoc", "as_on_github"]
+extensions = ["sphinx.ext.autodoc", "as_on_github", "searching"]
 
 # Blocks without a language are commands and what they print.
 highlight_language = "none"
