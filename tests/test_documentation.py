@@ -407,3 +407,37 @@ def test_what_the_log_is_said_to_say_stands_in_the_package() -> None:
     }
     for text in quoted:
         assert any(text in constant for constant in said), text
+
+
+def test_no_python_hides_in_a_block_without_a_language() -> None:
+    for path in ROOT.glob("docs/*.rst"):
+        for block in re.findall(r"::\n\n((?: +.*\n|\n)+)", path.read_text("utf-8")):
+            assert not re.match(r"\s*(from|import|def|class|@)\b", block), block
+
+
+# What it counts with
+
+
+#: How far two runs of the benchmarks can be apart: docs/benchmarks.rst says so.
+SPREAD = 1.4
+
+
+def test_the_arithmetic_counts_with_what_was_measured() -> None:
+    scaling = (ROOT / "docs" / "scaling.rst").read_text("utf-8")
+    (microseconds,) = re.findall(r"a delivery +(\d+) µs", scaling)
+    (kilobytes,) = re.findall(r"an open stream +([\d.]+) kB", scaling)
+    benchmarks = (ROOT / "docs" / "benchmarks.rst").read_text("utf-8")
+    ours = r"^flask_sse_lite, gevent +([\d.]+) µs +[\d.]+ +(?:< )?([\d.]+) kB"
+    ((measured, memory),) = re.findall(ours, benchmarks, re.MULTILINE)
+    assert float(measured) <= float(microseconds) * SPREAD
+    assert float(memory) <= float(kilobytes) * SPREAD
+
+    row = r"^([\d,]{6,}) +([\d,]+) +([\d.]+) +(\d+) +([\d.]+) (MB|GB)$"
+    rows = re.findall(row, scaling, re.MULTILINE)
+    assert len(rows) == 6
+    for streams, deliveries, cores, processes, size, unit in rows:
+        load = int(deliveries.replace(",", "")) * int(microseconds) / 1e6
+        assert float(cores) == pytest.approx(load)
+        assert int(processes) == max(1, round(load / 0.5))
+        total = int(streams.replace(",", "")) * float(kilobytes) / 1000
+        assert float(size) * {"MB": 1, "GB": 1000}[unit] == pytest.approx(total)
