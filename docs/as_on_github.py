@@ -106,7 +106,8 @@ class NotePaths(SphinxTransform):
             if uri.startswith(REPOSITORY):
                 link[PATH] = uri.removeprefix(REPOSITORY)
             elif uri and not re.match(r"[a-z]+:|#|/", uri):
-                file = Path(get_source_line(link)[0] or "").resolve()
+                written = get_source_line(link)[0] or self.document["source"]
+                file = Path(written).resolve()
                 folder = file.parent.relative_to(ROOT).as_posix()
                 path, *anchor = uri.split("#")
                 link[PATH] = "#".join([normpath(f"{folder}/{path}"), *anchor])
