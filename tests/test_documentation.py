@@ -24,7 +24,7 @@ import pytest
 from flask_sse_lite.servers.server import Reason
 from flask_sse_lite.settings import Settings
 
-from .documentation import PAGES, README, ROOT
+from .documentation import PAGES, README, ROOT, blocks
 
 #: The README can be read in one go: all else stands in docs/.
 MOST_LINES = 300
@@ -380,15 +380,11 @@ RUN_BY = {
     "tasks-with-celery-and-rq.rst": "test_task_queues.py",
 }
 
-JAVASCRIPT_BLOCK = re.compile(
-    r"^\.\. code-block:: javascript\n\n((?: +.*\n|\n)+)", re.MULTILINE
-)
-
 
 def test_every_javascript_block_is_javascript(tmp_path: Path) -> None:
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
-    for number, block in enumerate(JAVASCRIPT_BLOCK.findall(PAGES)):
+    for number, block in enumerate(blocks(PAGES, "javascript")):
         file = tmp_path / f"{number}.mjs"
         file.write_text(block, "utf-8")
         done = subprocess.run(["node", "--check", str(file)], stderr=subprocess.PIPE)

@@ -9,13 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import dedent
 from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Page
 
 from .browsers import chromium
+from .documentation import blocks
 from .servers import PATIENCE, ROOT, SCRIPTS, Server, serve
 
 PAGE = (ROOT / "docs" / "quickstart.rst").read_text("utf-8")
@@ -24,15 +24,9 @@ PAGE = (ROOT / "docs" / "quickstart.rst").read_text("utf-8")
 ADDRESS = "http://127.0.0.1:5000"
 
 
-def blocks(language: str) -> list[str]:
-    """The page's blocks of a language."""
-    pattern = rf"^\.\. code-block:: {re.escape(language)}\n\n((?: +.*\n|\n)+)"
-    return [dedent(b).strip() + "\n" for b in re.findall(pattern, PAGE, re.MULTILINE)]
-
-
-APPLICATION, KEPT_IN_A_FILE = blocks("python")
-(TEMPLATE,) = blocks("html+jinja")
-RUN, LISTEN, PUBLISH = blocks("sh")
+APPLICATION, KEPT_IN_A_FILE = blocks(PAGE, "python")
+(TEMPLATE,) = blocks(PAGE, "html+jinja")
+RUN, LISTEN, PUBLISH = blocks(PAGE, "sh")
 
 
 @pytest.fixture

@@ -232,6 +232,16 @@ def small_site(
     return sphinx(pages, folder)
 
 
+def test_the_projects_address_is_that_of_the_metadata() -> None:
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    (home,) = re.findall(r'^Source = "(.+)"$', project, re.MULTILINE)
+    raw = home.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    source = (DOCS / "as_on_github.py").read_text("utf-8")
+    assert f'REPOSITORY = "{home}/blob/HEAD/"' in source
+    assert f'RAW = "{raw}/HEAD/"' in source
+    assert f"<{home}>" in (DOCS / "index.rst").read_text("utf-8")
+
+
 # The reference
 
 

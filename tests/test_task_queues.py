@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 from urllib.request import urlopen
 
@@ -22,6 +21,7 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
 
+from .documentation import blocks
 from .redis_servers import RedisServer, redis_server
 from .servers import PATIENCE, ROOT, SCRIPTS, Server, serve
 
@@ -31,19 +31,13 @@ PAGE = (ROOT / "docs" / "tasks-with-celery-and-rq.rst").read_text("utf-8")
 REDIS_URL = "redis://localhost:6379/0"
 
 
-def blocks(language: str) -> list[str]:
-    """The page's blocks of a language."""
-    pattern = rf"^\.\. code-block:: {language}\n\n((?: +.*\n|\n)+)"
-    return [dedent(b).strip() + "\n" for b in re.findall(pattern, PAGE, re.MULTILINE)]
-
-
-CELERY_WORKER, CELERY_APP, RQ_WORKER, RQ_APP = blocks("sh")
+CELERY_WORKER, CELERY_APP, RQ_WORKER, RQ_APP = blocks(PAGE, "sh")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of the page's files."""
-    for block in blocks("python"):
+    for block in blocks(PAGE, "python"):
         if name := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / name[1]).write_text(block, "utf-8")
     return tmp_path
