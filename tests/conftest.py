@@ -52,6 +52,8 @@ LONGEST = [
     "test_runs.py",
     "test_going_back.py",
     "test_distribution.py",
+    "test_site.py",
+    "test_task_queues.py",
 ]
 
 
@@ -84,6 +86,7 @@ LONG = {
     "test_a_channel_is_emptied_from_outside",
     "test_apache.py",
     "test_distribution.py",
+    "test_every_javascript_block_is_javascript",
     "test_greenlets_fork",
     "test_own_broker.py",
     "test_publishers_that_are_killed_leave_a_file_that_is_whole",
