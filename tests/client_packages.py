@@ -116,7 +116,8 @@ def cdn_file(url: str) -> Path:
     found = _NPM_URL.fullmatch(path)
     assert found, f"The tests have nothing for {url}"
     name, version, file = found.groups()
-    packages = json.loads((CLIENTS / "package.json").read_text("utf-8"))["dependencies"]
+    known = json.loads((CLIENTS / "package.json").read_text("utf-8"))
+    packages: dict[str, str] = known["dependencies"]
     names = {value: alias for alias, value in packages.items() if ":" in value}
     alias = names.get(f"npm:{name}@{version}", name)
     assert packages.get(alias) in {version, f"npm:{name}@{version}"}, url

@@ -36,6 +36,8 @@ LONGEST = [
     "test_showcase.py",
     "test_stopping.py",
     "test_redis.py",
+    "test_listening_pages.py",
+    "test_hypermedia.py",
     "test_page_stream.py",
     "test_page_tabs.py",
     "test_timeouts.py",

@@ -3,6 +3,7 @@ show what is bought, in whatever window, and come back after a cut."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from playwright.sync_api import Browser, Page, Response, expect
 
 from .browsers import Proxy, blank_page, chromium, proxied
 from .client_packages import npm_packages, serve_cdn
-from .servers import PATIENCE, Server, serve, until
+from .servers import PATIENCE, ROOT, Server, serve, until
 
 #: Milliseconds after which the browser comes back.
 RETRY = 100
@@ -83,6 +84,15 @@ def opened(browser: Browser, proxy: Proxy) -> Iterator[Page]:
             page.goto(proxy.url)
         yield page
         assert failures == []
+
+
+def test_the_documentation_names_the_versions_that_are_tested() -> None:
+    page = (ROOT / "docs" / "hypermedia.rst").read_text("utf-8")
+    for example in EXAMPLES:
+        text = (ROOT / "examples" / f"{example.name}.py").read_text("utf-8")
+        versions = re.findall(r"@v?(\d+\.\d+\.\d+)/", text)
+        assert [version for version in versions if version not in page] == []
+        assert f"``{example.name}.py``" in page
 
 
 def is_stream(answer: Response) -> bool:
