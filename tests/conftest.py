@@ -63,6 +63,7 @@ STARTING = {
     "KINDS",
     "RedisStore",
     "chromium",
+    "firefox",
     "nginx",
     "proxy",
     "redis_server",
