@@ -106,8 +106,11 @@ def expect_stock(page: Page, apples: int, pears: int) -> None:
 
 
 def buy(page: Page, what: str) -> None:
-    """Press the button that buys one, as a visitor does."""
-    page.locator("li", has_text=what).locator("button").click()
+    """Press the button that buys one, as a visitor does, and wait for the answer: a cut
+    in between would be an error of the page."""
+    with page.expect_response(f"**/buy/{what}") as answer:
+        page.locator("li", has_text=what).locator("button").click()
+    assert answer.value.status == 204
 
 
 def test_what_one_window_buys_all_windows_show(browser: Browser, proxy: Proxy) -> None:
