@@ -96,6 +96,10 @@ class Visitor:
         """How often the application was not there. (It signs what it answers.)"""
         return sum("x-signed-by" not in answer.headers for answer in self.answers)
 
+    def has_settled(self) -> bool:
+        """Whether the page has shown what it does while the application is away."""
+        return self.has_left() or self.turned_away() >= TURNED_AWAY
+
     def outcome(self) -> str:
         """What the deployment did to the page, in the words of the documentation."""
         seen = Counter(numbers(self.page))
@@ -175,11 +179,7 @@ def deploy(browser: Browser, folder: Path, *, has_block: bool) -> dict[str, str]
         until(lambda: all(visitor.has_seen(BEFORE) for visitor in visitors))
         server.stop()
         publish(MEANWHILE)
-        until(
-            lambda: all(
-                v.has_left() or v.turned_away() >= TURNED_AWAY for v in visitors
-            )
-        )
+        until(lambda: all(visitor.has_settled() for visitor in visitors))
         server.start()
         staying = [visitor for visitor in visitors if not visitor.has_left()]
         until(lambda: server.stats()["streams"] == len(staying))
