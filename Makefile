@@ -45,8 +45,8 @@ test: system-packages $(VENV)/test.stamp
 # The programs that the tests talk to. Only root can install them. Without a program, the
 # tests that need it are skipped.
 system-packages:
-	@tests/system-packages apache2 caddy chromium haproxy libapache2-mod-wsgi-py3 nginx \
-		nodejs=node npm redis-server
+	@tests/system-packages apache2 caddy chromium firefox-esr haproxy \
+		libapache2-mod-wsgi-py3 nginx nodejs=node npm redis-server
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
