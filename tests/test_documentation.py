@@ -301,6 +301,17 @@ def test_links_between_the_pages_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.rst")), ids=lambda p: p.name)
+def test_one_text_is_one_link_on_a_page(path: Path) -> None:
+    # docutils before 0.22 warns where the same text leads to two places.
+    targets: dict[str, str] = {}
+    for text, target in re.findall(
+        r"`([^`<]+?)\s+<([^>`]+)>`_", path.read_text("utf-8")
+    ):
+        name = " ".join(text.split()).lower()
+        assert targets.setdefault(name, target) == target, text
+
+
 def test_the_readme_names_pages_that_exist_and_the_index_of_all() -> None:
     # test_site.py has the index name every page.
     named = set(re.findall(r"docs/([\w-]+\.rst)", README))
