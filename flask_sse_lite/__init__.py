@@ -24,6 +24,7 @@ from .errors import (
     Reentered,
     SetupError,
     SSEError,
+    Unsupported,
     UnsupportedServer,
 )
 from .event import Event
@@ -56,6 +57,7 @@ __all__ = [
     "ServerSentEventsBlueprint",
     "SetupError",
     "Stats",
+    "Unsupported",
     "UnsupportedServer",
     "sse",
     "static_folder",

@@ -62,7 +62,13 @@ class Reentered(BrokerUnavailable):
 
 class Unsupported(SSEError, NotImplementedError):
     """The application's own broker cannot do what was asked of it. (The brokers of this
-    package can do all.)"""
+    package can do all.) ::
+
+        try:
+            names = list(sse.present("room.1"))
+        except Unsupported:
+            names = []
+    """
 
 
 class NoApplication(SSEError, RuntimeError):

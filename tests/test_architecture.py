@@ -43,12 +43,13 @@ BANDS: list[set[str]] = [
 
 #: The modules that speak to Redis, and those that speak to an SQLite file.
 REDIS = ["", ".links", ".lives", ".pool", ".url"]
-SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "store"]
+SQLITE = ["board", "connection", "counts", "housekeeping", "life", "runs", "store"]
 
 #: The modules of the brokers' suite.
 SUITE = [
     "",
     *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
+    ".presence",
 ]
 
 #: Imports that only few modules may make. A package's name stands for all of it.

@@ -24,6 +24,9 @@ from .presence import Board, Presence, Roll, Telling, Wish
 #: and ten thousand identities cost some hundredths of a processor.
 LOOK = 0.5
 
+#: Seconds between two rounds where one cannot tell all: readers read meanwhile.
+BETWEEN_ROUNDS = 0.05
+
 #: Seconds in which a stream begins whose reader has asked for its channels.
 EXPECTED = 10.0
 
@@ -154,8 +157,8 @@ class Teller:
     def _look(self) -> None:
         """Tell what there is to tell. No error but a kill ends the thread."""
         try:
-            while not self._presence.tell():
-                pass
+            while not self._presence.tell() and not self._is_closed:
+                self._alarm.wait(BETWEEN_ROUNDS)
         except BaseException as error:
             if is_kill(error):
                 raise
