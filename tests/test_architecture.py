@@ -276,7 +276,7 @@ def test_the_imports_are_found() -> None:
     }
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
         *("errors", "event", "history.log", "settings"),
-        "brokers.contract",
+        *("brokers.contract", "brokers.presence", "brokers.teller"),
     }
     assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
     assert any(
