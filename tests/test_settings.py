@@ -47,6 +47,7 @@ def test_the_defaults_are_these() -> None:
         handoff="auto",
         access_log=False,
         public_channels=("sse",),
+        presence=(),
         token_in_query=False,
         token_cookie="sse_token",
         token_salt="flask_sse_lite",
@@ -131,6 +132,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             *["sse", b"sse", "*", 1, True, {"sse": 1}, iter(["sse"])],
             *[[1], [None], [b"sse"], [""], ["a\nb"], ["n" * 256], [["sse"]]],
         ],
+    ),
+    "SSE_PRESENCE": (
+        [[], ["sse"], ("a", "b"), {"a"}, ["*"], ["room.*", "ä b"]],
+        ["sse", "*", True, {"sse": 1}, [1], [""], ["a\nb"], ["n" * 256]],
     ),
     "SSE_TOKEN_IN_QUERY": ([True, False], ["True", 0, 1, [True]]),
     "SSE_TOKEN_COOKIE": (["sse_token", "t"], ["", b"t", 1, True, ["t"]]),
@@ -390,6 +395,18 @@ def test_only_the_default_channel_is_public_by_default() -> None:
     names = Settings.read({}).public_channels
     assert is_public("sse", names)
     assert not is_public("secret", names)
+
+
+def test_who_comes_and_leaves_is_told_where_that_is_wished_for() -> None:
+    assert not Settings.read({}).tells_presence("sse")
+    settings = Settings.read({"SSE_PRESENCE": ["*"]})
+    assert settings.tells_presence("room.7")
+    assert not settings.tells_presence("$run.7")
+
+
+def test_who_comes_back_as_late_as_it_was_told_to_has_not_left() -> None:
+    assert Settings.read({}).leave_after == pytest.approx(8.6)
+    assert Settings.read({"SSE_RETRY": 60_000}).leave_after > 72
 
 
 #: A row of a table of settings: the key, and its default as Python writes it.

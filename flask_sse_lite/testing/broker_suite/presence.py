@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ...brokers import Broker
+from ...own_events import JOIN, LEAVE
 from .harness import Reader, StoreUnderTest, until
 
 #: Identities can be any text.
@@ -45,11 +46,11 @@ class Process:
 
 
 def joins(identities: Iterable[str]) -> list[tuple[str, str]]:
-    return [("stream-join", identity) for identity in identities]
+    return [(JOIN, identity) for identity in identities]
 
 
 def leaves(identities: Iterable[str]) -> list[tuple[str, str]]:
-    return [("stream-leave", identity) for identity in identities]
+    return [(LEAVE, identity) for identity in identities]
 
 
 def process_of(store: StoreUnderTest, *channels: str, **config: Any) -> Process:
