@@ -53,6 +53,11 @@ class World:
         log.watch([channel], lambda: None)
         return channel
 
+    def look(self) -> None:
+        """Do what is due when it is looked at next who is there."""
+        self.now += module.PRESENCE_INTERVAL
+        self.duties.do()
+
     def do_all(self, after: float) -> None:
         """Do the duties so many seconds later, when they are due."""
         self.now += after
@@ -244,8 +249,10 @@ class TestIdentities:
         world.duties.do()
         assert len(board.roll.mock_calls) == 1
         world.identities = {"a": {"ann": 1}}
+        world.duties.do()
+        assert len(board.roll.mock_calls) == 1  # A look costs something, too.
         for _ in range(2):
-            world.duties.do()
+            world.look()
         urgent = [call.kwargs["is_urgent"] for call in board.roll.mock_calls]
         assert urgent == [False, True]
 
@@ -259,7 +266,7 @@ class TestIdentities:
         assert (channel, number, [t.identity for t in tellings]) == ("a", 1, ["ann"])
         board.roll.return_value = Roll(2, 0.0, {}, {})
         for _ in range(2):
-            world.duties.do()
+            world.look()
         assert len(board.roll.mock_calls) == 2
 
     def test_what_another_process_told_first_is_looked_at_again(
@@ -269,7 +276,7 @@ class TestIdentities:
         board.roll.return_value = Roll(1, 0.0, {"a": ["ann"]}, {})
         board.tell.return_value = None
         for _ in range(3):
-            world.duties.do()
+            world.look()
         assert len(board.roll.mock_calls) == 3
 
     def test_what_could_not_be_told_is_told_later(
@@ -278,5 +285,5 @@ class TestIdentities:
         world.wish()
         board.roll.side_effect = [BrokerUnavailable("away"), Roll(2, 0.0, {}, {})]
         for _ in range(3):
-            world.duties.do()
+            world.look()
         assert len(board.roll.mock_calls) == 2

@@ -18,6 +18,10 @@ from .contract import Claim
 from .presence import Board, Presence
 from .store import Store
 
+#: Seconds between two looks at who is there, where a channel is told of it. A look goes
+#: through all identities, so it must not come with each event.
+PRESENCE_INTERVAL = 0.5
+
 
 class Duties:
     """The duties of one process at a store.
@@ -47,6 +51,8 @@ class Duties:
         #: it was told to the channels.
         self._identified: Mapping[str, Mapping[str, int]] = {}
         self._is_all_told = True
+        #: When the process looks next whether somebody came or left.
+        self._look_at = 0.0
         #: When the duties are done next.
         self.due_at = 0.0
         #: Until then no process is taken for dead: it can have been silent only because
@@ -80,7 +86,7 @@ class Duties:
         """Do what is due. The follower calls this as often as possible, because others
         take a silent process for dead."""
         now = time.monotonic()
-        if now < self.due_at and not (self.presence and self._has_news_of_presence()):
+        if now < self.due_at and not self._has_news_of_presence(now):
             return
         self.due_at = now + self._store.duty_interval * random.uniform(0.8, 1)
         # Errors are ignored: the follower can still read a store that takes no writes.
@@ -98,8 +104,11 @@ class Duties:
             if self._store.board:
                 self._tell_identities(self._store.board)
 
-    def _has_news_of_presence(self) -> bool:
+    def _has_news_of_presence(self, now: float) -> bool:
         """Whether a channel must be told something before the next round is due."""
+        if not self.presence or now < self._look_at:
+            return False
+        self._look_at = now + PRESENCE_INTERVAL
         return not self._is_all_told or self._identities() != self._identified
 
     def _tell_identities(self, board: Board) -> None:
