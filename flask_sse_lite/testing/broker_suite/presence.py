@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ...brokers import Broker
+from ...brokers.store import Store
 from ...own_events import JOIN, LEAVE
-from .harness import Reader, StoreUnderTest, until
+from .harness import PATIENCE, Reader, StoreUnderTest, until
 
 #: Identities can be any text.
 ODD = ["a:b", "two\nlines", "é☃😀", "\ud800", '"\\', " ", "x" * 512]
@@ -61,8 +62,10 @@ def process_of(store: StoreUnderTest, *channels: str, **config: Any) -> Process:
 
 @pytest.fixture
 def impatient(hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is away for a second has left."""
-    monkeypatch.setattr("flask_sse_lite.settings.RETURNING", 1.0)
+    """Who is away for some seconds has left. A process that gets no turn on a busy
+    machine must not seem to be dead meanwhile, or all would have left."""
+    monkeypatch.setattr(Store, "count_life", PATIENCE / 7)
+    monkeypatch.setattr("flask_sse_lite.settings.RETURNING", PATIENCE / 10)
 
 
 @pytest.mark.usefixtures("hasty")
