@@ -112,6 +112,21 @@ with app.app_context():
 assert b"".join(streams[0].iter_encoded()) == b""
 assert heard(streams[1], 1) == ["later"]
 """,
+    "presence.py": """
+import json, re
+client, other = app.test_client(), app.test_client()
+assert client.get("/rooms/kitchen").status_code == 401
+for one, user in ((client, "ann"), (other, "bob")):
+    with one.session_transaction() as session:
+        session["user"] = user
+page = client.get("/rooms/kitchen").text
+stream = client.get(json.loads(re.search(r"EventSource\\((.*)\\);", page)[1]))
+events = read_events(stream, count=1)
+assert [(e.type, e.json["identity"]) for e in events] == [("stream-join", "ann")]
+here = other.get("/rooms/kitchen").text
+assert 'new Set(["ann"])' in here
+app.extensions["sse"].close()
+""",
     "tokens.py": """
 from flask_sse_lite import sse
 client = app.test_client()
