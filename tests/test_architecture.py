@@ -27,7 +27,7 @@ BANDS: list[set[str]] = [
     {"event", "system", "wording", "client_faults", "own_functions", "routes"},
     {"decoder", "own_events", "position", "servers"},
     {"history"},
-    {"settings"},
+    {"settings", "signals"},
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
@@ -78,7 +78,8 @@ CONFINED: dict[str, set[str]] = {
     "gevent": {"system.gevent", "system.poller"},
     # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
-    "atexit": {"hub.loop"},
+    "atexit": {"hub.loop", "signals.courier"},
+    "blinker": {"signals", "signals.courier"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
@@ -99,7 +100,7 @@ PURE = {
 }
 
 #: Packages that every installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe"}
+INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe", "blinker"}
 
 #: Modules that can be missing, so that they are imported where they are used.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}

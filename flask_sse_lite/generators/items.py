@@ -83,6 +83,8 @@ class Items:
         #: Whether the iterable has had its last step. Its closing must not be
         #: interrupted.
         self.is_over = False
+        #: Whether the iterable has raised, or what it gave cannot be sent.
+        self.has_failed = False
 
     def frames(self) -> Iterator[bytes]:
         """The items as frames, and then the end. Must be iterated in an application
@@ -149,6 +151,7 @@ class Items:
 
         :returns: the events that tell the client of it.
         """
+        self.has_failed = True
         logger = current_app.logger
         logger.error("An event stream's iterable failed", exc_info=error)
         dumps = current_app.json.dumps

@@ -80,6 +80,9 @@ class Pulse:
     #: None: what it says last goes to its own client.
     last_words = None
 
+    #: None: signals tell of streams of channels.
+    story = None
+
     def __init__(
         self,
         pieces: Iterator[bytes],

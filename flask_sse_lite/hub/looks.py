@@ -80,7 +80,7 @@ class Looks:
             self._poller.breathe()
         for connection in list(fanout.connections.values()):
             if connection.expires and now >= connection.expires:
-                fanout.end(connection)
+                fanout.end(connection, "max-age")
         self._look_for_stalls()
 
     def forget(self) -> None:
@@ -116,6 +116,8 @@ class Looks:
                 connection.named, connection.named_at = position, now
                 data = position_event(group.cursor)
             self._loop._write(group, connection.chunked, [connection.descriptor], data)
+            if connection.story is not None:
+                connection.story.note(0, len(data))
 
     def _look_for_stalls(self) -> None:
         """Cut clients that take nothing. A client that lives comes back, and gets what
@@ -155,7 +157,7 @@ class Looks:
         elif progress and progress.is_stuck(time.monotonic()):
             logger.debug("A client that takes nothing is cut")
             cut(descriptor)
-            self._fanout.remove(connection, properly=False)
+            self._fanout.remove(connection, properly=False, why="stalled")
         elif not progress or progress.is_done:
             connection.progress = None
             del self._suspects[descriptor]

@@ -28,6 +28,8 @@ from ..errors import Reentered
 from ..history.log import Log
 from ..servers import gunicorn
 from ..settings import Settings
+from ..signals.courier import settle_all
+from ..signals.story import expect
 from ..system.backoff import Backoff
 from ..system.locks import Guard
 from ..system.poller import close_descriptor, new_poller
@@ -155,8 +157,10 @@ class Hub:
             self._audiences.join(stream)
             self._revoking.watch(stream.log)
             if is_doomed:
+                expect(stream.story, "end-streams")
                 stream.stop(0)
             elif stream.program and stream.program.is_stopped:
+                expect(stream.story, "shutdown")
                 stream.stop()  # The server's other streams were told before.
             self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
             self._start()
@@ -295,6 +299,7 @@ class Hub:
         with self._lock:
             iterated = list(self._audiences.iterated)
         for stream in iterated:
+            expect(stream.story, "failed")
             stream.stop()
         self._fanout.send_all_off()
 
@@ -392,7 +397,7 @@ class Hub:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._fanout.remove(members[descriptor], properly=False)
+                self._fanout.remove(members[descriptor], properly=False, why="left")
                 continue
             if sent != size:
                 connection = members[descriptor]
@@ -435,6 +440,7 @@ def _stop_at_exit() -> None:
     # stream.
     if hub is not None:
         hub.stop(timeout=EXIT_GRACE)
+        settle_all()
 
 
 def _abandon_in_child() -> None:
