@@ -195,5 +195,5 @@ def _forbid(reason: str, code: RefusalReason, names: tuple[str, ...]) -> NoRetur
     :param names: what the client has asked for.
     """
     current_channels().tell_refused(code, names)
-    logger.debug("A client got 403: %s", reason)
+    logger.debug("A client got 403: %s", reason, extra={"sse_reason": code})
     abort(403, f"Not served: {reason}." if current_app.debug else None)

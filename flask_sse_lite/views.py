@@ -24,6 +24,7 @@ from .history.cursor import Cursor
 from .hub import current_hub
 from .hub.client import Client
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
+from .log_messages import BROKER_UNAVAILABLE, UNSUPPORTED_SERVER
 from .permission import Permit, for_run
 from .position import new_run_channel, run_channel
 from .response import AWAY, HEADERS, MIMETYPE, EventStream, last_event_id
@@ -143,7 +144,7 @@ def _admit(
         hub = current_hub()
     except UnsupportedServer as error:
         # Flask would log a traceback, which says less than the message.
-        current_app.logger.error("A stream could not begin: %s", error)
+        UNSUPPORTED_SERVER.log(error, to=current_app.logger)
         tell("unsupported-server")
         raise InternalServerError from None
     if hub.is_stopping:
@@ -164,7 +165,7 @@ def _admit(
         tell("runs-full")
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:
-        current_app.logger.error("A stream could not begin: %s", error)
+        BROKER_UNAVAILABLE.log(error, to=current_app.logger)
         tell("broker-unavailable")
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):

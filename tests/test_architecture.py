@@ -23,8 +23,11 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: the bands above its own, and not from its neighbours. The package's own ``__init__``
 #: is the last.
 BANDS: list[set[str]] = [
-    {"errors", "type_names"},
-    {"event", "system", "wording", "client_faults", "own_functions", "routes"},
+    {"errors", "log_messages"},
+    {
+        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
+        "type_names",
+    },
     {"decoder", "own_events", "position", "servers"},
     {"history"},
     {"settings", "signals"},

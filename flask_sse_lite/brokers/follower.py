@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from ..errors import BrokerUnavailable, Reentered
 from ..history.pacing import BREATH
 from ..history.records import Past, Record
+from ..log_messages import FOLLOWING_FAILED, STORE_AWAY
 from ..system.backoff import Backoff
 from ..system.gevent import is_kill
 from ..system.locks import Guard
@@ -266,9 +267,9 @@ class Follower:
         if was_away:
             return
         if isinstance(error, BrokerUnavailable):
-            logger.warning("%s. Open streams wait for it", error)
+            STORE_AWAY.log(error, store=self._store.name)
         else:
-            logger.error("Following %s failed", self._store.name, exc_info=error)
+            FOLLOWING_FAILED.log(self._store.name, error=error, store=self._store.name)
 
     def _note_back(self) -> None:
         if self._is_away:

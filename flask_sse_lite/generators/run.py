@@ -8,7 +8,6 @@ be lives in runs.py. Flask, and how events reach a client, are unknown here.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -22,6 +21,14 @@ from ..errors import BrokerUnavailable
 from ..event import Event
 from ..history.log import Log
 from ..hub import LONGEST_LOOK, current_hub
+from ..log_messages import (
+    RUN_BROKEN_OFF,
+    RUN_CONTEXT_FAILED,
+    RUN_END_FAILED,
+    RUN_END_UNTOLD,
+    RUN_FAILED,
+    RUN_NOT_CLOSED,
+)
 from ..own_events import ABANDONED, FAILED, SHUTDOWN
 from ..position import RUN_PREFIX
 from ..signals import RunEndReason
@@ -48,8 +55,6 @@ ARRIVAL = 6.0
 #: The name of every thread of a run. It does not contain the run's own name, which only
 #: the run's readers must know: names of threads stand in logs.
 THREAD = "flask_sse_lite.run"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Phase(Enum):
@@ -176,7 +181,7 @@ class Run:
             with self._context():
                 self._publish_all()
         except BaseException:
-            logger.exception("A run's application context failed")
+            RUN_CONTEXT_FAILED.log(error=True)
         finally:
             try:
                 self._items.close()  # Perhaps the generator was never begun.
@@ -206,12 +211,12 @@ class Run:
             # generator has raised GeneratorExit itself.
             self._finish(FAILED, "error")
         except BrokerUnavailable as error:
-            logger.error("A run is broken off: %s", error)
+            RUN_BROKEN_OFF.log(error)
             # The broker tells the readers that the run is lost.
             self._finish(None, "lost")
         except BaseException:
             # gevent's Timeout is no Exception, and comes here too.
-            logger.exception("A run could not go on")
+            RUN_FAILED.log(error=True)
             self._finish(FAILED, "error")
         finally:
             self._close()
@@ -261,7 +266,7 @@ class Run:
         try:
             self._events.close()
         except BaseException:  # Some of gevent's are no Exception.
-            logger.exception("A run's generator failed at its close")
+            RUN_NOT_CLOSED.log(error=True)
 
     def _is_followed(self) -> bool:
         """Whether a client listens, or is expected soon."""
@@ -368,13 +373,9 @@ class Run:
         try:
             self._broker.end_run(self._claim, reason)
         except BrokerUnavailable as error:
-            logger.error(
-                "The end of a run could not be told: %s. Whoever reads the run is told "
-                "that it is lost, when the broker is back",
-                error,
-            )
+            RUN_END_UNTOLD.log(error)
         except Exception:
-            logger.exception("The end of a run could not be told")
+            RUN_END_FAILED.log(error=True)
         if self._told is not None:
             self._told.end(why)
         return True

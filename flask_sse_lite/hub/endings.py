@@ -7,13 +7,13 @@ closed or it is old, lives in fanout.py and looks.py.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 from ..history.log import Log
+from ..log_messages import NOT_STOPPED
 from ..servers.programs import Program, programs
 from ..signals import DisconnectReason
 from ..signals.story import expect
@@ -26,8 +26,6 @@ from .readers import Timed
 #: Seconds that the readers of a run are kept when the server stops, so that they get
 #: the run's last words. There is a bound, because the broker can be away.
 LAST_WORDS = 1.0
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Ending:
@@ -145,7 +143,7 @@ class Endings:
                 self._awaited.add(last_words)
             whom.stop(patience)
         except Exception:
-            logger.exception("The hub could not stop %r", whom)
+            NOT_STOPPED.log(whom, error=True)
 
     def _still_awaited(self) -> set[tuple[Log, str]]:
         """The channels of runs whose last words are still waited for."""

@@ -9,13 +9,13 @@ groups, and are closed. When that is done, and the send to many, is the loop's a
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..history.log import Log
+from ..log_messages import HUB_STUMBLED, NOT_CLOSED
 from ..signals import DisconnectReason
 from ..signals.story import expect
 from ..system.locks import Guard
@@ -25,8 +25,6 @@ from .counts import Listeners
 from .frames import BATCH_BYTES, frames
 from .places import Places
 from .readers import Audience, Key, Readers
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Loop(Protocol):
@@ -101,7 +99,7 @@ class Fanout:
             self.look_for_strays()
             if isinstance(whom, Audience) or not isinstance(error, Exception):
                 raise  # The loop starts again, and tells the audience anew.
-            logger.exception("The hub could not go on with %r", whom)
+            HUB_STUMBLED.log(whom, error=True)
 
     # Coming
 
@@ -308,7 +306,7 @@ class Fanout:
         try:
             connection.close(self._poller, properly=properly)
         except OSError:
-            logger.exception("A stream's connection could not be closed")
+            NOT_CLOSED.log(error=True)
 
     def look_for_strays(self) -> None:
         """Find the connections that a failure has left in no group: go on sending what

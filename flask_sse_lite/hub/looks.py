@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from ..event import HEARTBEAT
+from ..log_messages import NO_TIME_TOLD
 from ..system.outgoing import bytes_waiting
 from ..system.poller import Poller
 from .connection import Connection, Group
@@ -73,7 +74,7 @@ class Looks:
             try:
                 whom.tick(now)
             except Exception:
-                logger.exception("The hub could not tell %r the time", whom)
+                NO_TIME_TOLD.log(whom, error=True)
         fanout = self._fanout
         for group in list(fanout.groups.values()):
             fanout.guard(self._look_at, group)

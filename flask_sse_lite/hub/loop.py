@@ -18,7 +18,6 @@ and wakes the loop.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from collections.abc import Callable
 
 from ..errors import Reentered
 from ..history.log import Log
+from ..log_messages import HUB_FAILED, HUB_FAILED_TWICE
 from ..servers import gunicorn
 from ..settings import Settings
 from ..signals.courier import settle_all
@@ -61,8 +61,6 @@ LONGEST_PAUSE = 1.0
 #: Failures that the loop can have in quick succession. With one more it ends all
 #: streams: they are open and nobody serves them, so their clients must come back.
 FAILURES_BORNE = 5
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Hub:
@@ -272,7 +270,7 @@ class Hub:
             return None
         pause = self._backoff.next()
         try:
-            logger.error("The hub failed; it goes on in %s s", pause, exc_info=error)
+            HUB_FAILED.log(pause, error=error, pause=pause)
             if self._backoff.failures > FAILURES_BORNE:
                 self._send_all_off()
             with self._lock:
@@ -281,7 +279,7 @@ class Hub:
                     self.is_running = False
                     return None
         except Exception:
-            logger.exception("The hub has failed twice at once")
+            HUB_FAILED_TWICE.log(error=True)
         return pause
 
     def _resume(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import inspect
-import logging
 import os
 import threading
 import time
@@ -27,6 +26,12 @@ from typing import Any, NamedTuple
 
 from blinker import Signal
 
+from ..log_messages import (
+    RECEIVER_FAILED,
+    SIGNAL_CONTEXT_FAILED,
+    SIGNALS_AGAIN,
+    SIGNALS_DROPPED,
+)
 from ..system.gevent import can_wait, is_kill
 from ..system.locks import Alarm, RLock
 
@@ -50,8 +55,6 @@ LOOK = 0.05
 
 #: The name of every courier's thread.
 THREAD = "flask_sse_lite.signals"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Notice(NamedTuple):
@@ -175,11 +178,8 @@ class _Round:
             self.dropped += 1
             is_first, self._is_dropping = not self._is_dropping, True
         if is_first:
-            logger.warning(
-                "Signals are dropped, the first of them %s: their receivers take "
-                "longer than what they are told of",
-                _name(notice.signal),
-            )
+            name = _name(notice.signal)
+            SIGNALS_DROPPED.log(name, signal=name)
 
     def stay_for(self, whom: object) -> None:
         self._expected.add(whom)
@@ -262,9 +262,7 @@ class _Round:
         with self._weighing:
             has_dropped, self._is_dropping = self._is_dropping, False
         if has_dropped:
-            logger.warning(
-                "Signals are sent again. Until now %s were dropped", self.dropped
-            )
+            SIGNALS_AGAIN.log(self.dropped, dropped=self.dropped)
 
     def _send(self, notice: Notice) -> None:
         """Call the receivers of a signal, one after the other. What one of them raises
@@ -279,10 +277,8 @@ class _Round:
             # gevent's Timeout and SystemExit are no Exceptions, and come here too.
             if is_kill(error):
                 raise
-            logger.exception(
-                "The application's context of the signal %s failed",
-                _name(notice.signal),
-            )
+            name = _name(notice.signal)
+            SIGNAL_CONTEXT_FAILED.log(name, error=True, signal=name)
 
     def _call(self, receiver: Callable[..., Any], notice: Notice) -> None:
         try:
@@ -292,9 +288,8 @@ class _Round:
         except BaseException as error:
             if is_kill(error):
                 raise
-            logger.exception(
-                "A receiver of the signal %s failed: %r", _name(notice.signal), receiver
-            )
+            name = _name(notice.signal)
+            RECEIVER_FAILED.log(name, receiver, error=True, signal=name)
 
     def _stay_at_home(self) -> None:
         """Wait forever, if this is the copy of the greenlet that a forked child has
