@@ -8,7 +8,6 @@ is allowed to listen: without a ``Permit`` nothing here begins a stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from flask import Response, abort, current_app, request
 from werkzeug.exceptions import InternalServerError, ServiceUnavailable
@@ -136,19 +135,16 @@ def _admit(
         first event.
     """
     channels = current_channels()
-    tell = partial(
-        channels.tell_refused, channels=permit.channels, identity=permit.identity
-    )
     channels.warn_of_siblings()
     try:
         hub = current_hub()
     except UnsupportedServer as error:
         # Flask would log a traceback, which says less than the message.
         UNSUPPORTED_SERVER.log(error, to=current_app.logger)
-        tell("unsupported-server")
+        channels.tell_refused("unsupported-server", *permit)
         raise InternalServerError from None
     if hub.is_stopping:
-        tell("stopping")
+        channels.tell_refused("stopping", *permit)
         return _come_back(channels.settings.retry, "The server is about to stop.")
     # The address is looked for only where it is counted by.
     is_counted = channels.settings.max_per_client is not None
@@ -156,17 +152,18 @@ def _admit(
     client = Client(permit.identity, address, began(request.environ))
     if hub.is_full(channels.settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
-        tell("full" if hub.is_full(channels.settings) else "client-full")
+        is_for_all = hub.is_full(channels.settings)
+        channels.tell_refused("full" if is_for_all else "client-full", *permit)
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
         with channels.broker.within_timeout():
             cursor = find(channels)
     except TooManyRuns:
-        tell("runs-full")
+        channels.tell_refused("runs-full", *permit)
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:
         BROKER_UNAVAILABLE.log(error, to=current_app.logger)
-        tell("broker-unavailable")
+        channels.tell_refused("broker-unavailable", *permit)
         return _come_back(channels.settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return Response(status=204, headers=AWAY)

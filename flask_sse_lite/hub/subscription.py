@@ -292,8 +292,9 @@ class Subscription:
                 self._hub.discard(self._iterated)
             if self._place:
                 self._hub.release(self._place)
-            if self._story is not None:
-                self._story.end()
+            story = self._story  # Another thread can be handing it over.
+            if story is not None:
+                story.end()
 
     def close(self) -> None:
         """The server's last call, or any thread's. A second call does nothing."""
