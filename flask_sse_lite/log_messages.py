@@ -268,6 +268,8 @@ SIGNAL_CONTEXT_FAILED = Message(
     "SSE-E22", "The application's context of the signal %s failed"
 )
 
+LOOK_FAILED = Message("SSE-E23", "Metrics could not be brought up to date: %r")
+
 #: All messages, by code.
 MESSAGES = {
     message.code: message

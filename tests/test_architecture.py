@@ -34,7 +34,7 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"browser_module", "cli", "publisher"},
+    {"browser_module", "cli", "metrics", "publisher"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -59,7 +59,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "tokens", "browser_module"),
+        *("permission", "tokens", "browser_module", "metrics"),
     },
     "click": {"cli"},
     "itsdangerous": {"tokens"},
@@ -89,6 +89,7 @@ CONFINED: dict[str, set[str]] = {
     "pytest": {f"testing.broker_suite{name}" for name in SUITE},
     "redis": {f"brokers.redis{name}" for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
+    "prometheus_client": {"metrics"},
     "sqlite3": {f"brokers.sqlite.{name}" for name in SQLITE},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -112,6 +113,7 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 NEEDED = {
     **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
+    "metrics": {"prometheus_client"},
     # Authors of a broker of their own run the suite under pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
@@ -390,7 +392,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
-    optional |= {"sqlalchemy", "pytest"}
+    optional |= {"sqlalchemy", "pytest", "prometheus_client"}
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

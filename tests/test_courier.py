@@ -260,6 +260,35 @@ def test_the_thread_stays_while_something_will_be_told(
     assert not thread.is_alive()
 
 
+def test_what_looks_around_is_called_while_somebody_is_expected_and_behind_all(
+    courier: Courier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 0.01)
+    looks = []
+
+    def look() -> None:
+        looks.append(threading.current_thread().name)
+        if len(looks) == 2:
+            raise ZeroDivisionError
+
+    courier.looks.append(look)
+    whom = object()
+    courier.stay_for(whom)
+    assert courier.expected() == [whom]
+    until(lambda: len(looks) > 5, PATIENCE)
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 3600.0)
+    # A call that goes on with the old interval comes to its end.
+    courier.settle(PATIENCE)
+    courier.settle(PATIENCE)
+    before = len(looks)
+    courier.leave(whom)
+    until(lambda: len(looks) > before, PATIENCE)
+    assert set(looks) == {THREAD}
+    assert caplog.text.count("SSE-E23") == 1
+
+
 def test_a_thread_that_has_ended_is_followed_by_another(
     courier: Courier, receiver: Receiver
 ) -> None:

@@ -149,6 +149,18 @@ assert heard(stream, 2) == ["hello", ""]
 await_signals(app)
 assert ends == ["('sse',): ended after 1 events"]
 """,
+    "measured.py": """
+from prometheus_client import REGISTRY
+from flask_sse_lite import sse
+from flask_sse_lite.testing import await_signals
+name = "sse_events_published_total"
+before = REGISTRY.get_sample_value(name)
+with app.app_context():
+    sse.publish("hello")
+await_signals(app)
+assert REGISTRY.get_sample_value(name) == before + 1
+assert name in app.test_client().get("/metrics").text
+""",
     "jobs.py": """
 client = app.test_client()
 stream = client.get("/jobs/7/events")

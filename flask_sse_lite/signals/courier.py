@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from blinker import Signal
 
 from ..log_messages import (
+    LOOK_FAILED,
     RECEIVER_FAILED,
     SIGNAL_CONTEXT_FAILED,
     SIGNALS_AGAIN,
@@ -46,6 +47,9 @@ MOST_CHARACTERS = 16 * 1024 * 1024
 #: Seconds that the thread stays when there is nothing to tell and no stream is open, so
 #: that not every publish starts a thread.
 LINGER = 1.0
+
+#: Seconds between two calls of what looks around while a stream is open.
+LOOK_INTERVAL = 5.0
 
 #: Seconds that an exiting process waits for receivers to hear of its last streams.
 EXIT_PATIENCE = 1.0
@@ -83,6 +87,9 @@ class Courier:
         self._context = context
         # By process id: a forked child tells nothing of what its parent had to tell.
         self._rounds: dict[int, _Round] = {}
+        #: Each is called by the thread when it begins, every ``LOOK_INTERVAL`` seconds
+        #: while it stays for somebody, and behind all that it has told.
+        self.looks: list[Callable[[], None]] = []
         _couriers.add(self)
 
     @property
@@ -92,7 +99,7 @@ class Courier:
             return self._rounds[pid]
         except KeyError:
             # Two threads at once go on with the same one. The other is empty.
-            new = _Round(self._sender, self._context)
+            new = _Round(self._sender, self._context, self.looks)
             return self._rounds.setdefault(pid, new)
 
     def tell(self, signal: Signal, weight: int = 0, **facts: Any) -> None:
@@ -111,6 +118,10 @@ class Courier:
     def leave(self, whom: object) -> None:
         """Undo ``stay_for``. A second call does nothing."""
         self._round.leave(whom)
+
+    def expected(self) -> list[object]:
+        """Those for whom the thread stays in this process."""
+        return self._round.expected()
 
     @property
     def dropped(self) -> int:
@@ -140,10 +151,15 @@ class _Round:
     """The signals of an application in one process."""
 
     def __init__(
-        self, sender: Any, context: Callable[[], AbstractContextManager[object]]
+        self,
+        sender: Any,
+        context: Callable[[], AbstractContextManager[object]],
+        looks: list[Callable[[], None]],
     ) -> None:
         self._sender = sender
         self._context = context
+        self._looks = looks
+        self._looked_at = 0.0
         self._pid = os.getpid()
         self._notices: deque[Notice | Alarm] = deque()
         self._bell = Alarm()
@@ -184,6 +200,9 @@ class _Round:
     def stay_for(self, whom: object) -> None:
         self._expected.add(whom)
         self._ring()
+
+    def expected(self) -> list[object]:
+        return list(self._expected)
 
     def leave(self, whom: object) -> None:
         self._expected.discard(whom)
@@ -237,9 +256,11 @@ class _Round:
 
     def _run(self) -> None:
         try:
+            self._look_around(0)
             while True:
                 self._send_all()
-                is_told = self._bell.wait(None if self._expected else LINGER)
+                self._look_around(LOOK_INTERVAL if self._expected else 0)
+                is_told = self._bell.wait(self._patience())
                 self._stay_at_home()
                 if not (is_told or self._expected or self._notices):
                     break
@@ -249,6 +270,25 @@ class _Round:
             # this greenlet was killed.)
             if self._expected or self._notices:
                 self._ring()
+
+    def _patience(self) -> float | None:
+        """How long the thread can sleep."""
+        if not self._expected:
+            return LINGER
+        if not self._looks:
+            return None
+        return max(self._looked_at + LOOK_INTERVAL - time.monotonic(), 0)
+
+    def _look_around(self, interval: float) -> None:
+        """Call what looks around, unless that was done a moment ago."""
+        if not self._looks or time.monotonic() - self._looked_at < interval:
+            return
+        self._looked_at = time.monotonic()
+        for look in list(self._looks):
+            try:
+                look()
+            except Exception:
+                LOOK_FAILED.log(look, error=True)
 
     def _send_all(self) -> None:
         while self._notices:

@@ -49,6 +49,7 @@ class Story:
         "_joined",
         "_path",
         "_since",
+        "_tally",
         "_why",
         "path_reason",
     )
@@ -69,7 +70,8 @@ class Story:
         self._path: Path | None = None
         self._began_at = 0.0
         self._events = self._bytes = 0
-        # What the tally of the stream's group said when the stream joined it.
+        # The tally of the stream's group, and what it said when the stream joined it.
+        self._tally: Tally | None = None
         self._joined = (0, 0)
         self._why: DisconnectReason | None = None
         # Whoever takes this lock tells the end. The lock is never given back.
@@ -145,6 +147,15 @@ class Story:
         if batch.ended:
             self.expect("ended")
 
+    @property
+    def sent(self) -> tuple[int, int]:
+        """How many events and bytes the stream was sent so far. Any thread can ask, and
+        can be told a moment's too few."""
+        tally, (events, size) = self._tally, self._joined
+        if tally is None:
+            return self._events, self._bytes
+        return self._events + tally.events - events, self._bytes + tally.bytes - size
+
     def join(self, tally: Tally | None) -> Tally:
         """The stream is counted with its group from here on.
 
@@ -152,10 +163,12 @@ class Story:
         """
         tally = tally or Tally(self._courier)
         self._joined = (tally.events, tally.bytes)
+        self._tally = tally
         return tally
 
     def leave(self, tally: Tally) -> None:
         """Undo ``join``."""
+        self._tally = None
         events, size = self._joined
         self.note(tally.events - events, tally.bytes - size)
 
