@@ -154,6 +154,7 @@ from prometheus_client import REGISTRY
 from flask_sse_lite import sse
 from flask_sse_lite.testing import await_signals
 name = "sse_events_published_total"
+assert app.test_client().get("/metrics").status_code == 200
 before = REGISTRY.get_sample_value(name)
 with app.app_context():
     sse.publish("hello")
