@@ -1,19 +1,27 @@
 """What an application's operator is told, once in the life of a process.
 
-Here lives the wording of each warning about a configuration, a broker or a refusal, and
-the memory of what was said. Whether there is a reason for a warning, its caller knows.
+Here lives when a configuration, a broker or a refusal is worth a warning, and the
+memory of what was said. How a warning is worded, ``log_messages`` knows; whether there
+is a reason for it, the caller.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from .log_messages import (
+    ENVIRONMENT_UNREAD,
+    PERHAPS_SIBLINGS,
+    REDIS_URL_UNREAD,
+    SIBLINGS,
+    SILENCE,
+    STRANGERS_REFUSED,
+    UNREAD_KEY,
+    Message,
+)
 from .settings import Settings
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Advice:
@@ -21,78 +29,44 @@ class Advice:
     give it twice."""
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._given: set[tuple[str, tuple[object, ...]]] = set()
 
     def on_unread_keys(self, config: Mapping[str, Any]) -> None:
         """``SSE_…`` keys that nobody reads."""
         for key, known in Settings.misspelt(config).items():
-            meant = f"; is {known} meant?" if known else ""
-            self._give(f"The configuration has the key {key}, which is not read{meant}")
+            self._give(UNREAD_KEY, key, f"; is {known} meant?" if known else "")
 
     def on_unread_urls(self, config: Mapping[str, Any]) -> None:
         """A broker's URL that stands where nobody reads it."""
         if config.get("SSE_URL") or config.get("SSE_REDIS_URL"):
             return
         if config.get("REDIS_URL"):
-            self._give(
-                "REDIS_URL is set, but not read here. Set SSE_URL to publish "
-                "through a broker; without it, events stay in one process."
-            )
+            self._give(REDIS_URL_UNREAD)
         elif os.environ.get("SSE_URL"):
-            self._give(
-                "SSE_URL is set in the environment, but read from app.config "
-                'alone: app.config["SSE_URL"] = os.environ["SSE_URL"], or '
-                "app.config.from_prefixed_env() and FLASK_SSE_URL."
-            )
+            self._give(ENVIRONMENT_UNREAD)
 
     def on_siblings(self, processes: int | None) -> None:
         """Several processes, and a broker that they do not share.
 
         :param processes: how many; None where the server alone knows.
         """
-        advice = (
-            'Set app.config["SSE_URL"] to a broker that processes share, such as '
-            "sqlite:///events.db, or run one worker (gunicorn -k gevent -w 1)."
-        )
         if processes is None:
-            self._give(
-                "The server says that it may run several processes, and SSE_URL is "
-                "memory://, which is one process's own. If there is one process, all "
-                "is well (adapters of ASGI say so in any case). If there are more, a "
-                "browser sees only what the process that it is connected to "
-                f"publishes. {advice}"
-            )
+            self._give(PERHAPS_SIBLINGS)
         else:
-            self._give(
-                f"The server runs several worker processes ({processes}), and "
-                "SSE_URL is memory://, which is one process's own: a browser sees only "
-                f"what the worker that it is connected to publishes. {advice}"
-            )
+            self._give(SIBLINGS, processes)
 
     def on_silence(self) -> None:
         """A process publishes that serves nobody, and its broker is its own."""
-        self._give(
-            "An event was published by a process that has served no request so "
-            "far, and SSE_URL is memory://, which is one process's own: unless "
-            "this is the web server itself, no browser will ever see its events. "
-            'Publish from the web application, or set app.config["SSE_URL"] to a '
-            "broker that processes share, such as sqlite:///events.db."
-        )
+        self._give(SILENCE)
 
     def on_refusal(self, names: tuple[str, ...]) -> None:
         """Strangers get 403. It is said once for all names, as clients can invent as
         many as they like."""
-        self._give(
-            f"A client asked for {', '.join(map(repr, names))}, and got 403: there is "
-            "no authorizer, and SSE_PUBLIC_CHANNELS does not allow that. (Others are "
-            "told of at the level DEBUG.)",
-            once_for="a refusal",
-        )
+        if STRANGERS_REFUSED.code not in {code for code, _ in self._given}:
+            self._give(STRANGERS_REFUSED, ", ".join(map(repr, names)))
 
-    def _give(self, message: str, once_for: str = "") -> None:
-        """:param once_for: what the warning is given once for; without it, for its
-        message."""
-        key = once_for or message
-        if key not in self._given:
-            self._given.add(key)
-            logger.warning(message)
+    def _give(self, message: Message, *words: object) -> None:
+        """Log a warning of these words, once."""
+        if (message.code, words) not in self._given:
+            self._given.add((message.code, words))
+            message.log(*words)

@@ -17,6 +17,7 @@ from . import cli
 from .channels import Channels
 from .errors import NoApplication
 from .servers.surroundings import worker_processes
+from .signals.courier import Courier
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -37,7 +38,10 @@ def set_up(app: Flask) -> None:
     if "sse" in app.extensions:
         return
     channels = Channels(
-        app.config, lambda data: app.json.dumps(data), app.instance_path
+        app.config,
+        lambda data: app.json.dumps(data),
+        app.instance_path,
+        courier=Courier(app, app.app_context),
     )
     channels.check_configuration()
     app.extensions["sse"] = channels

@@ -8,6 +8,7 @@ here: a caller asks ``permission`` first.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -28,6 +29,9 @@ from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
 from .position import BEGINNING, RUN_PREFIX, is_position, position_id, run_channel
 from .settings import Settings
+from .signals import RefusalReason, published, refused
+from .signals.courier import Courier
+from .signals.story import story_of
 from .system.locks import Alarm
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
@@ -43,6 +47,8 @@ class Channels:
     :param dumps: the application's way to JSON.
     :param folder: the application's instance folder, which need not exist.
     :param settings: the configuration, where a caller has read it already.
+    :param courier: brings signals to the application's receivers; None where there is
+        no application.
     """
 
     def __init__(
@@ -51,11 +57,13 @@ class Channels:
         dumps: Callable[[Any], str],
         folder: str | None = None,
         settings: Settings | None = None,
+        courier: Courier | None = None,
     ) -> None:
         self._config = config
         self._dumps = dumps
         self._folder = folder
         self._settings = settings
+        self.courier = courier
         # By process id: a forked child must not use its parent's log and epoch.
         self._brokers: dict[int, Broker] = {}
         self._runs: dict[int, Runs] = {}
@@ -137,6 +145,7 @@ class Channels:
         channel: Name | Iterable[Name],
     ) -> Event:
         """See ``SSE.publish``."""
+        began = time.monotonic() if published.receivers else 0.0
         names, event = self.prepare(data, type, id, retry, channel)
         broker = self.broker
         if self.processes != 1:
@@ -149,10 +158,28 @@ class Channels:
                 every = (broker.publish(names[0], event),)
             else:
                 every = broker.publish_to_all(names, event)
-            for published in every:
+            for sent in every:
                 for record in self.recorders:
-                    record(published)
-        return published
+                    record(sent)
+                if published.receivers and self.courier:
+                    self._tell_published(self.courier, sent, began)
+        return sent
+
+    def _tell_published(self, courier: Courier, event: Event, began: float) -> None:
+        seconds = time.monotonic() - began if began else 0.0
+        courier.tell(published, len(event.data), event=event, seconds=seconds)
+
+    def tell_refused(
+        self,
+        reason: RefusalReason,
+        channels: tuple[str, ...],
+        identity: str | None = None,
+    ) -> None:
+        """Tell receivers that a client was given no stream."""
+        if refused.receivers and self.courier:
+            self.courier.tell(
+                refused, reason=reason, channels=channels, identity=identity
+            )
 
     def prepare(
         self,
@@ -261,6 +288,7 @@ class Channels:
             budget=min(self.settings.run_bytes, self.settings.runs_bytes),
             limit=self.settings.max_runs,
             context=context,
+            courier=self.courier,
         )
         return self._reader(channel, since)
 
@@ -268,8 +296,16 @@ class Channels:
         self, cursor: Cursor, client: Client, *, shareable: bool
     ) -> Subscription:
         """See ``Subscription``."""
-        settings = self.settings
-        return Subscription(self.log, cursor, settings, client, shareable=shareable)
+        return Subscription(
+            self.log,
+            cursor,
+            self.settings,
+            client,
+            shareable=shareable,
+            story=story_of(
+                self.courier, cursor.channels, client.identity, cursor.since
+            ),
+        )
 
     def replayed(self, replay: int | None) -> int:
         """How many events of each channel a newcomer gets.

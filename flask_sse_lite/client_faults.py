@@ -19,6 +19,7 @@ from flask import current_app, has_request_context, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from .errors import EventTooLarge, InvalidType, InvalidValue
+from .log_messages import BAD_REQUEST
 
 T = TypeVar("T")
 
@@ -151,12 +152,13 @@ def _log(error: InvalidValue, *, is_missing: bool) -> None:
         warned = current_app.extensions.setdefault(_WARNED, set())
         is_warning = is_warning or request.endpoint not in warned
         warned.add(request.endpoint)
-    current_app.logger.log(
-        logging.WARNING if is_warning else logging.INFO,
-        "A request for the endpoint %r is answered by 400, as the client %s: %s",
+    BAD_REQUEST.log(
         request.endpoint,
         "left a value out, or the view gave none" if is_missing else "sent a bad value",
         error,
+        to=current_app.logger,
+        level=logging.WARNING if is_warning else logging.INFO,
+        endpoint=request.endpoint,
     )
 
 

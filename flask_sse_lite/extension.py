@@ -17,7 +17,7 @@ import flask
 from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
-from . import browser_module, permission, routes, tokens, views
+from . import browser_module, permission, routes, signals, tokens, views
 from .application import current_channels, set_up
 from .arguments import (
     MAX_CHANNELS,
@@ -72,6 +72,15 @@ class SSE(SharedBlueprint):
         streams are served by default; None registers no routes.
     :raises InvalidType: for what is neither an application nor a name.
     """
+
+    #: Signals, each the same object as in ``signals``: docs/signals.rst explains them.
+    connected = signals.connected
+    disconnected = signals.disconnected
+    published = signals.published
+    gap = signals.gap
+    refused = signals.refused
+    run_started = signals.run_started
+    run_ended = signals.run_ended
 
     def __init__(
         self,

@@ -16,7 +16,6 @@ is registered.
 from __future__ import annotations
 
 import inspect
-import logging
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 from flask import Blueprint, Flask, current_app
 
 from .errors import SetupError
+from .log_messages import SHARED_FUNCTION
 
 #: What every ``SetupError`` of several applications advises.
 ADVICE = (
@@ -37,8 +37,6 @@ ADVICE = (
 _KEY = "sse.functions"
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 def _functions_of(app: Flask) -> dict[object, Any]:
@@ -263,7 +261,7 @@ class OneEach:
         told = _functions_of(app).setdefault((self, "told"), set())
         if what not in told:
             told.add(what)
-            logger.warning("The application %r %s. %s", app.name, what, ADVICE)
+            SHARED_FUNCTION.log(app.name, what, ADVICE, application=app.name)
 
     def _error(self, one: Any, other: Any) -> SetupError:
         return SetupError(

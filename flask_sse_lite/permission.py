@@ -26,6 +26,7 @@ from .client_faults import require
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
 from .settings import is_listed
+from .signals import RefusalReason
 from .wording import Name
 
 #: What an authorizer says of a channel: True (yes), False or None (403), or a response
@@ -80,15 +81,20 @@ def for_query(
                 return permit._replace(identity=identity_by(identify))
             return permit
     if any(name.startswith(RESERVED_CHANNEL_PREFIX) for name in names):
-        _forbid(f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed")
+        _forbid(
+            f"channels that begin with {RESERVED_CHANNEL_PREFIX!r} are closed",
+            "reserved",
+            names,
+        )
     if authorize is None:
         return _for_strangers(names)._replace(identity=identity_by(identify))
     for name in names:
         answer = authorize(name)
         if isinstance(answer, Response):
+            current_channels().tell_refused("authorizer", names)
             return answer
         if answer is False or answer is None:
-            _forbid(f"the authorizer refuses the channel {name!r}")
+            _forbid(f"the authorizer refuses the channel {name!r}", "authorizer", names)
         if answer is not True:
             raise InvalidType(
                 "An authorizer returns True, False, None or a response; for the "
@@ -138,7 +144,7 @@ def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
             raise tokens.Refused(f"the token is not for {', '.join(map(repr, others))}")
     except tokens.Refused as refusal:
         if token.is_chosen:
-            _forbid(str(refusal))
+            _forbid(str(refusal), "token", names)
         logger.debug("The cookie's token lets nobody in: %s", refusal)
         return None
     return Permit(names or granted.channels, granted.identity)
@@ -151,7 +157,7 @@ def _for_strangers(names: tuple[str, ...]) -> Permit:
     """
     if refusal := _refusal_of_strangers(names):
         current_channels().advice.on_refusal(names)
-        _forbid(refusal)
+        _forbid(refusal, "not-public", names)
     return Permit(names)
 
 
@@ -178,8 +184,13 @@ def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
 # What a refusal tells
 
 
-def _forbid(reason: str) -> NoReturn:
+def _forbid(reason: str, code: RefusalReason, names: tuple[str, ...]) -> NoReturn:
     """Answer 403. The reason is for the developer: a client could learn from it which
-    channels there are."""
-    logger.debug("A client got 403: %s", reason)
+    channels there are.
+
+    :param code: the reason, for receivers of the signal ``refused``.
+    :param names: what the client has asked for.
+    """
+    current_channels().tell_refused(code, names)
+    logger.debug("A client got 403: %s", reason, extra={"sse_reason": code})
     abort(403, f"Not served: {reason}." if current_app.debug else None)

@@ -25,6 +25,7 @@ from .errors import UnsupportedServer
 from .generators.items import Items, check_type
 from .hub.keepalive import Pulse
 from .hub.subscription import Subscription
+from .log_messages import UNSUPPORTED_SERVER
 from .own_events import END_ID
 from .settings import Settings
 
@@ -278,7 +279,7 @@ def _ordinary_error(error: Exception) -> Response:
         raise error
     app = current_app
     if isinstance(error, UnsupportedServer):
-        app.logger.error("A stream could not begin: %s", error)
+        UNSUPPORTED_SERVER.log(error, to=app.logger)
         error = InternalServerError()  # Flask logs no traceback of this one.
     try:
         return app.finalize_request(app.handle_user_exception(error))

@@ -8,7 +8,6 @@ SQLAlchemy.
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -21,12 +20,11 @@ from .application import current_channels
 from .channels import DEFAULT_CHANNEL, Channels
 from .errors import InvalidType, InvalidValue
 from .event import Event
+from .log_messages import NOT_PUBLISHED
 from .wording import Name
 
 #: The key of ``session.info`` under which a session keeps what it is to publish.
 _KEY = "flask_sse_lite"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 def publish_after_commit(
@@ -101,7 +99,7 @@ class _Waiting:
             self._channels.publish(self._event, None, None, None, self._names)
         except Exception:
             # The transaction is committed: no error must reach the code that did so.
-            logger.exception("Not published after a commit: %r", self._event)
+            NOT_PUBLISHED.log(self._event, error=True, channels=self._names)
 
 
 class _Outbox:

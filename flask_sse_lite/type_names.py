@@ -6,12 +6,10 @@ refused or changed: other clients, and the formats of AI providers, use these ty
 
 from __future__ import annotations
 
-import logging
+from .log_messages import BROWSERS_TYPE
 
 #: By type: the handler of ``EventSource`` that a browser calls for such an event too.
 HANDLERS = {"error": "onerror", "open": "onopen"}
-
-logger = logging.getLogger("flask_sse_lite")
 
 _warned: set[str] = set()
 
@@ -21,11 +19,4 @@ def warn_of_type(type: str) -> None:
     event of this type from the connection's own."""
     if type in HANDLERS and type not in _warned:
         _warned.add(type)
-        logger.warning(
-            "An event has the type %r: a browser also calls source.%s and "
-            'addEventListener("%s") for the state of its connection, and a page takes '
-            "one for the other. Use another type.",
-            type,
-            HANDLERS[type],
-            type,
-        )
+        BROWSERS_TYPE.log(type, HANDLERS[type], type, type=type)

@@ -23,10 +23,12 @@ from .history.cursor import Cursor
 from .hub import current_hub
 from .hub.client import Client
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
+from .log_messages import BROKER_UNAVAILABLE, UNSUPPORTED_SERVER
 from .permission import Permit, for_run
 from .position import new_run_channel, run_channel
 from .response import AWAY, HEADERS, MIMETYPE, EventStream, last_event_id
 from .servers.surroundings import keeps_location
+from .signals import RefusalReason
 
 NO_ROOM = "There is no room for an event stream now."
 
@@ -140,9 +142,11 @@ def _admit(
         hub = current_hub()
     except UnsupportedServer as error:
         # Flask would log a traceback, which says less than the message.
-        current_app.logger.error("A stream could not begin: %s", error)
+        UNSUPPORTED_SERVER.log(error, to=current_app.logger)
+        channels.tell_refused("unsupported-server", *permit)
         raise InternalServerError from None
     if hub.is_stopping:
+        channels.tell_refused("stopping", *permit)
         return _come_back(settings.retry, "The server is about to stop.")
     # The address is looked for only where it is counted by.
     is_counted = settings.max_per_client is not None
@@ -151,14 +155,19 @@ def _admit(
     has_room = channels.log.has_room(permit.channels, settings.max_channels)
     if not has_room or hub.is_full(settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
+        is_for_all = hub.is_full(settings)
+        full: RefusalReason = "full" if is_for_all else "client-full"
+        channels.tell_refused(full if has_room else "channels-full", *permit)
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
         with channels.broker.within_timeout():
             cursor = find(channels)
     except TooManyRuns:
+        channels.tell_refused("runs-full", *permit)
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     except BrokerUnavailable as error:
-        current_app.logger.error("A stream could not begin: %s", error)
+        BROKER_UNAVAILABLE.log(error, to=current_app.logger)
+        channels.tell_refused("broker-unavailable", *permit)
         return _come_back(settings.retry, "Events cannot be had now.")
     if channels.log.is_finished(cursor):
         return Response(status=204, headers=AWAY)

@@ -63,6 +63,7 @@ class Stream:
     """A stream that its server iterates. It notes what the hub tells it."""
 
     program = None
+    story = None
     client: Client = NOBODY
     heartbeat = 20.0
     last_words: tuple[Log, str] | None = None

@@ -13,6 +13,7 @@ from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.loop import Hub
 from flask_sse_lite.settings import Settings
+from flask_sse_lite.signals.story import Story
 
 from .servers import until
 
@@ -39,6 +40,8 @@ class Client:
         *channels: str,
         since: str = "",
         chunked: bool = False,
+        settings: Settings = SETTINGS,
+        story: Story | None = None,
     ) -> None:
         self.socket, served = socket.socketpair()
         self.socket.settimeout(PATIENCE)
@@ -46,9 +49,13 @@ class Client:
         self._decoder = Decoder()
         self.events: list[Event] = []
         cursor = log.cursor(channels or ["a"], since)
-        connection = Connection(served.detach(), cursor, log, SETTINGS, chunked=chunked)
-        place = hub.arrive(SETTINGS)
+        connection = Connection(served.detach(), cursor, log, settings, chunked=chunked)
+        connection.story = story
+        self.chunked = chunked
+        place = hub.arrive(settings)
         assert place
+        if story:
+            story.begin("handed off")
         hub.adopt(connection, place)
 
     def read_until(self, data: str) -> list[str]:

@@ -23,15 +23,18 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: the bands above its own, and not from its neighbours. The package's own ``__init__``
 #: is the last.
 BANDS: list[set[str]] = [
-    {"errors", "type_names"},
-    {"event", "system", "wording", "client_faults", "own_functions", "routes"},
+    {"errors", "log_messages"},
+    {
+        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
+        "type_names",
+    },
     {"decoder", "own_events", "position", "servers"},
     {"history"},
-    {"settings"},
+    {"settings", "signals"},
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"browser_module", "cli", "publisher"},
+    {"browser_module", "cli", "metrics", "publisher"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -60,7 +63,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "tokens", "browser_module"),
+        *("permission", "tokens", "browser_module", "metrics"),
     },
     "click": {"cli"},
     "itsdangerous": {"tokens"},
@@ -82,13 +85,15 @@ CONFINED: dict[str, set[str]] = {
     "gevent": {"system.gevent", "system.poller"},
     # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
-    "atexit": {"hub.loop"},
+    "atexit": {"hub.loop", "signals.courier"},
+    "blinker": {"signals", "signals.courier"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
     "pytest": {f"testing.broker_suite{name}" for name in SUITE},
     "redis": {f"brokers.redis{name}" for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
+    "prometheus_client": {"metrics"},
     "sqlite3": {f"brokers.sqlite.{name}" for name in SQLITE},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -103,7 +108,7 @@ PURE = {
 }
 
 #: Packages that every installation has besides the standard library.
-INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe"}
+INSTALLED = {"flask", "werkzeug", "click", "itsdangerous", "markupsafe", "blinker"}
 
 #: Modules that can be missing, so that they are imported where they are used.
 OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
@@ -112,6 +117,7 @@ OPTIONAL = {"gevent", "resource", "fcntl", "termios"}
 NEEDED = {
     **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
+    "metrics": {"prometheus_client"},
     # Authors of a broker of their own run the suite under pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
@@ -390,7 +396,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
-    optional |= {"sqlalchemy", "pytest"}
+    optional |= {"sqlalchemy", "pytest", "prometheus_client"}
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

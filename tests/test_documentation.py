@@ -20,7 +20,9 @@ from textwrap import dedent, indent
 from typing import get_args
 
 import pytest
+from blinker import Signal
 
+from flask_sse_lite import signals
 from flask_sse_lite.servers.server import Reason
 from flask_sse_lite.settings import Settings
 
@@ -157,6 +159,30 @@ url = json.loads(re.search(r"connect\\((.*)\\);", page)[1])
 client.post("/sell")
 assert heard(client.get(url), 1) == ['{"apples": 2}']
 """,
+    "audit.py": """
+from flask_sse_lite import sse
+from flask_sse_lite.testing import await_signals
+stream = app.test_client().get("/stream")
+with app.app_context():
+    sse.publish("hello")
+    sse.close()
+assert heard(stream, 2) == ["hello", ""]
+await_signals(app)
+assert ends == ["('sse',): ended after 1 events"]
+""",
+    "measured.py": """
+from prometheus_client import REGISTRY
+from flask_sse_lite import sse
+from flask_sse_lite.testing import await_signals
+name = "sse_events_published_total"
+assert app.test_client().get("/metrics").status_code == 200
+before = REGISTRY.get_sample_value(name)
+with app.app_context():
+    sse.publish("hello")
+await_signals(app)
+assert REGISTRY.get_sample_value(name) == before + 1
+assert name in app.test_client().get("/metrics").text
+""",
     "jobs.py": """
 client = app.test_client()
 stream = client.get("/jobs/7/events")
@@ -269,7 +295,7 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_example_does_what_is_said_of_it(folder: Path, name: str) -> None:
-    script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
+    script = f"from {name.removesuffix('.py')} import *\n{BEGINNING}{CHECKS[name]}"
     assert run(folder, ["-c", script]) == ""
 
 
@@ -339,6 +365,29 @@ def test_every_reason_stands_in_the_table() -> None:
     page = (ROOT / "docs" / "deployment.rst").read_text("utf-8")
     rows = re.findall(r"^   \* - ``([a-z-]+)``\n     - ", page, re.MULTILINE)
     assert rows == list(get_args(Reason))
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Why a stream has ended", signals.DisconnectReason),
+        ("Why a client was refused", signals.RefusalReason),
+        ("Why a run is over", signals.RunEndReason),
+    ],
+)
+def test_every_word_of_a_signal_stands_in_its_table(title: str, words: object) -> None:
+    page = (ROOT / "docs" / "signals.rst").read_text("utf-8")
+    section = page.partition(f"{title}\n---")[2].partition("\n\n\n")[0]
+    rows = re.findall(r"^   \* - ``([a-z-]+)``\n     - ", section, re.MULTILINE)
+    assert rows == ["reason", *get_args(words)]
+
+
+def test_every_signal_is_explained() -> None:
+    page = (ROOT / "docs" / "signals.rst").read_text("utf-8")
+    explained = re.findall(r"^``sse\.(\w+)``$", page, re.MULTILINE)
+    assert explained == [
+        name for name, thing in vars(signals).items() if isinstance(thing, Signal)
+    ]
 
 
 def test_every_setting_stands_in_the_table_with_its_default() -> None:

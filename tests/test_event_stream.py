@@ -311,8 +311,8 @@ def test_a_function_for_errors_that_fails_costs_its_message_alone(
     _, error, end = read_events(app.test_client().get("/ask"))
     assert (error.json, end.type) == ({"reason": "error"}, "stream-end")
     assert [record.getMessage() for record in caplog.records] == [
-        "An event stream's iterable failed",
-        "What a client is told of an error failed too",
+        "SSE-E15: An event stream's iterable failed",
+        "SSE-E16: What a client is told of an error failed too",
     ]
 
 

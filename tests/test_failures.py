@@ -193,6 +193,7 @@ def test_a_look_that_fails_at_one_stream_is_the_others_look_too(
         last_words = None
         program = None
         settings = None
+        story = None
 
         def tick(self, now: float) -> None:
             raise MemoryError

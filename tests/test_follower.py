@@ -310,11 +310,11 @@ class TestThread:
         assert follower.thread
         assert not follower.thread.is_alive()
         assert [(record.levelname, record.message) for record in caplog.records] == [
-            ("ERROR", "Following the list failed"),
+            ("ERROR", "SSE-E07: Following the list failed"),
             ("INFO", "the list is back"),
-            ("ERROR", "Following the list failed"),
+            ("ERROR", "SSE-E07: Following the list failed"),
             ("INFO", "the list is back"),
-            ("WARNING", "the list is on fire. Open streams wait for it"),
+            ("WARNING", "SSE-W15: the list is on fire. Open streams wait for it"),
             ("INFO", "the list is back"),
         ]
 

@@ -59,7 +59,7 @@ class TestFinding:
         for _ in range(2):
             find_server(environ_of(), write)
         messages = [record.getMessage() for record in caplog.records]
-        assert messages == ["one hazard", "another"]
+        assert messages == ["SSE-W14: one hazard", "SSE-W14: another"]
         monkeypatch.setattr("os.getpid", lambda: -1)
         find_server(environ_of(), write)
         assert len(caplog.records) == 4

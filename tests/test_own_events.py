@@ -21,7 +21,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 #: The page that explains our own events.
 PAGE = (ROOT / "docs" / "in-the-page.rst").read_text("utf-8")
 
-TYPE = re.compile(r"\bstream-[a-z]+\b")
+TYPE = re.compile(r"(?<![-\w])stream-[a-z]+\b")
 REASON = re.compile(r'{"reason": "(\w+)"')
 
 

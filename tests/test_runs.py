@@ -740,7 +740,7 @@ def test_an_error_at_the_close_is_logged_and_harms_nobody(
     gate.set()
     assert_all_gone(app)
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
-        "An event stream's iterable failed at its close"
+        "SSE-E14: An event stream's iterable failed at its close"
     ]
     assert texts(client.get("/run?channel=job.7")) == ["next", ""]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flask_sse_lite.log_messages import SERVER_OPTION
 from flask_sse_lite.servers import surroundings
 from flask_sse_lite.servers.surroundings import (
     ASGI_ADAPTERS,
@@ -107,10 +108,12 @@ class TestWarnings:
     def test_a_warning_is_logged_once_in_each_process(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        warn_once("one")
-        warn_once("one")
-        warn_once("another")
-        assert [record.getMessage() for record in caplog.records] == ["one", "another"]
+        for word in ("one", "one", "another"):
+            warn_once(SERVER_OPTION, word)
+        assert [record.getMessage() for record in caplog.records] == [
+            "SSE-W14: one",
+            "SSE-W14: another",
+        ]
         monkeypatch.setattr("os.getpid", lambda: -1)
-        warn_once("one")
+        warn_once(SERVER_OPTION, "one")
         assert len(caplog.records) == 3

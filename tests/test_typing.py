@@ -32,8 +32,22 @@ from flask_sse_lite import (
     SSE, Authorizer, AuthorizerAnswer, Event, EventStream, Message, OpenStreams,
     Publisher, Reason, SetupError, Stats, sse,
 )
+from flask_sse_lite.signals import DisconnectReason, RefusalReason, RunEndReason
 from flask_sse_lite.sqlalchemy import publish_after_commit
-from flask_sse_lite.testing import published, read_events
+from flask_sse_lite.testing import await_signals, published, read_events
+
+def receive(app: Flask) -> None:
+    @sse.connected.connect
+    def begin(sender: Flask, channels: tuple[str, ...], **extra: object) -> None:
+        pass
+
+    @sse.disconnected.connect_via(app, weak=False)
+    def end(sender: Flask, reason: DisconnectReason, **extra: object) -> None:
+        is_full: RefusalReason = "full"
+        why: RunEndReason = "lost" if reason == "failed" else "completed"
+
+    with sse.published.connected_to(begin, app):
+        await_signals(app, timeout=1)
 
 def create_app() -> Flask:
     app = Flask(__name__)

@@ -85,6 +85,16 @@ class Broker(ABC):
     #: Seconds until ``subscribers`` has counted every client that came or left before.
     counting_takes: float = 0.0
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the store was away when this process, for its readers, last asked."""
+        return False
+
+    @property
+    def reconnects(self) -> int:
+        """How often the store was away for the readers of this process, and is back."""
+        return 0
+
     def within_timeout(self) -> AbstractContextManager[object]:
         """Give all calls in a block, together, the time that one call has."""
         return nullcontext()

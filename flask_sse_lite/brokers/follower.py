@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from ..errors import BrokerUnavailable, Reentered
 from ..history.pacing import BREATH
 from ..history.records import Past, Record
+from ..log_messages import FOLLOWING_FAILED, STORE_AWAY
 from ..system.backoff import Backoff
 from ..system.gevent import is_kill
 from ..system.locks import Guard
@@ -62,7 +63,10 @@ class Follower:
         self.is_attached = False
         #: What the store keeps, as it last told us.
         self.retention = Retention(1, 1)
-        self._is_away = False
+        #: Whether the store was away when it was last asked.
+        self.is_away = False
+        #: How often it was away, and is back.
+        self.reconnects = 0
         #: When the last look began that fed the log all that the store had.
         self._looked_at = 0.0
 
@@ -82,7 +86,7 @@ class Follower:
         if not self._lock.acquire(timeout=deadline.left):
             raise OutOfTime(f"{self._store.name} is too slow")
         try:
-            if self._is_away and not is_followers:
+            if self.is_away and not is_followers:
                 raise BrokerUnavailable(f"{self._store.name} is away")
             if not deadline.left:
                 raise OutOfTime(f"{self._store.name} is too slow")
@@ -244,7 +248,7 @@ class Follower:
                 is_to_look = True
         if heard.has_more:
             time.sleep(BREATH)
-        return is_to_look or self._is_away
+        return is_to_look or self.is_away
 
     def _feed(self, epoch: str, records: Iterable[Record]) -> bool:
         """Feed the records that were heard, as long as none is missing before them.
@@ -262,17 +266,18 @@ class Follower:
         return False
 
     def _note_away(self, error: BaseException) -> None:
-        was_away, self._is_away = self._is_away, True
+        was_away, self.is_away = self.is_away, True
         if was_away:
             return
         if isinstance(error, BrokerUnavailable):
-            logger.warning("%s. Open streams wait for it", error)
+            STORE_AWAY.log(error, store=self._store.name)
         else:
-            logger.error("Following %s failed", self._store.name, exc_info=error)
+            FOLLOWING_FAILED.log(self._store.name, error=error, store=self._store.name)
 
     def _note_back(self) -> None:
-        if self._is_away:
-            self._is_away = False
+        if self.is_away:
+            self.is_away = False
+            self.reconnects += 1
             self._duties.be_patient()
             logger.info("%s is back", self._store.name)
 

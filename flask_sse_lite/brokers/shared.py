@@ -77,6 +77,14 @@ class SharedBroker(Broker):
         #: Events published since we last gave way to the follower.
         self._burst = 0
 
+    @property
+    def is_away(self) -> bool:
+        return self._follower.is_away
+
+    @property
+    def reconnects(self) -> int:
+        return self._follower.reconnects
+
     def within_timeout(self) -> AbstractContextManager[object]:
         return self.store.within()
 

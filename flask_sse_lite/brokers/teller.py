@@ -9,13 +9,13 @@ decided in presence.py. Where processes share a store, the follower does this.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import BrokerUnavailable
 from ..history.log import Log
+from ..log_messages import PRESENCE_FAILED
 from ..system.gevent import is_kill
 from ..system.locks import Alarm
 from .presence import Board, Presence, Roll, Telling, Wish
@@ -29,8 +29,6 @@ BETWEEN_ROUNDS = 0.05
 
 #: Seconds in which a stream begins whose reader has asked for its channels.
 EXPECTED = 10.0
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class MemoryBoard(Board):
@@ -162,4 +160,4 @@ class Teller:
         except BaseException as error:
             if is_kill(error):
                 raise
-            logger.exception("It could not be told who comes and leaves")
+            PRESENCE_FAILED.log(error=True)

@@ -6,12 +6,12 @@ entries it could not read. Nothing here asks a store, and nothing waits.
 
 from __future__ import annotations
 
-import logging
 import secrets
 from heapq import heappushpop
 
 from ..history.fed import FedLog
 from ..history.records import Record, unreadable
+from ..log_messages import UNREADABLE_ENTRY
 from ..position import RUN_PREFIX
 
 #: Lives of the store of which the newest position is kept. One is too few, because
@@ -20,8 +20,6 @@ LIVES = 4
 
 #: A process warns of unreadable entries in at most so many channels.
 MAX_UNREADABLE_TOLD = 100
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class View:
@@ -81,11 +79,11 @@ class View:
             # The name of a run's channel is a secret: it is all that a client needs to
             # read it. An error's text can be as long and as secret as the entry.
             is_run = channel.startswith(RUN_PREFIX)
-            logger.warning(
-                "%s has an entry in %s that this release cannot read (%s). Readers of "
-                "that channel get a stream-gap in its place. Another program, or a "
-                "later release, has written it.",
-                *(self._name, "a run" if is_run else f"the channel {channel!r}"),
+            UNREADABLE_ENTRY.log(
+                self._name,
+                "a run" if is_run else f"the channel {channel!r}",
                 type(error).__name__,
+                store=self._name,
+                channel=None if is_run else channel,
             )
         return unreadable(epoch, sequence, age, channel)

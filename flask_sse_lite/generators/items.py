@@ -23,6 +23,7 @@ from flask import current_app
 
 from ..errors import InvalidType, SSEError
 from ..event import Event, check_size, encode_text, to_text
+from ..log_messages import ITERABLE_FAILED, ITERABLE_NOT_CLOSED, ON_ERROR_FAILED
 from ..own_events import END_ID, FAILED, SHUTDOWN, end, failure
 from ..type_names import warn_of_type
 
@@ -85,6 +86,8 @@ class Items:
         #: Whether the iterable has had its last step. Its closing must not be
         #: interrupted.
         self.is_over = False
+        #: Whether the iterable has raised, or what it gave cannot be sent.
+        self.has_failed = False
 
     def frames(self) -> Iterator[bytes]:
         """The items as frames, and then the end. Must be iterated in an application
@@ -125,7 +128,7 @@ class Items:
             if hasattr(self._iterable, "close"):
                 self._iterable.close()
         except Exception:
-            logger.exception("An event stream's iterable failed at its close")
+            ITERABLE_NOT_CLOSED.log(error=True)
 
     def failure(self, error: Exception) -> Iterator[bytes]:
         """The frames of a response that consists of an error only."""
@@ -151,8 +154,8 @@ class Items:
 
         :returns: the events that tell the client of it.
         """
-        logger = current_app.logger
-        logger.error("An event stream's iterable failed", exc_info=error)
+        self.has_failed = True
+        ITERABLE_FAILED.log(error=error, to=current_app.logger)
         dumps = current_app.json.dumps
         events = [FAILED] if self._own_events else []
         try:
@@ -162,7 +165,7 @@ class Items:
             elif message is not None:
                 events = [failure(message, dumps)]
         except Exception:
-            logger.exception("What a client is told of an error failed too")
+            ON_ERROR_FAILED.log(error=True, to=current_app.logger)
         return events
 
     def _event(self, item: Any, dumps: Callable[[Any], str]) -> Event:

@@ -8,7 +8,6 @@ be lives in runs.py. Flask, and how events reach a client, are unknown here.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -22,8 +21,18 @@ from ..errors import BrokerUnavailable
 from ..event import Event
 from ..history.log import Log
 from ..hub import LONGEST_LOOK, current_hub
+from ..log_messages import (
+    RUN_BROKEN_OFF,
+    RUN_CONTEXT_FAILED,
+    RUN_END_FAILED,
+    RUN_END_UNTOLD,
+    RUN_FAILED,
+    RUN_NOT_CLOSED,
+)
 from ..own_events import ABANDONED, FAILED, SHUTDOWN
 from ..position import RUN_PREFIX
+from ..signals import RunEndReason
+from ..signals.story import RunStory
 from ..system.poller import Interrupt
 from .items import Items
 
@@ -46,8 +55,6 @@ ARRIVAL = 6.0
 #: The name of every thread of a run. It does not contain the run's own name, which only
 #: the run's readers must know: names of threads stand in logs.
 THREAD = "flask_sse_lite.run"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Phase(Enum):
@@ -84,6 +91,7 @@ class Run:
     :param context: makes the context in which its generator runs.
     :param at_exit: called once, when its thread has nothing more to do. That can be
         long after the end, if the generator waits for another server.
+    :param story: tells receivers that the run begins and ends, if there are any.
     """
 
     #: For the hub, which looks at a run as often as it can.
@@ -93,6 +101,7 @@ class Run:
     #: stopped.
     program = None
     settings = None
+    story = None
 
     def __init__(
         self,
@@ -103,6 +112,7 @@ class Run:
         linger: float,
         context: Callable[[], AbstractContextManager[object]],
         at_exit: Callable[[], None],
+        story: RunStory | None = None,
     ) -> None:
         self.channel = claim.channel
         self.log = broker.log
@@ -117,6 +127,7 @@ class Run:
         self._pace = min(PACE, claim.budget // 4)
         self._context = context
         self._at_exit = at_exit
+        self._told = story
         self._pid = os.getpid()
         # The thread that takes this lock ends the run. The lock is never released.
         self._end = threading.Lock()
@@ -144,6 +155,8 @@ class Run:
 
     def begin(self) -> None:
         """:raises RuntimeError: where no thread can be started for it."""
+        if self._told is not None:
+            self._told.begin()
         try:
             current_hub().keep_time(self)
             self.log.watch((self.channel,), self._look_for_end)
@@ -156,7 +169,7 @@ class Run:
                 daemon=True,
             ).start()
         except BaseException:
-            self._finish(FAILED)
+            self._finish(FAILED, "error")
             self._at_exit()
             raise
 
@@ -168,20 +181,27 @@ class Run:
             with self._context():
                 self._publish_all()
         except BaseException:
-            logger.exception("A run's application context failed")
+            RUN_CONTEXT_FAILED.log(error=True)
         finally:
             try:
                 self._items.close()  # Perhaps the generator was never begun.
             finally:
                 try:
-                    self._finish(FAILED)
+                    self._finish(FAILED, "error")
                 finally:
                     self._at_exit()
 
     def _publish_all(self) -> None:
         unpaced = 0
+        why: RunEndReason = "completed"
         try:
-            while (event := self._next()) and (size := self._say(event)):
+            while event := self._next():
+                size = self._say(event)
+                if not size:
+                    why = "closed"
+                    break
+                if self._told is not None:
+                    self._told.note(size)
                 unpaced += size
                 if unpaced >= self._pace:
                     unpaced = 0
@@ -189,17 +209,18 @@ class Run:
         except GeneratorExit:
             # Either the run was interrupted: it is over, and this does nothing. Or the
             # generator has raised GeneratorExit itself.
-            self._finish(FAILED)
+            self._finish(FAILED, "error")
         except BrokerUnavailable as error:
-            logger.error("A run is broken off: %s", error)
-            self._finish(None)  # The broker tells the readers that the run is lost.
+            RUN_BROKEN_OFF.log(error)
+            # The broker tells the readers that the run is lost.
+            self._finish(None, "lost")
         except BaseException:
             # gevent's Timeout is no Exception, and comes here too.
-            logger.exception("A run could not go on")
-            self._finish(FAILED)
+            RUN_FAILED.log(error=True)
+            self._finish(FAILED, "error")
         finally:
             self._close()
-            self._finish(None)
+            self._finish(None, "error" if self._items.has_failed else why)
 
     def _say(self, event: Event) -> int:
         """Publish an event, unless the run is over.
@@ -245,7 +266,7 @@ class Run:
         try:
             self._events.close()
         except BaseException:  # Some of gevent's are no Exception.
-            logger.exception("A run's generator failed at its close")
+            RUN_NOT_CLOSED.log(error=True)
 
     def _is_followed(self) -> bool:
         """Whether a client listens, or is expected soon."""
@@ -301,7 +322,7 @@ class Run:
         if self._unheard_since is None:
             self._unheard_since = now
         if now - self._unheard_since >= self._broker.counting_takes:
-            self._end_early(ABANDONED)
+            self._end_early(ABANDONED, "abandoned")
 
     @property
     def last_words(self) -> tuple[Log, str] | None:
@@ -314,12 +335,16 @@ class Run:
             return
         self._phase = Phase.STOPPING
         thread = threading.Thread(
-            target=self._end_early, args=[SHUTDOWN], name=THREAD, daemon=True
+            target=self._end_early,
+            args=[SHUTDOWN, "shutdown"],
+            name=THREAD,
+            daemon=True,
         )
         try:
             thread.start()
         except (RuntimeError, MemoryError):
-            self._end_early(SHUTDOWN)  # The interpreter starts no threads any more.
+            # The interpreter starts no threads any more.
+            self._end_early(SHUTDOWN, "shutdown")
 
     def _look_for_end(self) -> None:
         """End the run, if its channel was closed. The log calls this at each event."""
@@ -327,17 +352,18 @@ class Run:
         if self._is_over or epoch != self.log.epoch:
             return
         if self.log.was_ended(self.channel, start):
-            self._end_early(None)
+            self._end_early(None, "closed")
 
-    def _end_early(self, reason: Event | None) -> None:
+    def _end_early(self, reason: Event | None, why: RunEndReason) -> None:
         # Only once: a second interrupt would break off the cleaning up.
-        if self._finish(reason) and self._interrupt:
+        if self._finish(reason, why) and self._interrupt:
             self._interrupt(lambda: self._is_stepping)
 
-    def _finish(self, reason: Event | None) -> bool:
+    def _finish(self, reason: Event | None, why: RunEndReason) -> bool:
         """End the run, once, and tell its readers.
 
         :param reason: what the readers are told right before the end, if anything.
+        :param why: what receivers of signals are told.
         :returns: whether this call has ended the run.
         """
         if not self._end.acquire(blocking=False):
@@ -347,11 +373,9 @@ class Run:
         try:
             self._broker.end_run(self._claim, reason)
         except BrokerUnavailable as error:
-            logger.error(
-                "The end of a run could not be told: %s. Whoever reads the run is told "
-                "that it is lost, when the broker is back",
-                error,
-            )
+            RUN_END_UNTOLD.log(error)
         except Exception:
-            logger.exception("The end of a run could not be told")
+            RUN_END_FAILED.log(error=True)
+        if self._told is not None:
+            self._told.end(why)
         return True

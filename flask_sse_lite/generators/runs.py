@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ..brokers import Broker
+from ..signals.courier import Courier
+from ..signals.story import run_story_of
 from ..system.locks import Guard
 from ..system.poller import is_patched_by_gevent
 from .items import Items
@@ -50,9 +52,11 @@ class Runs:
         budget: int,
         limit: int | None,
         context: Callable[[], AbstractContextManager[object]],
+        courier: Courier | None = None,
     ) -> None:
         """Start a run. If another run goes on in this channel, close the items instead.
 
+        :param courier: tells receivers of the run, if there is one.
         :param limit: how many runs there can be at once; None for the bounds above.
         :raises TooManyRuns: where there are that many, or no thread can be started.
         """
@@ -80,6 +84,7 @@ class Runs:
             linger=linger,
             context=context,
             at_exit=lambda: self._places.discard(place),
+            story=run_story_of(courier, channel),
         )
         try:
             run.begin()

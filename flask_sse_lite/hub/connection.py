@@ -15,6 +15,7 @@ from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
+from ..signals.story import Story, Tally
 from ..system.poller import Poller
 from .client import NOBODY, Client
 from .places import Place
@@ -66,6 +67,7 @@ class Connection:
         "ready",
         "sent",
         "settings",
+        "story",
         "tell",
     )
 
@@ -92,6 +94,8 @@ class Connection:
         #: Its place among the streams of the process. The hub sets it as it adopts the
         #: connection, and releases it as it removes the connection.
         self.place: Place | None = None
+        #: What is told of its stream, if anything is.
+        self.story: Story | None = None
         #: What the log calls before the hub looks after it.
         self.tell: Callable[[], None] | None = None
         #: What is being sent, and how much of it went.
@@ -161,7 +165,12 @@ class Connection:
         except OSError:
             return False
         self.junk += count
-        return count > 0 and self.junk <= MAX_JUNK
+        return count > 0 and not self.is_talkative
+
+    @property
+    def is_talkative(self) -> bool:
+        """Whether the client has sent more than is thrown away."""
+        return self.junk > MAX_JUNK
 
     def close(self, poller: Poller, *, properly: bool) -> None:
         """End the stream and close the connection.
@@ -190,6 +199,13 @@ class Group(Readers):
         #: When all of them were last sent events, and the last id among these.
         self.sent_at = 0.0
         self.named: str | None = first.cursor.id
+        #: What they are sent, as long as anything is told of one of their streams.
+        self.tally: Tally | None = None
+
+    @property
+    def size(self) -> int:
+        """How many members there are."""
+        return sum(map(len, self.members.values()))
 
     def connections(self) -> list[Connection]:
         return [one for alike in self.members.values() for one in alike.values()]

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from ..history.log import Log
+from ..log_messages import NOT_HANDED_OFF
 from ..servers.server import Reason
 from ..system.locks import RLock
 
@@ -116,7 +117,9 @@ class Paths:
         """Note that a stream was taken over from a server of this name."""
         with self._lock:
             self._handed_off[server] += 1
-        logger.debug("A stream is handed off: %s", server)
+        logger.debug(
+            "A stream is handed off: %s", server, extra={"sse_path": "handed off"}
+        )
 
     def note_iterated(self, reason: str, code: Reason, *, is_remediable: bool) -> None:
         """Note that a stream stays with its server.
@@ -128,13 +131,10 @@ class Paths:
             self._iterated[reason] += 1
             self._codes[code] += 1
             is_first = self._iterated[reason] == 1
-        logger.debug("A stream is iterated: %s", reason)
+        told = {"sse_path": "iterated", "sse_reason": code}
+        logger.debug("A stream is iterated: %s", reason, extra=told)
         if is_remediable and is_first:
-            logger.warning(
-                "Event streams cannot be handed off, and each holds a thread or a "
-                "greenlet of the server: %s",
-                reason,
-            )
+            NOT_HANDED_OFF.log(reason, path="iterated", reason=code)
 
     def stats(self, are_open: OpenStreams) -> Stats:
         """What ``sse.stats()`` returns.

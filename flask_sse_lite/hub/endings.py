@@ -7,14 +7,16 @@ closed or it is old, lives in fanout.py and looks.py.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 from ..history.log import Log
+from ..log_messages import NOT_STOPPED
 from ..servers.programs import Program, programs
+from ..signals import DisconnectReason
+from ..signals.story import expect
 from ..system.locks import Guard
 from .audiences import Audiences
 from .connection import Connection
@@ -25,27 +27,30 @@ from .readers import Timed
 #: the run's last words. There is a bound, because the broker can be away.
 LAST_WORDS = 1.0
 
-logger = logging.getLogger("flask_sse_lite")
-
 
 class Ending:
     """Streams that must end while the hub goes on.
 
     :param is_of: whether a stream is one of them.
     :param patience: seconds that the requests among them can still take.
+    :param why: what their ends are told as.
     """
 
     def __init__(
-        self, is_of: Callable[[Timed | Connection], bool], patience: float = 0
+        self,
+        is_of: Callable[[Timed | Connection], bool],
+        patience: float = 0,
+        why: DisconnectReason = "end-streams",
     ) -> None:
         self.is_of = is_of
         self.patience = patience
+        self.why = why
         self.is_done = threading.Event()
 
 
 def of_program(program: Program) -> Ending:
     """The streams of a server that was stopped."""
-    return Ending(lambda whom: whom.program is program, program.grace)
+    return Ending(lambda whom: whom.program is program, program.grace, "shutdown")
 
 
 class Endings:
@@ -84,7 +89,7 @@ class Endings:
         with self._lock:
             timed = self._audiences.everybody()
         for whom in timed:
-            self._have_stop(whom)
+            self._have_stop(whom, "shutdown")
         awaited = self._still_awaited()
         self._loop._welcome_all()
         fanout = self._fanout
@@ -94,7 +99,7 @@ class Endings:
         for connection in list(fanout.connections.values()):
             channels = connection.cursor.channels
             if not any((connection.log, channel) in awaited for channel in channels):
-                fanout.end(connection)
+                fanout.end(connection, "shutdown")
         with self._lock:
             if not len(fanout):
                 self.has_stopped.set()
@@ -118,7 +123,7 @@ class Endings:
             timed = self._audiences.everybody()
         for whom in timed:
             if ending.is_of(whom):
-                self._have_stop(whom, ending.patience)
+                self._have_stop(whom, ending.why, ending.patience)
         self._loop._welcome_all()
         fanout = self._fanout
         for group in list(fanout.groups.values()):
@@ -127,15 +132,18 @@ class Endings:
                 fanout.take_in(group)
         for connection in list(fanout.connections.values()):
             if ending.is_of(connection):
-                fanout.end(connection)
+                fanout.end(connection, ending.why)
 
-    def _have_stop(self, whom: Timed, patience: float | None = None) -> None:
+    def _have_stop(
+        self, whom: Timed, why: DisconnectReason, patience: float | None = None
+    ) -> None:
         try:
+            expect(whom.story, why)
             if patience is None and (last_words := whom.last_words):
                 self._awaited.add(last_words)
             whom.stop(patience)
         except Exception:
-            logger.exception("The hub could not stop %r", whom)
+            NOT_STOPPED.log(whom, error=True)
 
     def _still_awaited(self) -> set[tuple[Log, str]]:
         """The channels of runs whose last words are still waited for."""

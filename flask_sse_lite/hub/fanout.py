@@ -9,13 +9,15 @@ groups, and are closed. When that is done, and the send to many, is the loop's a
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..history.log import Log
+from ..log_messages import HUB_STUMBLED, NOT_CLOSED
+from ..signals import DisconnectReason
+from ..signals.story import expect
 from ..system.locks import Guard
 from ..system.poller import WRITABLE, Poller, close_descriptor
 from .connection import Connection, Group, framed
@@ -23,8 +25,6 @@ from .counts import Listeners
 from .frames import BATCH_BYTES, frames
 from .places import Places
 from .readers import Audience, Key, Readers
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Loop(Protocol):
@@ -95,11 +95,11 @@ class Fanout:
             victims = whom.connections() if isinstance(whom, Group) else [whom]
             for victim in victims:
                 if isinstance(victim, Connection):
-                    self.remove(victim, properly=False)
+                    self.remove(victim, properly=False, why="failed")
             self.look_for_strays()
             if isinstance(whom, Audience) or not isinstance(error, Exception):
                 raise  # The loop starts again, and tells the audience anew.
-            logger.exception("The hub could not go on with %r", whom)
+            HUB_STUMBLED.log(whom, error=True)
 
     # Coming
 
@@ -119,6 +119,7 @@ class Fanout:
         if connection.program and connection.program.is_stopped:
             # The server's other streams were told before. The next look ends this one.
             connection.expires = now
+            expect(connection.story, "shutdown")
         if self._loop._admits(connection):
             self.catch_up(connection)
 
@@ -131,6 +132,8 @@ class Fanout:
             self._note_gone(stray)
             if stray.place:
                 self._places.release(stray.place)
+            if stray.story is not None:
+                stray.story.end("failed")
         self.connections[connection.descriptor] = connection
 
     def catch_up(self, connection: Connection) -> None:
@@ -155,6 +158,8 @@ class Fanout:
             if not data:
                 break
             connection.is_ended = batch.ended
+            if connection.story is not None:
+                connection.story.note_batch(batch, data)
             frame = framed(data, chunked=connection.chunked)
             if not self.send_own(connection, frame):
                 return
@@ -173,19 +178,19 @@ class Fanout:
                 else connection.flush(self._poller)
             )
         except OSError:
-            self.remove(connection, properly=False)
+            self.remove(connection, properly=False, why="left")
             return False
         if not is_sent:
             self._poller.watch_writable(connection.descriptor, True)
         elif connection.is_ended:
-            self.end(connection)
+            self.end(connection, "ended")
         return is_sent and not connection.is_ended
 
     def serve(self, connection: Connection) -> None:
         """Do what the system says a connection is ready for."""
         what = connection.ready
         if what & ~WRITABLE and not connection.read():
-            self.end(connection)
+            self.end(connection, "talkative" if connection.is_talkative else "left")
         elif what & WRITABLE and connection.frame:
             if self.send_own(connection, b""):
                 self._poller.watch_writable(connection.descriptor, False)
@@ -211,11 +216,15 @@ class Fanout:
             return False
         group.sent_at = time.monotonic()
         group.named = batch.last_id
+        if group.tally is not None:
+            group.tally.begin(batch, data, group.size)
         for chunked, members in group.members.items():
             self._loop._write(group, chunked, list(members), data, is_end=batch.ended)
+        if group.tally is not None:
+            group.tally.finish()
         if batch.ended:
             for connection in group.connections():
-                self.end(connection)
+                self.end(connection, "ended")
         elif batch.more:
             group.tell()
         return batch.more
@@ -237,12 +246,16 @@ class Fanout:
         group.members[connection.chunked][connection.descriptor] = connection
         connection.group = group
         connection.cursor = group.cursor
+        if connection.story is not None:
+            group.tally = connection.story.join(group.tally)
 
     def leave_group(self, connection: Connection) -> None:
         group, connection.group = connection.group, None
         if group is None:
             return
         group.members[connection.chunked].pop(connection.descriptor, None)
+        if connection.story is not None and group.tally is not None:
+            connection.story.leave(group.tally)
         if not any(group.members.values()):
             self.groups.pop((group.log, group.channels), None)
             group.log.unwatch(group.channels, group.tell)
@@ -252,16 +265,23 @@ class Fanout:
         until it has caught up."""
         connection.cursor = group.cursor.copy()
         self.leave_group(connection)
+        if connection.story is not None and group.tally is not None:
+            connection.story.note(*group.tally.in_flight)
         self._poller.watch_writable(connection.descriptor, True)
 
     # Leaving
 
-    def end(self, connection: Connection) -> None:
-        self.remove(connection, properly=True)
+    def end(self, connection: Connection, why: DisconnectReason = "ended") -> None:
+        self.remove(connection, properly=True, why=why)
 
-    def remove(self, connection: Connection, *, properly: bool) -> None:
+    def remove(
+        self, connection: Connection, *, properly: bool, why: DisconnectReason = "left"
+    ) -> None:
         """Close a connection and forget it, whatever fails on the way. No connection
-        leaves otherwise."""
+        leaves otherwise.
+
+        :param why: what its end is told as.
+        """
         with self._lock:
             # The descriptor can belong to another connection by now.
             is_served = self.connections.get(connection.descriptor) is connection
@@ -279,7 +299,10 @@ class Fanout:
             pass  # The descriptor was never registered, or somebody else closed it.
         finally:
             if is_served:
+                unsent = len(connection.frame) - connection.sent
                 self._close(connection, properly=properly)
+                if connection.story is not None:
+                    connection.story.end(why, unsent if connection.frame else 0)
 
     def _note_gone(self, connection: Connection) -> None:
         """Count a connection no more. The caller holds the lock."""
@@ -290,7 +313,7 @@ class Fanout:
         try:
             connection.close(self._poller, properly=properly)
         except OSError:
-            logger.exception("A stream's connection could not be closed")
+            NOT_CLOSED.log(error=True)
 
     def look_for_strays(self) -> None:
         """Find the connections that a failure has left in no group: go on sending what
@@ -307,7 +330,7 @@ class Fanout:
                     continue
             except OSError:
                 pass  # The poller never had the descriptor.
-            self.remove(connection, properly=False)
+            self.remove(connection, properly=False, why="failed")
 
     def send_all_off(self) -> None:
         """Close all connections, because the loop cannot serve them: their clients come
@@ -317,7 +340,7 @@ class Fanout:
                 self._put(connection)
             self.newcomers.clear()
         for connection in list(self.connections.values()):
-            self.remove(connection, properly=False)
+            self.remove(connection, properly=False, why="failed")
 
     def abandon(self) -> None:
         """Close the descriptors that belong to the parent of a forked process. The

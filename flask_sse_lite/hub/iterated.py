@@ -39,6 +39,7 @@ from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
+from ..signals.story import Story, expect
 from .client import NOBODY, Client
 from .frames import BATCH_BYTES, POSITION_INTERVAL, frames, position_event
 from .looks import DUE_SHARE
@@ -76,6 +77,7 @@ class IteratedStream:
 
     :param end: a lock. Whoever takes it has ended the stream; it is never given back.
     :param sock: the connection's socket, as far as that is known.
+    :param story: what is told of the stream, if anything is.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class IteratedStream:
         "log",
         "program",
         "settings",
+        "story",
     )
 
     #: None: the end of the stream is enough.
@@ -110,11 +113,13 @@ class IteratedStream:
         program: Program | None,
         sock: Any,
         client: Client = NOBODY,
+        story: Story | None = None,
     ) -> None:
         now = time.monotonic()
         self.log = log
         self.settings = settings
         self.client = client
+        self.story = story
         # The newest revocation that the server's thread has asked about.
         self._revocations_seen: int | None = None
         #: The server, if it can be stopped while its process goes on.
@@ -169,6 +174,8 @@ class IteratedStream:
                 self.wake()
             data = batch.frames or frames(self.log, self._cursor, batch)
             if data:
+                if self.story is not None:
+                    self.story.note_batch(batch, data)
                 if batch.ended:
                     self.end()
                 self._beat = _SPOKE
@@ -177,13 +184,17 @@ class IteratedStream:
             if self._phase is _STOPPING:
                 self.end()
             elif self._beat is _DUE:
-                return self._keep_alive()
+                data = self._keep_alive()
+                if self.story is not None:
+                    self.story.note(0, len(data))
+                return data
 
     def _ask_of_revocations(self) -> None:
         """End, if the client must be let in anew. What was read is not sent then."""
         revocations, seen = self.log.revocations, self._revocations_seen
         self._revocations_seen = revocations.newest
         if self.client.is_revoked(revocations, self.channels, seen):
+            expect(self.story, "disconnect")
             self.end()
 
     def _keep_alive(self) -> bytes:
@@ -213,9 +224,11 @@ class IteratedStream:
         if self._progress and self._progress.is_stuck(now) and not self._end.locked():
             # The server's thread waits for the client or for news: it is woken either
             # way.
+            expect(self.story, "stalled")
             self._progress.cut()
             self.stop()
         elif self._expires and now >= self._expires:
+            expect(self.story, "max-age")
             self.stop()
         elif self._beat is _SPOKE:
             self._beat = Beat.QUIET

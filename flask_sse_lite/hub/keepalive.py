@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ..log_messages import LAST_WORDS_FAILED
 from ..servers import gunicorn
 from ..servers.programs import Program
 from ..settings import Settings
@@ -79,6 +80,9 @@ class Pulse:
 
     #: None: what it says last goes to its own client.
     last_words = None
+
+    #: None: signals tell of streams of channels.
+    story = None
 
     def __init__(
         self,
@@ -192,7 +196,7 @@ class Pulse:
         try:
             return (say_last() or None) if say_last else None
         except Exception:
-            logger.exception("What a client is told of its server's stop failed")
+            LAST_WORDS_FAILED.log(error=True)
             return None
 
     def close(self) -> None:

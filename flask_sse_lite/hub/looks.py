@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from ..event import HEARTBEAT
+from ..log_messages import NO_TIME_TOLD
 from ..system.outgoing import bytes_waiting
 from ..system.poller import Poller
 from .connection import Connection, Group
@@ -73,14 +74,14 @@ class Looks:
             try:
                 whom.tick(now)
             except Exception:
-                logger.exception("The hub could not tell %r the time", whom)
+                NO_TIME_TOLD.log(whom, error=True)
         fanout = self._fanout
         for group in list(fanout.groups.values()):
             fanout.guard(self._look_at, group)
             self._poller.breathe()
         for connection in list(fanout.connections.values()):
             if connection.expires and now >= connection.expires:
-                fanout.end(connection)
+                fanout.end(connection, "max-age")
         self._look_for_stalls()
 
     def forget(self) -> None:
@@ -116,6 +117,8 @@ class Looks:
                 connection.named, connection.named_at = position, now
                 data = position_event(group.cursor)
             self._loop._write(group, connection.chunked, [connection.descriptor], data)
+            if connection.story is not None:
+                connection.story.note(0, len(data))
 
     def _look_for_stalls(self) -> None:
         """Cut clients that take nothing. A client that lives comes back, and gets what
@@ -155,7 +158,7 @@ class Looks:
         elif progress and progress.is_stuck(time.monotonic()):
             logger.debug("A client that takes nothing is cut")
             cut(descriptor)
-            self._fanout.remove(connection, properly=False)
+            self._fanout.remove(connection, properly=False, why="stalled")
         elif not progress or progress.is_done:
             connection.progress = None
             del self._suspects[descriptor]

@@ -18,7 +18,6 @@ and wakes the loop.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import time
 from collections import deque
@@ -26,8 +25,11 @@ from collections.abc import Callable
 
 from ..errors import Reentered
 from ..history.log import Log
+from ..log_messages import HUB_FAILED, HUB_FAILED_TWICE
 from ..servers import gunicorn
 from ..settings import Settings
+from ..signals.courier import settle_all
+from ..signals.story import expect
 from ..system.backoff import Backoff
 from ..system.locks import Guard
 from ..system.poller import close_descriptor, new_poller
@@ -59,8 +61,6 @@ LONGEST_PAUSE = 1.0
 #: Failures that the loop can have in quick succession. With one more it ends all
 #: streams: they are open and nobody serves them, so their clients must come back.
 FAILURES_BORNE = 5
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Hub:
@@ -160,8 +160,10 @@ class Hub:
             self._audiences.join(stream)
             self._revoking.watch(stream.log)
             if is_doomed:
+                expect(stream.story, "end-streams")
                 stream.stop(0)
             elif stream.program and stream.program.is_stopped:
+                expect(stream.story, "shutdown")
                 stream.stop()  # The server's other streams were told before.
             self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
             self._start()
@@ -273,7 +275,7 @@ class Hub:
             return None
         pause = self._backoff.next()
         try:
-            logger.error("The hub failed; it goes on in %s s", pause, exc_info=error)
+            HUB_FAILED.log(pause, error=error, pause=pause)
             if self._backoff.failures > FAILURES_BORNE:
                 self._send_all_off()
             with self._lock:
@@ -282,7 +284,7 @@ class Hub:
                     self.is_running = False
                     return None
         except Exception:
-            logger.exception("The hub has failed twice at once")
+            HUB_FAILED_TWICE.log(error=True)
         return pause
 
     def _resume(self) -> None:
@@ -300,6 +302,7 @@ class Hub:
         with self._lock:
             iterated = list(self._audiences.iterated)
         for stream in iterated:
+            expect(stream.story, "failed")
             stream.stop()
         self._fanout.send_all_off()
 
@@ -397,7 +400,7 @@ class Hub:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._fanout.remove(members[descriptor], properly=False)
+                self._fanout.remove(members[descriptor], properly=False, why="left")
                 continue
             if sent != size:
                 connection = members[descriptor]
@@ -440,6 +443,7 @@ def _stop_at_exit() -> None:
     # stream.
     if hub is not None:
         hub.stop(timeout=EXIT_GRACE)
+        settle_all()
 
 
 def _abandon_in_child() -> None:

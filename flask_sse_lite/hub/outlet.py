@@ -30,6 +30,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..event import HEARTBEAT
+from ..log_messages import NOT_AS_IT_IS
 from ..servers import check_request, find_server, known_socket
 from ..servers.below import reader
 from ..servers.programs import Program, program_of
@@ -166,7 +167,7 @@ class Outlet:
                 self._keeper.check_sent(self._given)
         except NothingSent:
             told = NothingSent(reader()).reason
-            warn_once(f"An EventStream does not reach its client as it is: {told}")
+            warn_once(NOT_AS_IT_IS, told)
         except Refusal as refusal:
             logger.debug("Items go through the server: %s", refusal)
 

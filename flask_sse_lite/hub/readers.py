@@ -13,6 +13,7 @@ from typing import Protocol
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
+from ..signals.story import Story
 from .client import Client
 
 #: The channels of a log that readers have in common.
@@ -45,6 +46,10 @@ class Timed(Protocol):
     @property
     def settings(self) -> Settings | None:
         """The settings of the stream's application; None where this is no stream."""
+
+    @property
+    def story(self) -> Story | None:
+        """What is told of the stream; None where nothing is told of it."""
 
     @property
     def last_words(self) -> tuple[Log, str] | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 
 from ..history.log import Log
 from ..history.revocations import REVOCATIONS, Revocation
+from ..signals.story import expect
 from ..system.locks import Guard
 from .audiences import Audiences
 from .client import Client
@@ -74,6 +75,7 @@ class Revoking:
             if can_be_meant(stream.client, stream.channels) and (
                 stream.client.is_revoked(log.revocations, stream.channels, seen)
             ):
+                expect(stream.story, "disconnect")
                 stream.end()
         for connection in list(self._fanout.connections.values()):
             if (
@@ -81,7 +83,7 @@ class Revoking:
                 and can_be_meant(connection.client, connection.cursor.channels)
                 and self._is_revoked(connection, seen)
             ):
-                self._fanout.end(connection)
+                self._fanout.end(connection, "disconnect")
         # Last, so that a failure of the loop has it ask again.
         self._seen[log] = newest
 
@@ -90,7 +92,7 @@ class Revoking:
         while its request went on."""
         if not self._is_revoked(connection, None):
             return True
-        self._fanout.end(connection)
+        self._fanout.end(connection, "disconnect")
         return False
 
     def _is_revoked(self, connection: Connection, seen: int | None) -> bool:

@@ -37,6 +37,7 @@ from ..servers.programs import Program, program_of
 from ..servers.server import Refusal, Server
 from ..servers.surroundings import warn_of_reader
 from ..settings import Settings
+from ..signals.story import Story
 from .access import log_request
 from .client import NOBODY, Client
 from .connection import Connection
@@ -79,6 +80,7 @@ class Subscription:
 
     :param shareable: a newcomer begins at the present, so that all tabs of a browser
         can share the stream.
+    :param story: what is told of the stream, if anything is.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Subscription:
         "_settings",
         "_shareable",
         "_socket",
+        "_story",
         "log",
         "on_close",
     )
@@ -107,6 +110,7 @@ class Subscription:
         client: Client = NOBODY,
         *,
         shareable: bool = False,
+        story: Story | None = None,
     ) -> None:
         self.log = log
         self._client = client
@@ -126,6 +130,8 @@ class Subscription:
         # Whose place the stream has.
         self._hub: Hub | None = None
         self._place: Place | None = None
+        # What is told of the stream; None where nothing is, or the hub tells it.
+        self._story = story
         # Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
         self._iterated: IteratedStream | None = None
@@ -189,11 +195,16 @@ class Subscription:
         self._place = hub.arrive(self._settings, self._client)
         if self._place is None:
             self._phase = Phase.REFUSED
+            if self._story is not None:
+                is_full = hub.is_full(self._settings)
+                self._story.refuse("full" if is_full else "client-full")
             return come_back(spread_retry(RETRY_WHEN_FULL))
         data = opening(
             self.log, self._cursor, self._settings, shareable=self._shareable
         )
         self._opening = len(data)
+        if self._story is not None:
+            self._story.note(0, len(data))
         if self._phase is Phase.UNSTARTED:
             # WSGI never called the response, so nobody knows what iterates its body.
             self._note(Refusal("something has taken the body to itself", "body-taken"))
@@ -228,15 +239,20 @@ class Subscription:
             client=self._client,
         )
         connection.program = self._program
+        connection.story, self._story = self._story, None
         self._phase = Phase.HANDED_OFF
         # The hub releases the place from here on, except where adopt fails.
         hub, place, self._place = self._hub, self._place, None
         assert hub is not None  # An empty hub is falsy.
         assert place
+        if connection.story is not None:
+            connection.story.begin("handed off")
         try:
             hub.adopt(connection, place)
         except BaseException:
             hub.release(place)
+            if connection.story is not None:
+                connection.story.end("failed")
             raise
         if self._settings.access_log:
             log_request(server.environ, self._cursor.channels)
@@ -247,6 +263,8 @@ class Subscription:
         paths.note_iterated(
             refusal.reason, refusal.code, is_remediable=refusal.is_remediable
         )
+        if self._story is not None:
+            self._story.path_reason = refusal.code
 
     def _iterate(self) -> None:
         """The connection stays with the server, to the end."""
@@ -261,7 +279,10 @@ class Subscription:
             end=self._end,
             program=self._program,
             sock=self._socket,
+            story=self._story,
         )
+        if self._story is not None:
+            self._story.begin("iterated")
         self._hub.add(self._iterated, self._place)
 
     def _leave(self) -> None:
@@ -271,6 +292,9 @@ class Subscription:
                 self._hub.discard(self._iterated)
             if self._place:
                 self._hub.release(self._place)
+            story = self._story  # Another thread can be handing it over.
+            if story is not None:
+                story.end()
 
     def close(self) -> None:
         """The server's last call, or any thread's. A second call does nothing."""

@@ -6,12 +6,12 @@ To add a server, write a module with a subclass of ``Server``, and add that clas
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..log_messages import SERVER_OPTION
 from ..system.poller import IS_SUPPORTED
 from . import gunicorn, uwsgi
 from .below import find_below
@@ -33,8 +33,6 @@ SERVERS: tuple[type[Server], ...] = (
 
 #: The keys under which servers put a connection's socket into the environ.
 SOCKETS = ("gunicorn.socket", "gunicorn.sock", "werkzeug.socket")
-
-logger = logging.getLogger("flask_sse_lite")
 
 # The ids of the processes that have logged the warnings. A forked child logs its own.
 _warned: set[int] = set()
@@ -95,4 +93,4 @@ def _warn_of_hazards() -> None:
     if pid not in _warned:
         _warned.add(pid)
         for hazard in (*gunicorn.hazards(), *uwsgi.hazards()):
-            logger.warning(hazard)
+            SERVER_OPTION.log(hazard)

@@ -8,11 +8,11 @@ connections can be taken over never stands here: it has a module of its own.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..log_messages import ASGI_ADAPTER, COLLECTED_BY_SERVER, Message
 from . import gunicorn
 from .below import is_in, reader
 
@@ -28,10 +28,8 @@ ASGI_ADAPTERS = (
 #: Servers that collect a whole response before they send any of it.
 COLLECTORS = ("apig_wsgi", "awsgi", "awsgi2", "serverless_wsgi", "tornado", "zappa")
 
-logger = logging.getLogger("flask_sse_lite")
-
 # The logged warnings, each with the process's id. A forked child logs its own.
-_said: set[tuple[int, str]] = set()
+_said: set[tuple[int, str, tuple[object, ...]]] = set()
 
 
 def worker_processes(environ: WSGIEnvironment) -> int | None:
@@ -67,25 +65,14 @@ def warn_of_reader() -> None:
     which event streams fail. Must be called within the iterable's ``__next__``."""
     name = reader()
     if is_in(name, ASGI_ADAPTERS):
-        warn_once(
-            f"An adapter of ASGI ({name}) serves event streams. Such an adapter never "
-            "tells an application that a client has left: each stream holds one of the "
-            "adapter's threads until it ends by itself, and when all are held, nothing "
-            "is answered any more. Serve the application by a WSGI server (gunicorn), "
-            'or set app.config["SSE_MAX_AGE"], after which streams end and browsers '
-            "come back, and give the adapter more threads than there are streams."
-        )
+        warn_once(ASGI_ADAPTER, name)
     elif is_in(name, COLLECTORS):
-        warn_once(
-            f"Event streams do not reach their clients: the server ({name}) collects a "
-            "whole response before it sends any of it, and a stream has no end. Serve "
-            "the application by a WSGI server that sends what it gets (gunicorn)."
-        )
+        warn_once(COLLECTED_BY_SERVER, name)
 
 
-def warn_once(message: str) -> None:
-    """Log a warning once in the life of the process."""
-    said = (os.getpid(), message)
+def warn_once(message: Message, *words: object) -> None:
+    """Log a warning of these words once in the life of the process."""
+    said = (os.getpid(), message.code, words)
     if said not in _said:
         _said.add(said)
-        logger.warning(message)
+        message.log(*words)

@@ -1,5 +1,5 @@
-"""For the tests of applications: reading a stream that does not end, and recording
-what was published where no stream is needed."""
+"""For the tests of applications: reading a stream that does not end, recording what was
+published where no stream is needed, and waiting for the receivers of signals."""
 
 from __future__ import annotations
 
@@ -92,3 +92,22 @@ def published(app: Flask) -> Iterator[list[Event]]:
         yield events
     finally:
         recorders.remove(events.append)
+
+
+def await_signals(app: Flask, timeout: float = 5.0) -> None:
+    """Wait until the receivers of signals were called for all that has happened so far.
+    They are called a moment later, in a thread of their own::
+
+        app.test_client().post("/say", data={"text": "hello"})
+        await_signals(app)
+        assert seen == ["hello"]
+
+    A receiver must not call this: it would wait for itself.
+
+    :param timeout: seconds to wait at most.
+    :raises AssertionError: where receivers take longer.
+    """
+    with app.app_context():
+        courier = current_channels().courier
+    if courier and not courier.settle(timeout):
+        raise AssertionError(f"Receivers of signals take more than {timeout:g} s")

@@ -9,7 +9,6 @@ subscribers it has.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from ...errors import InvalidValue
 from ...event import Event
 from ...history.records import Past, Record
+from ...log_messages import REDIS_FORMAT
 from ...own_events import LOST
 from ...position import new_epoch
 from ...settings import Settings
@@ -53,8 +53,6 @@ BEHIND_ALL = 2**53
 
 #: The format in which this release writes to Redis.
 FORMAT = b"1"
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class _Answer(NamedTuple):
@@ -231,11 +229,8 @@ class RedisStore(Store):
     def _note_format(self, format: bytes) -> None:
         if format != FORMAT and not self._is_format_told:
             self._is_format_told = True
-            logger.warning(
-                "%s has a store of the format %s, which a later release has made; this "
-                "one knows the format %s. What it cannot read is a stream-gap.",
-                *(self.name, format.decode(errors="replace"), FORMAT.decode()),
-            )
+            theirs = format.decode(errors="replace")
+            REDIS_FORMAT.log(self.name, theirs, FORMAT.decode(), format=theirs)
 
     def _ask_for(
         self, script: scripts.Script, channels: Collection[str], own: Sequence[Any]

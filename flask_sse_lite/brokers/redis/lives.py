@@ -16,6 +16,12 @@ import secrets
 
 from redis.exceptions import ResponseError
 
+from ...log_messages import (
+    REDIS_KEEPS_SCRIPTS,
+    REDIS_LIFE_UNTOLD,
+    REDIS_POLICY,
+    Message,
+)
 from .links import Link
 
 #: The first release of Redis that keeps scripts in memory alone: they are in no
@@ -67,12 +73,7 @@ class Lives:
             logger.debug("%s does not say its maxmemory-policy", self._name)
             return
         if policy != RIGHT_POLICY:
-            logger.warning(
-                "%s has the maxmemory-policy %s: when it is full, it deletes keys that "
-                "hold events, runs and positions. Set it to %s, under which a "
-                "publish fails instead.",
-                *(self._name, policy, RIGHT_POLICY),
-            )
+            REDIS_POLICY.log(self._name, policy, RIGHT_POLICY, policy=policy)
 
     def _mark(self, link: Link) -> str:
         """``mark:`` and the mark, which is the name of a script; then the mark that it
@@ -85,21 +86,10 @@ class Lives:
             own = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
             link.call("SCRIPT", "LOAD", script)
         except (ResponseError, UnicodeDecodeError) as error:
-            self._tell(
-                "%s does not tell which of its lives this is (%s). Where a restart "
-                "loses events, clients are told of it only if a process is left that "
-                "knows of newer ones. Allow its user the command INFO, or SCRIPT.",
-                *(self._name, error),
-            )
+            self._tell(REDIS_LIFE_UNTOLD, self._name, error)
             return ""
         if self._release(link) < FORGETS_SCRIPTS:
-            self._tell(
-                "%s does not allow INFO, and is older than Redis %s: it can keep what "
-                "stands for its life where it loses events, and then clients are told "
-                "of the loss only if a process is left that knows of newer ones. Allow "
-                "its user the command INFO.",
-                *(self._name, FORGETS_SCRIPTS),
-            )
+            self._tell(REDIS_KEEPS_SCRIPTS, self._name, FORGETS_SCRIPTS)
         return f"mark:{own} {mark}"
 
     def _release(self, link: Link) -> int:
@@ -111,11 +101,11 @@ class Lives:
         except (ResponseError, ValueError, TypeError, KeyError, AttributeError):
             return 0
 
-    def _tell(self, message: str, *words: object) -> None:
+    def _tell(self, message: Message, *words: object) -> None:
         """Warn the operator, once."""
-        if message not in self._told:
-            self._told.add(message)
-            logger.warning(message, *words)
+        if message.code not in self._told:
+            self._told.add(message.code)
+            message.log(*words)
 
 
 def _found(pattern: bytes, text: object) -> str:

@@ -7,7 +7,6 @@ in scripts/sizes.py.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -15,14 +14,13 @@ from typing import Any, TypeVar
 from ...errors import BrokerUnavailable
 from ...history.revocations import REVOCATIONS
 from ...history.sizes import excesses
+from ...log_messages import REDIS_SIZES_UNTOLD
 from . import scripts
 
 #: Channels that one command asks for, so that Redis is soon free for other commands.
 CHANNELS_AT_ONCE = 32
 
 T = TypeVar("T")
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Scales:
@@ -68,11 +66,7 @@ class Scales:
     def _tell(self) -> None:
         if not self._is_told:
             self._is_told = True
-            logger.warning(
-                "%s does not say how large a key is, so SSE_HISTORY_BYTES cannot hold "
-                "there: allow the command MEMORY USAGE",
-                self._name,
-            )
+            REDIS_SIZES_UNTOLD.log(self._name)
 
 
 def pieces(names: Collection[T]) -> Iterator[list[T]]:

@@ -9,7 +9,6 @@ unknown here, except for the file's state, which every connection reads first.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import secrets
@@ -22,6 +21,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from ...errors import BrokerUnavailable
+from ...log_messages import NO_WITNESS
 from ...position import BEGINNING, new_epoch
 from ...system.locks import Guard
 from ..deadline import Deadline, OutOfTime
@@ -43,8 +43,6 @@ PAGE_SIZE = 2_048
 
 #: Seconds that a fork waits for the threads that use the connection.
 FORK_PATIENCE = 1.0
-
-logger = logging.getLogger("flask_sse_lite")
 
 T = TypeVar("T")
 
@@ -269,11 +267,7 @@ class Connection:
         try:
             self.witness.open()
         except OSError as error:
-            logger.warning(
-                "%s has no witness beside it (%s). If it is put back to an earlier "
-                "state, clients are not told",
-                *(self._store.name, error),
-            )
+            NO_WITNESS.log(self._store.name, error, store=self._store.name)
             return None
         return self.witness
 

@@ -8,7 +8,6 @@ bell looks more often. What stands in the file is unknown here.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
+from ...log_messages import NO_BELL
 from ...system.locks import Alarm, RLock
 
 #: Seconds between two looks where no bell can be had.
@@ -40,8 +40,6 @@ HANG_UP = 60.0
 
 #: Rings taken in one go.
 RINGS = 64
-
-logger = logging.getLogger("flask_sse_lite")
 
 
 class Bells:
@@ -128,10 +126,7 @@ class Bells:
         try:
             self._own = self._make()
         except (OSError, AttributeError) as error:
-            logger.warning(
-                "No bell can be hung up in %s (%s): news are looked for every %s s",
-                *(self.folder, error, POLL_INTERVAL),
-            )
+            NO_BELL.log(self.folder, error, POLL_INTERVAL, folder=self.folder)
 
     def _make(self) -> socket.socket:
         self._make_folder()
