@@ -36,7 +36,7 @@ try:
 
     from .ears import Ears
     from .links import Link
-    from .lives import Lives
+    from .lives import Lives, told
     from .pool import Pool
     from .url import read_url
 except ImportError:
@@ -363,6 +363,10 @@ class RedisStore(Store):
 
     def _counts_key(self, process: str) -> str:
         return self._key(f"counts:{process}")
+
+    def facts(self) -> Mapping[str, str]:
+        with self._pool.link() as link:
+            return told(link)
 
     # News
 
