@@ -7,6 +7,7 @@
 # make coverage     which lines and branches the tests reach, subprocesses included
 #                   (PYTEST_ARGS="-m quick" measures those of make quick)
 # make lint         style and types
+# make docs         the documentation as a site, in build/docs/
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
 # make bench        speed and memory beside the usual recipe, what scale costs, and what
 #                   brokers do (BENCH_ARGS="--only crowd resume" runs parts of it)
@@ -23,7 +24,8 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak coverage dist lint claim bench bench-peers clean
+.PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
+.PHONY: bench-peers clean
 
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://127.0.0.1:$(PORT)"
@@ -43,8 +45,8 @@ test: system-packages $(VENV)/test.stamp
 # The programs that the tests talk to. Only root can install them. Without a program, the
 # tests that need it are skipped.
 system-packages:
-	@tests/system-packages apache2 caddy chromium haproxy libapache2-mod-wsgi-py3 nginx \
-		nodejs=node npm redis-server varnish=varnishd
+	@tests/system-packages apache2 caddy chromium firefox-esr haproxy \
+		libapache2-mod-wsgi-py3 nginx nodejs=node npm redis-server varnish=varnishd
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
@@ -69,6 +71,13 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A warning is an error. All pages are read anew: what they show of the package's
+# docstrings can have changed without them.
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env \
+		--doctree-dir build/doctrees docs build/docs
+	@echo "The documentation: build/docs/index.html"
+
 claim: $(VENV)/demo.stamp
 	$(BIN)/python benchmarks/claim.py $(CLAIM_ARGS)
 
@@ -82,7 +91,7 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build
 
 # One stamp per extra of pyproject.toml. WITHIN_ names the extras that an extra includes.
-WITHIN_test := demo redis
+WITHIN_test := demo redis docs
 WITHIN_dev := test $(WITHIN_test)
 
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python

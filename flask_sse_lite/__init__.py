@@ -25,6 +25,7 @@ from .errors import (
     Reentered,
     SetupError,
     SSEError,
+    Unsupported,
     UnsupportedServer,
 )
 from .event import Event
@@ -58,6 +59,7 @@ __all__ = [
     "ServerSentEventsBlueprint",
     "SetupError",
     "Stats",
+    "Unsupported",
     "UnsupportedServer",
     "sse",
     "static_folder",

@@ -116,6 +116,7 @@ class Channels:
             # other has not connected to anything.
             broker = connect(self.settings, self._folder)
             broker.listeners = lambda: current_hub().counts(broker.log)
+            broker.identities = lambda: current_hub().identities(broker.log)
             return self._brokers.setdefault(pid, broker)
 
     @property
@@ -308,6 +309,12 @@ class Channels:
         name = worded(channel)
         check_channel(name)
         return self.broker.subscribers(name)
+
+    def present(self, channel: Name) -> dict[str, int]:
+        """See ``SSE.present``."""
+        name = worded(channel)
+        check_channel(name)
+        return self.broker.present(name)
 
     def close(self) -> None:
         """Close what this process's broker holds. Behind this, a broker that had

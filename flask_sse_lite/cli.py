@@ -151,6 +151,23 @@ def _is_own(channel: str) -> bool:
     return channel.startswith(RESERVED_CHANNEL_PREFIX)
 
 
+@commands.command("present")
+@click.argument("channel")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+def present(channel: str, is_json: bool) -> None:
+    """Print who listens to CHANNEL: the number of streams, and the identity.
+
+    Streams whose client the application has given no identity are left out.
+    """
+    channels, _ = _reached()
+    found = channels.present(channel)
+    if is_json:
+        click.echo(json.dumps(found))
+        return
+    for identity in sorted(found):
+        click.echo(f"{found[identity]:6}  {_shown(identity)}")
+
+
 @commands.command("close")
 @click.argument("channel")
 def close(channel: str) -> None:

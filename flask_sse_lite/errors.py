@@ -80,6 +80,17 @@ class Reentered(BrokerUnavailable):
         )
 
 
+class Unsupported(SSEError, NotImplementedError):
+    """The application's own broker cannot do what was asked of it. (The brokers of this
+    package can do all.) ::
+
+        try:
+            names = list(sse.present("room.1"))
+        except Unsupported:
+            names = []
+    """
+
+
 class NoApplication(SSEError, RuntimeError):
     """It is unclear which application is meant, or no ``SSE`` was set up on it. Outside
     a request, say which one::

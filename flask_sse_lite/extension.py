@@ -197,7 +197,8 @@ class SSE(SharedBlueprint):
                 return session.get("user")
 
         ``disconnect`` ends the streams of an identity, and ``SSE_MAX_PER_CLIENT``
-        counts by it. No client is sent it. The function runs for each stream of the
+        counts by it. ``present`` says who is there. No client is sent it, except on the
+        channels of ``SSE_PRESENCE``. The function runs for each stream of the
         application, of its other SSEs too; except where a view gives ``identity=`` or a
         token says who brings it.
 
@@ -459,6 +460,25 @@ class SSE(SharedBlueprint):
         name = worded(channel)
         require(check_channel, name)
         return current_channels().subscribers(name)
+
+    def present(self, channel: Name = DEFAULT_CHANNEL) -> dict[str, int]:
+        """Who listens to a channel now, over all workers and machines: the identities
+        (see ``identity``), each with the number of its streams::
+
+            names = sorted(sse.present("room.1"))
+
+        Streams without an identity are left out. Another process's streams are in it
+        some two seconds after they begin, and those of a process that was killed for
+        some six seconds more. On a channel of ``SSE_PRESENCE``, an identity whose last
+        stream has ended stays with the number 0 until its ``stream-leave`` is told.
+
+        :raises BrokerUnavailable: when the broker cannot be reached.
+        :raises Unsupported: with a broker of the application's own that does not know
+            whose streams there are.
+        """
+        name = worded(channel)
+        require(check_channel, name)
+        return current_channels().present(name)
 
     def stats(self) -> Stats:
         """How this process's streams are delivered: how many are open now, handed off

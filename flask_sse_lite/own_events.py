@@ -29,7 +29,11 @@ ERROR = f"{RESERVED_TYPE_PREFIX}error"
 #: Nothing follows: all channels of the stream are closed, or a generator has ended.
 END = f"{RESERVED_TYPE_PREFIX}end"
 
-TYPES = (OPEN, POSITION, GAP, ERROR, END)
+#: An identity has come to a channel, or has left it: see ``SSE_PRESENCE``.
+JOIN = f"{RESERVED_TYPE_PREFIX}join"
+LEAVE = f"{RESERVED_TYPE_PREFIX}leave"
+
+TYPES = (OPEN, POSITION, GAP, ERROR, END, JOIN, LEAVE)
 
 #: These only tell a client where it stands. Every stream has them, and no test of an
 #: application waits for one.
@@ -106,6 +110,22 @@ def end(id: str) -> Event:
     :param id: a client that comes back with it has seen everything.
     """
     return good_event("", END, id, None, None)
+
+
+def joined(identity: str, channel: str) -> Event:
+    """An identity has its first stream of a channel. The channel stands in the data,
+    because ``EventSource`` does not tell a page which channel an event is of."""
+    return _of(JOIN, identity, channel)
+
+
+def left(identity: str, channel: str) -> Event:
+    """An identity has no stream of a channel any more, and did not come back."""
+    return _of(LEAVE, identity, channel)
+
+
+def _of(type: str, identity: str, channel: str) -> Event:
+    data = json.dumps({"identity": identity, "channel": channel})
+    return good_event(data, type, None, None, None)
 
 
 FAILED = error(Reason.FAILED)

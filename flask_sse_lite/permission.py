@@ -25,6 +25,7 @@ from .channels import DEFAULT_CHANNEL
 from .client_faults import require
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
+from .settings import is_listed
 from .wording import Name
 
 #: What an authorizer says of a channel: True (yes), False or None (403), or a response
@@ -121,12 +122,8 @@ def identity_by(identify: Identify | None) -> str | None:
 
 
 def is_public(channel: str, listed: Collection[str]) -> bool:
-    """Whether a channel stands in ``SSE_PUBLIC_CHANNELS``, by its name or by its
-    beginning (``"room.*"``)."""
-    return any(
-        channel.startswith(name[:-1]) if name.endswith("*") else channel == name
-        for name in listed
-    )
+    """Whether a channel stands in ``SSE_PUBLIC_CHANNELS``."""
+    return is_listed(channel, listed)
 
 
 def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:

@@ -1,7 +1,8 @@
 """Publishing from outside: a worker of a task queue, a cron job, a script.
 
 Here lives what stands in for the application where a process has none: a URL says where
-events go, and Flask's default provider turns data into JSON. Nothing here reads.
+events go, and Flask's default provider turns data into JSON. Nothing here reads
+events.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Publisher:
         publisher = Publisher.from_url("redis://localhost")
         publisher.publish({"progress": 40}, channel="job.7")
 
-    It publishes only, and starts no thread. Make one and keep it: it connects when it
+    It reads no events, and starts no thread. Make one and keep it: it connects when it
     first publishes, and the connection stays. Any thread or greenlet may call any
     method. A forked child can use its parent's publisher: it gets a connection of its
     own. In a ``with`` statement, the end of the block closes the connection.
@@ -119,6 +120,18 @@ class Publisher:
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
         self._channels.disconnect(identity, channel)
+
+    def present(self, channel: Name = DEFAULT_CHANNEL) -> dict[str, int]:
+        """Who listens to a channel, each with the number of its streams: see
+        ``SSE.present``::
+
+            if "ann" not in publisher.present("user.ann"):
+                print("Ann gets a mail.")
+
+        :raises BrokerUnavailable: when the broker cannot be reached.
+        :raises Unsupported: where the broker does not know it.
+        """
+        return self._channels.present(channel)
 
     def shutdown(self) -> None:
         """Close the publisher's connection, for good. What is published later fails,

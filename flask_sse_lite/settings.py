@@ -7,13 +7,13 @@ here. A limit that cannot be set is a constant beside its only user.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from .errors import InvalidValue
-from .event import check_channel
+from .event import RESERVED_CHANNEL_PREFIX, check_channel
 from .history.retention import HISTORY_BYTES, RUNS_BYTES
 
 #: What all keys begin with.
@@ -34,6 +34,9 @@ STALLED_HEARTBEATS = 2.25
 #: 1 s, and a second packet that is lost proves nothing.
 SHORTEST_STALL = 2.0
 
+#: Seconds beyond the longest ``SSE_RETRY`` (it is spread by a fifth) in which a client
+#: comes back that was cut, or that loads its page anew on a slow phone.
+RETURNING = 5.0
 
 #: The query's parameter that brings a token, where ``SSE_TOKEN_IN_QUERY`` is on.
 TOKEN_PARAMETER = "token"
@@ -92,6 +95,15 @@ def _channels(value: Any) -> str | None:
     return None
 
 
+def is_listed(channel: str, listed: Collection[str]) -> bool:
+    """Whether a channel stands in a list of a setting, by its name or by its beginning
+    (``"room.*"``)."""
+    return any(
+        channel.startswith(name[:-1]) if name.endswith("*") else channel == name
+        for name in listed
+    )
+
+
 def _setting(default: Any, check: Callable[[Any], str | None]) -> Any:
     return field(metadata={"check": check, "default": default})
 
@@ -121,6 +133,7 @@ class Settings:
     handoff: bool | str = _setting("auto", _handoff)
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
+    presence: tuple[str, ...] = _setting((), _channels)
     token_in_query: bool = _setting(False, _flag)
     token_cookie: str = _setting("sse_token", _text)
     token_salt: str = _setting("flask_sse_lite", _text)
@@ -145,6 +158,17 @@ class Settings:
             return self.max_stall
         return max(STALLED_HEARTBEATS * self.heartbeat, SHORTEST_STALL)
 
+    @property
+    def leave_after(self) -> float:
+        """Seconds without a stream after which a client does not come back."""
+        return 1.2 * self.retry / 1000 + RETURNING
+
+    def tells_presence(self, channel: str) -> bool:
+        """Whether it is told in a channel who comes and leaves. (The extension's own
+        channels belong to one reader each, or to nobody.)"""
+        is_own = channel.startswith(RESERVED_CHANNEL_PREFIX)
+        return not is_own and is_listed(channel, self.presence)
+
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Settings:
         """Read an application's ``SSE_…`` keys.
@@ -165,7 +189,8 @@ class Settings:
             # As Flask-SSE calls it.
             values["is_flask_sse"] = True
             values["url"] = _read_key(config, "SSE_REDIS_URL", "", _url)
-        values["public_channels"] = tuple(values["public_channels"])
+        for name in ("public_channels", "presence"):
+            values[name] = tuple(values[name])
         # A larger event could not be kept.
         values["max_event_bytes"] = min(
             values["max_event_bytes"], values["history_bytes"]

@@ -42,6 +42,13 @@ LISTEN = """
 """
 
 
+#: Makes a page hidden, or visible again.
+HIDE = """isHidden => {
+    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
+}"""
+
+
 #: The types that every listener listens to.
 TYPES = ("message", "stream-open", "stream-position", "stream-gap", "stream-end")
 

@@ -37,6 +37,8 @@ LONGEST = [
     "test_showcase.py",
     "test_stopping.py",
     "test_redis.py",
+    "test_listening_pages.py",
+    "test_hypermedia.py",
     "test_page_stream.py",
     "test_page_tabs.py",
     "test_timeouts.py",
@@ -53,6 +55,8 @@ LONGEST = [
     "test_runs.py",
     "test_going_back.py",
     "test_distribution.py",
+    "test_site.py",
+    "test_task_queues.py",
 ]
 
 
@@ -62,6 +66,7 @@ STARTING = {
     "KINDS",
     "RedisStore",
     "chromium",
+    "firefox",
     "nginx",
     "proxy",
     "redis_server",
@@ -85,6 +90,7 @@ LONG = {
     "test_a_channel_is_emptied_from_outside",
     "test_apache.py",
     "test_distribution.py",
+    "test_every_javascript_block_is_javascript",
     "test_greenlets_fork",
     "test_own_broker.py",
     "test_publishers_that_are_killed_leave_a_file_that_is_whole",

@@ -30,8 +30,8 @@ APACHE_MODULES = Path("/usr/lib/apache2/modules")
 APACHE_LOADED = ("mpm_event", "authz_core", "alias", "proxy", "proxy_http", "asis")
 
 #: nginx's connections, to clients and to servers together: few, so that a test can use
-#: them up.
-NGINX_CONNECTIONS = 32
+#: them up, and enough for a page of each kind.
+NGINX_CONNECTIONS = 64
 
 #: Debian puts servers where only root looks for programs.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"

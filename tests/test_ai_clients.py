@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, pairwise
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,15 +18,9 @@ from playwright.sync_api import Browser
 
 from .ai_example import CALLING, PROMPT, SCHEMA, serve_example
 from .browsers import Proxy, blank_page, chromium, proxied, stream_of
+from .client_packages import CLIENTS, INSTALLED, npm_packages
 from .documentation import PAGES
-from .servers import PATIENCE, ROOT, Server, serve, until
-
-CLIENTS = Path(__file__).parent / "clients"
-
-#: Where the packages are installed once.
-INSTALLED = ROOT / "build" / "clients"
-
-INSTALL_SECONDS = 300
+from .servers import PATIENCE, Server, serve, until
 
 #: Milliseconds after which clients come back.
 RETRY = 100
@@ -38,25 +30,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module", autouse=True)
 def packages() -> None:
-    """Install what the programs in ``clients`` need."""
-    if not (shutil.which("node") and (npm := shutil.which("npm"))):
-        pytest.skip("Node.js and npm are not installed")
-    wanted = (CLIENTS / "package.json").read_text("utf-8")
-    stamp = INSTALLED / "installed.json"
-    if stamp.exists() and stamp.read_text("utf-8") == wanted:
-        return
-    shutil.rmtree(INSTALLED, ignore_errors=True)
-    INSTALLED.mkdir(parents=True)
-    (INSTALLED / "package.json").write_text(wanted, "utf-8")
-    options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
-    done = subprocess.run(
-        [npm, "install", *options, "--prefix", INSTALLED],
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
-    stamp.write_text(wanted, "utf-8")
+    npm_packages()
 
 
 class Program:
@@ -304,7 +278,7 @@ def test_htmx_stays_away_after_the_end_if_it_is_told_what_the_end_is(
         page.on("request", lambda r: asked.append(r.url) if url in r.url else None)
         page.goto(f"{server.url}/page")
         for script in scripts:
-            source = INSTALLED / "node_modules" / script
+            source = npm_packages() / script
             page.add_script_tag(content=source.read_text("utf-8"))
         page.evaluate(
             """html => {

@@ -44,12 +44,16 @@ BANDS: list[set[str]] = [
 
 #: The modules that speak to Redis, and those that speak to an SQLite file.
 REDIS = ["", ".links", ".lives", ".pool", ".url"]
-SQLITE = ["connection", "counts", "housekeeping", "life", "runs", "scales", "store"]
+SQLITE = [
+    *("board", "connection", "counts", "housekeeping", "life", "runs", "scales"),
+    "store",
+]
 
 #: The modules of the brokers' suite.
 SUITE = [
     "",
     *(".harness", ".publishing", ".resuming", ".life", ".runs", ".counts"),
+    ".presence",
 ]
 
 #: The modules of the doctor that look at the application itself.
@@ -280,7 +284,7 @@ def test_the_imports_are_found() -> None:
     }
     assert {i.module for i in imports_of("brokers.memory") if i.is_ours} == {
         *("errors", "event", "history.log", "settings"),
-        "brokers.contract",
+        *("brokers.contract", "brokers.presence", "brokers.teller"),
     }
     assert any(i.module == "flask" and i.is_for_types for i in imports_of("testing"))
     assert any(

@@ -15,7 +15,9 @@ from click.testing import Result
 from flask import Blueprint, Flask
 
 from flask_sse_lite import SSE
+from flask_sse_lite.brokers import connect
 from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.settings import Settings
 
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, Server, reserved_port, serve, until
@@ -25,6 +27,7 @@ COMMANDS = {
     "publish": ("publish", "room", "hello"),
     "tail": ("tail", "room"),
     "channels": ("channels",),
+    "present": ("present", "room"),
     "close": ("close", "room"),
     "disconnect": ("disconnect", "--identity", "ann"),
 }
@@ -317,6 +320,22 @@ def test_channels_are_gone_when_all_is_too_old(shared: Flask, sse: SSE) -> None:
     shared.config["SSE_HISTORY_AGE"] = 0.1
     sse.publish("hello", channel="room")
     until(lambda: run(shared, "channels", "--json").output == "")
+
+
+def test_who_is_there_is_printed(app: Flask) -> None:
+    server = connect(Settings.read(app.config))  # As another process would.
+    store = server.store  # type: ignore[attr-defined]
+    store.count({"room": 3})
+    store.board.note({"room": {"bob\n": 1, "ann": 2}})
+    runner = app.test_cli_runner()
+
+    def printed(*words: str) -> str:
+        return runner.invoke(args=["sse", "present", *words]).output
+
+    assert printed("nobody's") == ""
+    assert printed("room") == "     2  ann\n     1  bob\\n\n"
+    assert json.loads(printed("room", "--json")) == {"ann": 2, "bob\n": 1}
+    server.close()
 
 
 def test_channels_of_runs_are_printed_when_they_are_asked_for(app: Flask) -> None:

@@ -7,11 +7,14 @@ and checks that it does what the documentation says.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import get_args
@@ -21,14 +24,17 @@ import pytest
 from flask_sse_lite.servers.server import Reason
 from flask_sse_lite.settings import Settings
 
-from .documentation import PAGES, README, ROOT
+from .documentation import PAGES, README, ROOT, blocks
 
 #: The README can be read in one go: all else stands in docs/.
 MOST_LINES = 300
 
-#: Python examples: the directive, an empty line, and everything indented below it.
+#: Python blocks: the directive, an empty line, and everything indented below it. A
+#: comment before the directive says why a block cannot run as it stands.
 PYTHON_BLOCK = re.compile(
-    r"^\.\. code-block:: python\n\n((?: +.*\n|\n)+)", re.MULTILINE
+    r"^(?:\.\. fragment: (.+\n(?:   .+\n)*))?"
+    r"\.\. code-block:: python\n\n((?: +.*\n|\n)+)",
+    re.MULTILINE,
 )
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
 
@@ -105,6 +111,21 @@ with app.app_context():
     sse.publish("later")
 assert b"".join(streams[0].iter_encoded()) == b""
 assert heard(streams[1], 1) == ["later"]
+""",
+    "presence.py": """
+import json, re
+client, other = app.test_client(), app.test_client()
+assert client.get("/rooms/kitchen").status_code == 401
+for one, user in ((client, "ann"), (other, "bob")):
+    with one.session_transaction() as session:
+        session["user"] = user
+page = client.get("/rooms/kitchen").text
+stream = client.get(json.loads(re.search(r"EventSource\\((.*)\\);", page)[1]))
+events = read_events(stream, count=1)
+assert [(e.type, e.json["identity"]) for e in events] == [("stream-join", "ann")]
+here = other.get("/rooms/kitchen").text
+assert 'new Set(["ann"])' in here
+app.extensions["sse"].close()
 """,
     "tokens.py": """
 from flask_sse_lite import sse
@@ -184,7 +205,9 @@ def python_blocks() -> dict[str, str]:
     """The documentation's Python examples by file name."""
     blocks = {}
     for match in PYTHON_BLOCK.finditer(PAGES):
-        block = dedent(match[1])
+        block = dedent(match[2])
+        if match[1]:
+            continue
         name = FILE_NAME.match(block)
         assert name, f"An example does not begin with its file's name:\n{block}"
         assert name[1] not in blocks
@@ -193,6 +216,32 @@ def python_blocks() -> dict[str, str]:
 
 
 BLOCKS = python_blocks()
+
+
+#: The blocks that cannot run as they stand, and why.
+FRAGMENTS = [
+    (dedent(match[2]), match[1].strip())
+    for match in PYTHON_BLOCK.finditer(PAGES)
+    if match[1]
+]
+
+
+#: Examples of pages that other files of tests follow, with a server and a browser, or
+#: with a task queue.
+RUN_ELSEWHERE = {
+    "talk.py": "test_quickstart.py",
+    "celery_tasks.py": "test_task_queues.py",
+    "celery_app.py": "test_task_queues.py",
+    "rq_tasks.py": "test_task_queues.py",
+    "rq_app.py": "test_task_queues.py",
+}
+
+#: Examples that are applications, and are looked at here.
+APPLICATIONS = [
+    name
+    for name in BLOCKS
+    if not name.startswith("test_") and name not in RUN_ELSEWHERE
+]
 
 
 @pytest.fixture
@@ -218,14 +267,14 @@ def run(folder: Path, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", [n for n in BLOCKS if not n.startswith("test_")])
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_an_example_does_what_is_said_of_it(folder: Path, name: str) -> None:
     script = f"from {name.removesuffix('.py')} import app\n{BEGINNING}{CHECKS[name]}"
     assert run(folder, ["-c", script]) == ""
 
 
 #: Examples that make one application at the top level.
-PLAIN = [n for n in BLOCKS if n != "factory.py" and not n.startswith("test_")]
+PLAIN = [name for name in APPLICATIONS if name != "factory.py"]
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -267,11 +316,23 @@ def test_links_between_the_pages_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_names_every_page() -> None:
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.rst")), ids=lambda p: p.name)
+def test_one_text_is_one_link_on_a_page(path: Path) -> None:
+    # docutils before 0.22 warns where the same text leads to two places.
+    targets: dict[str, str] = {}
+    for text, target in re.findall(
+        r"`([^`<]+?)\s+<([^>`]+)>`_", path.read_text("utf-8")
+    ):
+        name = " ".join(text.split()).lower()
+        assert targets.setdefault(name, target) == target, text
+
+
+def test_the_readme_names_pages_that_exist_and_the_index_of_all() -> None:
+    # test_site.py has the index name every page.
     named = set(re.findall(r"docs/([\w-]+\.rst)", README))
     pages = {path.name for path in ROOT.glob("docs/*.rst")}
-    # These two are for those who change the package; CONTRIBUTING.rst names them.
-    assert pages - named == {"architecture.rst", "releasing.rst"}
+    assert named - pages == set()
+    assert "index.rst" in named
 
 
 def test_every_reason_stands_in_the_table() -> None:
@@ -292,3 +353,113 @@ def test_every_setting_stands_in_the_table_with_its_default() -> None:
         for key, value in expected.items()
     }
     assert {key: row.replace('"', "'") for key, row in rows.items()} == shown
+
+
+def test_every_python_block_runs_or_says_why_it_cannot() -> None:
+    assert PAGES.count("code-block:: python") == len(BLOCKS) + len(FRAGMENTS)
+    for block, why in FRAGMENTS:
+        assert why.endswith("."), why
+        compile(block, "<fragment>", "exec")
+
+
+def test_what_a_page_imports_from_the_package_is_there() -> None:
+    imports = re.findall(r"^ +from (flask_sse_lite[\w.]*) import (.+)", PAGES, re.M)
+    assert imports
+    for module, names in imports:
+        for name in re.findall(r"\w+", names.partition("#")[0]):
+            assert hasattr(import_module(module), name), (module, name)
+
+
+def test_what_is_run_elsewhere_is_read_there() -> None:
+    for name, file in RUN_ELSEWHERE.items():
+        assert name in BLOCKS
+        assert (ROOT / "tests" / file).exists()
+
+
+#: Blocks of other languages, each with the file that tests them.
+OTHER_LANGUAGES = {
+    "javascript": "test_documentation.py",
+    "html+jinja": "test_quickstart.py",
+    "nginx": "test_proxies.py",
+    "haproxy": "test_proxies.py",
+    "apache": "test_proxies.py",
+    "http": "test_proxies.py",
+    "caddy": "test_proxies.py",
+}
+
+
+def test_every_other_block_is_tested_somewhere() -> None:
+    # Commands (sh) are run by the tests that follow a page. Blocks without a language
+    # are commands that need another machine, and what is printed.
+    for path in [ROOT / "README.rst", *ROOT.glob("docs/*.rst")]:
+        text = path.read_text("utf-8")
+        for language in set(re.findall(r"code-block:: (\S+)", text)):
+            tester = {"python": "test_documentation.py", "sh": RUN_BY.get(path.name)}
+            file = (tester | OTHER_LANGUAGES)[language]
+            assert file, f"{path.name} has commands that no test runs"
+            assert (ROOT / "tests" / file).exists()
+
+
+#: Pages whose commands are run, each with the file of tests that does it.
+RUN_BY = {
+    "quickstart.rst": "test_quickstart.py",
+    "tasks-with-celery-and-rq.rst": "test_task_queues.py",
+}
+
+
+def test_every_javascript_block_is_javascript(tmp_path: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    for number, block in enumerate(blocks(PAGES, "javascript")):
+        file = tmp_path / f"{number}.mjs"
+        file.write_text(block, "utf-8")
+        done = subprocess.run(["node", "--check", str(file)], stderr=subprocess.PIPE)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_what_the_log_is_said_to_say_stands_in_the_package() -> None:
+    page = (ROOT / "docs" / "troubleshooting.rst").read_text("utf-8")
+    quoted = re.findall(r"log\s+(?:says|once|at)[^`]*?\s``([^`]{8,})``", page)
+    assert len(quoted) >= 8
+    said = {
+        " ".join(node.value.split())
+        for path in (ROOT / "flask_sse_lite").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for text in quoted:
+        assert any(text in constant for constant in said), text
+
+
+def test_no_python_hides_in_a_block_without_a_language() -> None:
+    for path in ROOT.glob("docs/*.rst"):
+        for block in re.findall(r"::\n\n((?: +.*\n|\n)+)", path.read_text("utf-8")):
+            assert not re.match(r"\s*(from|import|def|class|@)\b", block), block
+
+
+# What it counts with
+
+
+#: How far two runs of the benchmarks can be apart: docs/benchmarks.rst says so.
+SPREAD = 1.4
+
+
+def test_the_arithmetic_counts_with_what_was_measured() -> None:
+    scaling = (ROOT / "docs" / "scaling.rst").read_text("utf-8")
+    (microseconds,) = re.findall(r"a delivery +(\d+) µs", scaling)
+    (kilobytes,) = re.findall(r"an open stream +([\d.]+) kB", scaling)
+    benchmarks = (ROOT / "docs" / "benchmarks.rst").read_text("utf-8")
+    ours = r"^flask_sse_lite, gevent +([\d.]+) µs +[\d.]+ +(?:< )?([\d.]+) kB"
+    ((measured, memory),) = re.findall(ours, benchmarks, re.MULTILINE)
+    assert float(measured) <= float(microseconds) * SPREAD
+    assert float(memory) <= float(kilobytes) * SPREAD
+
+    row = r"^([\d,]{6,}) +([\d,]+) +([\d.]+) +(\d+) +([\d.]+) (MB|GB)$"
+    rows = re.findall(row, scaling, re.MULTILINE)
+    assert len(rows) == 6
+    for streams, deliveries, cores, processes, size, unit in rows:
+        load = int(deliveries.replace(",", "")) * int(microseconds) / 1e6
+        assert float(cores) == pytest.approx(load)
+        assert int(processes) == max(1, round(load / 0.5))
+        total = int(streams.replace(",", "")) * float(kilobytes) / 1000
+        assert float(size) * {"MB": 1, "GB": 1000}[unit] == pytest.approx(total)

@@ -4,12 +4,15 @@ store is away. The tests say what time it is."""
 from __future__ import annotations
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from flask_sse_lite import BrokerUnavailable
 from flask_sse_lite.brokers import duties as module
 from flask_sse_lite.brokers.contract import Claim
 from flask_sse_lite.brokers.duties import Duties
+from flask_sse_lite.brokers.presence import Board, Presence, Roll, Wish
 from flask_sse_lite.position import new_run_channel
 
 from .list_store import RETENTION, ListStore
@@ -24,7 +27,16 @@ class World:
         self.now = 1000.0
         self.store = ListStore()
         self.listeners: dict[str, int] = {}
-        self.duties = Duties(self.store, lambda: self.listeners)
+        self.identities: dict[str, dict[str, int]] = {}
+        self.duties = Duties(
+            self.store, lambda: self.listeners, lambda: self.identities
+        )
+
+    def wish(self) -> None:
+        """The application wants to be told who comes, one at a time."""
+        assert self.store.board
+        wish = Wish(lambda channel: True, leave_after=9.0, at_once=1)
+        self.duties.presence = Presence(self.store.board, wish, lambda position: None)
 
     def begin(self, channel: str) -> Claim:
         claim = Claim(channel, BUDGET)
@@ -40,6 +52,11 @@ class World:
         )
         log.watch([channel], lambda: None)
         return channel
+
+    def look(self) -> None:
+        """Do what is due when it is looked at next who is there."""
+        self.now += module.PRESENCE_INTERVAL
+        self.duties.do()
 
     def do_all(self, after: float) -> None:
         """Do the duties so many seconds later, when they are due."""
@@ -202,3 +219,71 @@ class TestCounts:
         world.do_all(after=1)
         assert world.store.called("extend") == [["a"]]
         assert world.store.called("count") == [[{"a": 1}]]
+
+
+class TestIdentities:
+    """What a store's board is told, and when."""
+
+    @pytest.fixture
+    def board(self, world: World) -> Mock:
+        world.store.board = board = Mock(spec=Board)
+        board.roll.return_value = Roll(1, 0.0, {}, {})
+        board.tell.return_value = []
+        return board
+
+    def test_a_board_is_told_as_long_as_there_are_any_and_once_more(
+        self, world: World, board: Mock
+    ) -> None:
+        for who in ({}, {"a": {"ann": 1}}, {"a": {"ann": 1}}, {}, {}):
+            world.identities = dict(who)
+            world.do_all(after=1)
+        told = [call.args[0] for call in board.note.call_args_list]
+        assert told == [{"a": {"ann": 1}}, {"a": {"ann": 1}}, {}]
+        assert board.roll.mock_calls == []
+
+    def test_news_do_not_wait_for_the_next_round(
+        self, world: World, board: Mock
+    ) -> None:
+        world.wish()
+        world.do_all(after=1)
+        world.duties.do()
+        assert len(board.roll.mock_calls) == 1
+        world.identities = {"a": {"ann": 1}}
+        world.duties.do()
+        assert len(board.roll.mock_calls) == 1  # A look costs something, too.
+        for _ in range(2):
+            world.look()
+        urgent = [call.kwargs["is_urgent"] for call in board.roll.mock_calls]
+        assert urgent == [False, True]
+
+    def test_what_is_not_all_told_goes_on_at_once(
+        self, world: World, board: Mock
+    ) -> None:
+        world.wish()
+        board.roll.return_value = Roll(1, 0.0, {"a": ["ann", "bob"]}, {})
+        world.do_all(after=1)
+        ((channel, number, tellings),) = [c.args for c in board.tell.mock_calls]
+        assert (channel, number, [t.identity for t in tellings]) == ("a", 1, ["ann"])
+        board.roll.return_value = Roll(2, 0.0, {}, {})
+        for _ in range(2):
+            world.look()
+        assert len(board.roll.mock_calls) == 2
+
+    def test_what_another_process_told_first_is_looked_at_again(
+        self, world: World, board: Mock
+    ) -> None:
+        world.wish()
+        board.roll.return_value = Roll(1, 0.0, {"a": ["ann"]}, {})
+        board.tell.return_value = None
+        for _ in range(3):
+            world.look()
+        assert len(board.roll.mock_calls) == 3
+
+    def test_what_could_not_be_told_is_told_later(
+        self, world: World, board: Mock
+    ) -> None:
+        world.wish()
+        board.roll.side_effect = [BrokerUnavailable("away"), Roll(2, 0.0, {}, {})]
+        for _ in range(3):
+            world.look()
+        assert len(board.roll.mock_calls) == 2

@@ -21,6 +21,7 @@ ALSO = {
     "Reentered": errors.BrokerUnavailable,
     "SSEError": Exception,
     "SetupError": AssertionError,
+    "Unsupported": NotImplementedError,
     "UnsupportedServer": RuntimeError,
 }
 

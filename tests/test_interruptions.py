@@ -139,6 +139,9 @@ class Verbs:
     def subscribers(self) -> None:
         self._sse.subscribers("room")
 
+    def present(self) -> None:
+        self._sse.present("room")
+
     def stats(self) -> None:
         self._sse.stats()
 
@@ -160,7 +163,10 @@ class Verbs:
                 self.refused.append(verb)
 
 
-VERBS = ["publish", "close", "position", "subscribers", "stats", "messages", "stream"]
+VERBS = [
+    *("publish", "close", "position", "subscribers", "present", "stats", "messages"),
+    "stream",
+]
 
 
 @pytest.fixture

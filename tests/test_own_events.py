@@ -52,6 +52,15 @@ REASON = re.compile(r'{"reason": "(\w+)"')
             own_events.ABANDONED,
             b'event: stream-error\ndata: {"reason": "abandoned"}\n\n',
         ),
+        (
+            own_events.joined("ä:\n", "b"),
+            b"event: stream-join\n"
+            b'data: {"identity": "\\u00e4:\\n", "channel": "b"}\n\n',
+        ),
+        (
+            own_events.left("a", "b"),
+            b'event: stream-leave\ndata: {"identity": "a", "channel": "b"}\n\n',
+        ),
         (own_events.end("7"), b"event: stream-end\ndata: \nid: 7\n\n"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page
 
-from .browsers import Proxy, blank_page, chromium, proxied, stream_of
+from .browsers import HIDE, Proxy, blank_page, chromium, proxied, stream_of
 from .pages import ALONE, connect, take, told, wait_for
 from .servers import PATIENCE, Server, serve, until
 
@@ -385,12 +385,6 @@ def wait_long(server: Server, page: Page, options: Any = ALONE) -> None:
     page.evaluate("Math.random = () => 1")
     connect(page, "/moody", options, state="waiting")
     assert told(page, "waiting")[0]["delay"] == 600_000
-
-
-HIDE = """isHidden => {
-    Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange", { bubbles: true }));
-}"""
 
 
 def test_it_comes_back_at_once_when_the_page_is_visible_again(

@@ -50,6 +50,7 @@ def test_the_defaults_are_these() -> None:
         handoff="auto",
         access_log=False,
         public_channels=("sse",),
+        presence=(),
         token_in_query=False,
         token_cookie="sse_token",
         token_salt="flask_sse_lite",
@@ -138,6 +139,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
             *[[1], [None], [b"sse"], [""], ["a\nb"], ["n" * 256], [["sse"]]],
         ],
     ),
+    "SSE_PRESENCE": (
+        [[], ["sse"], ("a", "b"), {"a"}, ["*"], ["room.*", "ä b"]],
+        ["sse", "*", True, {"sse": 1}, [1], [""], ["a\nb"], ["n" * 256]],
+    ),
     "SSE_TOKEN_IN_QUERY": ([True, False], ["True", 0, 1, [True]]),
     "SSE_TOKEN_COOKIE": (["sse_token", "t"], ["", b"t", 1, True, ["t"]]),
     "SSE_TOKEN_SALT": (["flask_sse_lite", "ä b"], ["", b"t", 1, True, ["t"]]),
@@ -155,7 +160,7 @@ def test_every_key_is_tested() -> None:
 @pytest.mark.parametrize(("key", "value"), ACCEPTED)
 def test_a_value_that_fits_is_taken(key: str, value: Any) -> None:
     read = getattr(Settings.read({key: value}), key.removeprefix("SSE_").lower())
-    if key == "SSE_PUBLIC_CHANNELS":
+    if key in ("SSE_PUBLIC_CHANNELS", "SSE_PRESENCE"):
         assert isinstance(read, tuple)
         assert set(read) == set(value)
     else:
@@ -396,6 +401,18 @@ def test_only_the_default_channel_is_public_by_default() -> None:
     names = Settings.read({}).public_channels
     assert is_public("sse", names)
     assert not is_public("secret", names)
+
+
+def test_who_comes_and_leaves_is_told_where_that_is_wished_for() -> None:
+    assert not Settings.read({}).tells_presence("sse")
+    settings = Settings.read({"SSE_PRESENCE": ["*"]})
+    assert settings.tells_presence("room.7")
+    assert not settings.tells_presence("$run.7")
+
+
+def test_who_comes_back_as_late_as_it_was_told_to_has_not_left() -> None:
+    assert Settings.read({}).leave_after == pytest.approx(8.6)
+    assert Settings.read({"SSE_RETRY": 60_000}).leave_after > 72
 
 
 #: A row of a table of settings: the key, and its default as Python writes it.

@@ -18,6 +18,7 @@ from ..errors import InvalidType, InvalidValue
 from ..settings import Settings
 from .contract import Broker as Broker
 from .contract import Claim as Claim
+from .presence import TOLD_AT_ONCE, Wish
 from .shared import SharedBroker
 from .store import Store
 
@@ -100,6 +101,7 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
 
     :param folder: where the relative path of a URL begins. Without it, such a path is
         refused.
+    :raises Unsupported: for an ``SSE_PRESENCE`` that the broker cannot do.
     :raises InvalidValue: where no broker exists for the URL. (Memory would be a bad
         substitute: it works on one worker, and loses events on two.)
     """
@@ -112,7 +114,15 @@ def connect(settings: Settings, folder: str | None = None) -> Broker:
             f"{broker!r}"
         )
     broker.limit(settings.history_bytes, settings.runs_bytes)
+    if settings.presence:
+        broker.tell_presence(_wish(settings))
     return broker
+
+
+def _wish(settings: Settings) -> Wish:
+    # A reader that falls behind by all that is kept gets a gap instead of who came.
+    at_once = max(1, min(TOLD_AT_ONCE, settings.history // 2))
+    return Wish(settings.tells_presence, settings.leave_after, at_once)
 
 
 def _factory_of(scheme: str, url_key: str) -> Factory:

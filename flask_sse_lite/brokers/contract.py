@@ -12,8 +12,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from ..errors import Unsupported
 from ..event import Event
 from ..history.log import Log
+from .presence import Wish
+
+#: What is said where a broker does not know whose streams there are.
+_NO_IDENTITIES = (
+    "{} needs a broker that knows whose streams there are, and this application's own "
+    "does not: give its store a board, as docs/own-broker.rst has it"
+)
 
 
 class Summary(NamedTuple):
@@ -68,6 +76,11 @@ class Broker(ABC):
     #: How many streams of each channel this process serves. Set by ``Channels``; the
     #: broker calls it to report counts.
     listeners: Callable[[], Mapping[str, int]] = staticmethod(dict)
+
+    #: Whose streams of each channel this process serves: the identities, with the
+    #: numbers of their streams. Set by ``Channels``; the broker calls it to report who
+    #: is there.
+    identities: Callable[[], Mapping[str, Mapping[str, int]]] = staticmethod(dict)
 
     #: Seconds until ``subscribers`` has counted every client that came or left before.
     counting_takes: float = 0.0
@@ -161,6 +174,24 @@ class Broker(ABC):
     @abstractmethod
     def subscribers(self, channel: str) -> int:
         """How many streams of a channel all processes together serve."""
+
+    def present(self, channel: str) -> dict[str, int]:
+        """Who listens to a channel, with the number of their streams, over all
+        processes. An identity without a stream has 0 as long as its leave has not been
+        told: see ``tell_presence``.
+
+        :raises Unsupported: where the broker does not know it.
+        """
+        raise Unsupported(_NO_IDENTITIES.format("SSE.present()"))
+
+    def tell_presence(self, wish: Wish) -> None:
+        """From now on, put a ``stream-join`` and a ``stream-leave`` into the channels
+        that are wished for, as identities come and leave: each is put once, whichever
+        process serves their streams, and whichever dies.
+
+        :raises Unsupported: where the broker cannot do that.
+        """
+        raise Unsupported(_NO_IDENTITIES.format("SSE_PRESENCE"))
 
     @abstractmethod
     def close(self) -> None:

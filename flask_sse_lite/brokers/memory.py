@@ -1,4 +1,7 @@
-"""The memory broker: the log itself. Nothing leaves the process."""
+"""The memory broker: the log itself. Nothing leaves the process.
+
+What the channels of ``SSE_PRESENCE`` are told lives in teller.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from ..event import Event
 from ..history.log import Log
 from ..settings import Settings
 from .contract import Broker, Claim
+from .presence import Wish
+from .teller import MemoryBoard, Teller
 
 
 class MemoryBroker(Broker):
@@ -18,6 +23,9 @@ class MemoryBroker(Broker):
 
     def __init__(self, log: Log) -> None:
         self.log = log
+        self._board = MemoryBoard(log, lambda: self.identities())
+        self._wish: Wish | None = None
+        self._teller: Teller | None = None
 
     def publish(self, channel: str, event: Event) -> Event:
         return self.log.append(channel, event)
@@ -31,7 +39,9 @@ class MemoryBroker(Broker):
     def want(
         self, channels: Collection[str], since: str = "", *, fresh: bool = False
     ) -> None:
-        """Nothing must be loaded: the log has all events."""
+        # Nothing must be loaded: the log has all events. But somebody comes.
+        if self._wish and self._teller and any(map(self._wish.is_told, channels)):
+            self._teller.expect()
 
     def begin_run(self, channel: str, budget: int) -> Claim | None:
         start = self.log.hold(channel, budget)
@@ -48,8 +58,16 @@ class MemoryBroker(Broker):
     def subscribers(self, channel: str) -> int:
         return self.listeners().get(channel, 0)
 
+    def present(self, channel: str) -> dict[str, int]:
+        return self._board.noted(channel) | dict(self.identities().get(channel, {}))
+
+    def tell_presence(self, wish: Wish) -> None:
+        self._wish = wish
+        self._teller = Teller(self._board, wish, lambda: self.identities())
+
     def close(self) -> None:
-        """There is nothing to let go of."""
+        if self._teller:
+            self._teller.close()
 
 
 def connect(settings: Settings, folder: str | None) -> MemoryBroker:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
@@ -25,6 +26,7 @@ from ..position import position_id
 from .contract import Broker, Claim, Summary
 from .duties import Duties
 from .follower import Follower
+from .presence import Presence, Wish
 from .store import Store
 
 P = ParamSpec("P")
@@ -58,6 +60,7 @@ class SharedBroker(Broker):
     def __init__(self, store: Store) -> None:
         self.store = store
         self._limits = (HISTORY_BYTES, RUNS_BYTES)
+        self._wish: Wish | None = None
         self._begin_here()
         _brokers.add(self)
 
@@ -66,7 +69,10 @@ class SharedBroker(Broker):
         self._view = self.store.view
         self.log: FedLog = self._view.log
         self.log.limit(*self._limits)
-        self._duties = Duties(self.store, lambda: self.listeners())
+        self._duties = Duties(
+            self.store, lambda: self.listeners(), lambda: self.identities()
+        )
+        self._duties.presence = self._presence()
         self._follower = Follower(self.store, self._duties)
         #: Events published since we last gave way to the follower.
         self._burst = 0
@@ -199,6 +205,27 @@ class SharedBroker(Broker):
     def subscribers(self, channel: str) -> int:
         self.store.check_open()
         return self.listeners().get(channel, 0) + self.store.counted(channel)
+
+    @_bounded
+    def present(self, channel: str) -> dict[str, int]:
+        if not self.store.board:
+            return super().present(channel)
+        self.store.check_open()
+        found = Counter(self.identities().get(channel, {}))
+        # update adds the numbers, and keeps an identity whose number is 0.
+        found.update(self.store.board.noted(channel))
+        return dict(found)
+
+    def tell_presence(self, wish: Wish) -> None:
+        if not self.store.board:
+            super().tell_presence(wish)
+        self._wish = wish  # A forked child has duties of its own.
+        self._duties.presence = self._presence()
+
+    def _presence(self) -> Presence | None:
+        if not (self._wish and self.store.board):
+            return None
+        return Presence(self.store.board, self._wish, self._view.note_published)
 
     # The process
 

@@ -20,6 +20,7 @@ from ..system.gevent import can_wait
 from ..system.locks import Alarm
 from .contract import Claim, Summary
 from .deadline import Deadline, Deadlines
+from .presence import Board
 from .view import View
 
 #: Seconds between two looks at a store that cannot wake those who wait for news.
@@ -114,6 +115,10 @@ class Store(ABC):
 
     #: Seconds that such a count holds, if no other comes.
     count_life = 6.0
+
+    #: How the store knows whose streams there are. A store can do without it: then
+    #: ``SSE.present`` is an error, and so is ``SSE_PRESENCE``.
+    board: Board | None = None
 
     def __init__(self, name: str, timeout: float) -> None:
         self.name = name

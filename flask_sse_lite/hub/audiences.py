@@ -62,7 +62,7 @@ class Audiences:
         lock."""
         key = (stream.log, stream.channels)
         self.iterated.add(stream)
-        self._listeners.note(stream.log, stream.channels, 1)
+        self._listeners.note(stream.log, stream.channels, 1, stream.client.identity)
         audience = self._by_channels.get(key)
         if audience is None:
             audience = self._by_channels[key] = Audience(stream, self._tell_hub)
@@ -86,7 +86,9 @@ class Audiences:
             if stream not in self.iterated:
                 continue
             self.iterated.discard(stream)
-            self._listeners.note(stream.log, stream.channels, -1)
+            self._listeners.note(
+                stream.log, stream.channels, -1, stream.client.identity
+            )
             audience = self._by_channels[stream.log, stream.channels]
             audience.members.discard(stream)
             if not audience.members:

@@ -15,7 +15,8 @@ class Client(NamedTuple):
     """Whom a view has let in.
 
     :param identity: who the client is, in the application's words; None where the
-        application has not said it. It is never sent to clients.
+        application has not said it. Clients are sent it on the channels of
+        ``SSE_PRESENCE``, and nowhere else.
     :param address: where the client comes from, as Flask knows it; None where nothing
         is counted by it.
     :param let_in: when the request began that let the client in

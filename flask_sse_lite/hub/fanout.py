@@ -125,10 +125,12 @@ class Fanout:
     def _put(self, connection: Connection) -> None:
         """Put a connection among those that are served. The caller holds the lock."""
         stray = self.connections.get(connection.descriptor)
-        if stray and stray.place:
+        if stray:
             # A library closed its descriptor, and the system gave the number to the new
             # connection. Nobody finds the stray by its descriptor any more.
-            self._places.release(stray.place)
+            self._note_gone(stray)
+            if stray.place:
+                self._places.release(stray.place)
         self.connections[connection.descriptor] = connection
 
     def catch_up(self, connection: Connection) -> None:
@@ -271,13 +273,18 @@ class Fanout:
             self.leave_group(connection)
             if is_served:
                 with self._lock:
-                    self._listeners.note(connection.log, connection.cursor.channels, -1)
+                    self._note_gone(connection)
                 self._poller.remove(connection.descriptor)
         except OSError:
             pass  # The descriptor was never registered, or somebody else closed it.
         finally:
             if is_served:
                 self._close(connection, properly=properly)
+
+    def _note_gone(self, connection: Connection) -> None:
+        """Count a connection no more. The caller holds the lock."""
+        channels, client = connection.cursor.channels, connection.client
+        self._listeners.note(connection.log, channels, -1, client.identity)
 
     def _close(self, connection: Connection, *, properly: bool) -> None:
         try:

@@ -102,6 +102,11 @@ class Hub:
         """How many streams each channel of a log has, of those that have any."""
         return self._listeners.by_channel(log)
 
+    def identities(self, log: Log) -> dict[str, dict[str, int]]:
+        """Whose streams each channel of a log has, with the number of each
+        identity."""
+        return self._listeners.by_identity(log)
+
     def stats(self) -> Stats:
         """How many streams are open, and how streams were delivered since the process
         began."""
@@ -185,7 +190,7 @@ class Hub:
             self._endings.has_stopped.clear()
             connection.place = place
             self._fanout.newcomers.append(connection)
-            self._listeners.note(log, cursor.channels, 1)
+            self._listeners.note(log, cursor.channels, 1, connection.client.identity)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))

@@ -34,6 +34,11 @@ def room(room: str) -> ResponseReturnValue:
     return sse.stream(room)
 
 
+@app.get("/present/<room>")
+def present(room: str) -> ResponseReturnValue:
+    return sse.present(room)
+
+
 @app.post("/ban/<user>")
 def ban(user: str) -> ResponseReturnValue:
     (BANS / user).touch()

@@ -34,6 +34,7 @@ from .scales import Scales, pieces
 try:
     from redis.exceptions import NoScriptError
 
+    from .board import RedisBoard
     from .ears import Ears
     from .links import Link
     from .lives import Lives, told
@@ -107,6 +108,7 @@ class RedisStore(Store):
         self._pool = Pool(self, self._connection_class, self._options, self._lives)
         self._ears = Ears(self, self._pool, self._topic)
         self._scales = Scales(self.name, self._ask_for)
+        self.board = RedisBoard(self, self._pool, self._run, self._key, self._topic)
         #: Redis's time in milliseconds, and when Redis told it (``time.monotonic()``).
         #: Only the follower uses this.
         self._told_time = (0, 0.0)
@@ -346,7 +348,7 @@ class RedisStore(Store):
         keys = (
             *self._keys,
             self._key("processes"),
-            self._counts_key(self.view.process),
+            self._key(f"counts:{self.view.process}"),
         )
         own = (int(self.count_life * 1000), self.view.process, *chain(*counts.items()))
         with self._pool.link() as link:
@@ -357,12 +359,9 @@ class RedisStore(Store):
         with self._pool.link() as link:
             for process in link.call("ZRANGE", self._key("processes"), 0, -1):
                 if process.decode() != self.view.process:
-                    key = self._counts_key(process.decode())
+                    key = self._key(f"counts:{process.decode()}")
                     count += int(link.call("HGET", key, channel) or 0)
         return count
-
-    def _counts_key(self, process: str) -> str:
-        return self._key(f"counts:{process}")
 
     def facts(self) -> Mapping[str, str]:
         with self._pool.link() as link:

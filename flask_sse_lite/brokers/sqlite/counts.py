@@ -66,13 +66,19 @@ class Counts:
 
     def counted(self, channel: str) -> int:
         def read(connection: sqlite3.Connection) -> list[Any]:
-            now = time.monotonic()
-            row = (self._store.view.process, now, now + 2 * self._store.count_life)
+            row = (self._store.view.process, *living(self._store))
             return connection.execute(self._tables.counts, row).fetchall()
 
         return sum(
             _number_of(channel, counts) for (counts,) in self._connection.do(read)
         )
+
+
+def living(store: Store) -> tuple[float, float]:
+    """Between which times the leases of living processes end. A lease that ends much
+    later is of an earlier boot."""
+    now = time.monotonic()
+    return (now, now + 2 * store.count_life)
 
 
 def _number_of(channel: str, counts: object) -> int:

@@ -17,7 +17,7 @@ file.
 from __future__ import annotations
 
 #: The number of the format in which this release writes.
-FORMAT = 1
+FORMAT = 2
 
 #: Events dropped in one go at most, for each of the two reasons (too many, too old):
 #: some 2 ms of work. More are dropped than are published meanwhile, so that the file
@@ -41,6 +41,9 @@ class Statements:
                 "by_channel",
             )
         )
+        identities, told, turn = (
+            _quoted(f"{prefix}_{name}") for name in ("identities", "told", "turn")
+        )
         row = "sequence, time, channel, data, type, id, retry"
         self.schema = (
             f"CREATE TABLE IF NOT EXISTS {store} (epoch TEXT NOT NULL, "
@@ -58,6 +61,14 @@ class Statements:
             "counts TEXT NOT NULL, lease REAL NOT NULL) WITHOUT ROWID",
             f"CREATE TABLE IF NOT EXISTS {life} (name TEXT PRIMARY KEY, "
             "value TEXT NOT NULL) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {identities} (process TEXT, channel TEXT, "
+            "counts TEXT NOT NULL, PRIMARY KEY (process, channel)) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {told} (channel TEXT, identity TEXT, "
+            "since REAL, PRIMARY KEY (channel, identity)) WITHOUT ROWID",
+            f"CREATE TABLE IF NOT EXISTS {turn} (number INTEGER NOT NULL, "
+            "process TEXT NOT NULL, lease REAL NOT NULL, holds REAL NOT NULL)",
+            f"INSERT INTO {turn} (number, process, lease, holds) SELECT 0, '', 0, 0 "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {turn})",
         )
         self.begin = (
             f"INSERT INTO {store} (epoch, history, age, forgotten) SELECT ?, ?, ?, 0 "
@@ -127,6 +138,38 @@ class Statements:
         )
         self.delete_count = f"DELETE FROM {counts} WHERE process = ?"
         self.delete_counts = f"DELETE FROM {counts} WHERE lease NOT BETWEEN ? AND ?"
+        # A process's identities hold as long as its counts do.
+        living = (
+            f"process IN (SELECT process FROM {counts} WHERE lease BETWEEN ? AND ?)"
+        )
+        self.identify = (
+            f"INSERT OR REPLACE INTO {identities} (process, channel, counts) "
+            "VALUES (?, ?, ?)"
+        )
+        self.unidentify = f"DELETE FROM {identities} WHERE process = ? AND channel = ?"
+        self.unidentify_all = f"DELETE FROM {identities} WHERE process = ?"
+        self.is_identified = f"SELECT 1 FROM {identities} WHERE process = ? LIMIT 1"
+        self.forget_dead = (
+            f"DELETE FROM {identities} WHERE process NOT IN "
+            f"(SELECT process FROM {counts})"
+        )
+        self.identities = (
+            f"SELECT counts FROM {identities} WHERE channel = ? AND process != ? "
+            f"AND {living}"
+        )
+        self.present = f"SELECT channel, counts FROM {identities} WHERE {living}"
+        self.told = f"SELECT channel, identity, since FROM {told}"
+        self.told_in = f"SELECT identity FROM {told} WHERE channel = ?"
+        self.tell = (
+            f"INSERT OR REPLACE INTO {told} (channel, identity, since) VALUES (?, ?, ?)"
+        )
+        self.untell = f"DELETE FROM {told} WHERE channel = ? AND identity = ?"
+        self.turn = f"SELECT number, process, lease, holds FROM {turn}"
+        self.take_turn = (
+            f"UPDATE {turn} SET process = ?, lease = ?, holds = ? "
+            "WHERE process = ? AND lease = ?"
+        )
+        self.number = f"UPDATE {turn} SET number = number + 1 WHERE number = ?"
         # Each row has the state too, so that both are of one moment.
         epoch, history, age = (
             f"(SELECT {name} FROM {store})" for name in ("epoch", "history", "age")

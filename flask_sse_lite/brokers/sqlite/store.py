@@ -19,6 +19,7 @@ from ...history.records import Past
 from ...position import BEGINNING
 from ..contract import Claim, Summary
 from ..store import Heard, News, State, Store
+from .board import SqliteBoard
 from .connection import Connection, Wanted, transaction
 from .counts import Counts
 from .doorbell import Bells
@@ -63,6 +64,7 @@ class SqliteStore(Store):
         self._upkeep = Upkeep(self._connection, tables, self._bells, limit)
         self._runs = Runs(self, self._connection, tables, self._bells, self._upkeep)
         self._counts = Counts(self, self._connection, tables)
+        self.board = SqliteBoard(self, self._connection, tables, self._upkeep)
         #: Whether the bell rang as soon as the follower began to wait.
         self._is_burst = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-MODULES = ("harness", "publishing", "resuming", "life", "runs", "counts")
+MODULES = ("harness", "publishing", "resuming", "life", "runs", "counts", "presence")
 
 # With this, an assertion that fails shows its values, as in a module of tests.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))
@@ -17,6 +17,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in MODULES))
 from .counts import *  # noqa: E402, F403
 from .harness import *  # noqa: E402, F403
 from .life import *  # noqa: E402, F403
+from .presence import *  # noqa: E402, F403
 from .publishing import *  # noqa: E402, F403
 from .resuming import *  # noqa: E402, F403
 from .runs import *  # noqa: E402, F403

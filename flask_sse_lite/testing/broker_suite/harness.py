@@ -52,6 +52,9 @@ class StoreUnderTest(ABC):
     #: Whether two of its brokers share their events.
     is_shared = True
 
+    #: Whether its brokers know who is there.
+    has_board = True
+
     def __init__(self) -> None:
         self._opened = ExitStack()
 

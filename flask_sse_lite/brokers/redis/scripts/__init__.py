@@ -7,6 +7,11 @@ they are too old; the hash stays. A channel that a run feeds, or fed a while ago
 hash, ``run:<name>``. The sorted set ``leases`` has the channels whose runs go on, each
 with the time at which the run's process is taken for dead.
 
+``processes`` has the processes that serve streams, each with the time up to which its
+``counts:<process>`` and ``who:<process>`` hold. The hash ``turn`` says whose turn it is
+to tell who comes and leaves, and ``told:<channel>`` has the identities that are told
+there, each with the time since which it is away. The set ``told`` has these channels.
+
 No position is used twice in one epoch, nor by two lives of a server. A server that was
 started again, or took over from another, can have lost what it had acknowledged. So the
 first process that speaks to it skips a great many positions. If a process knows a
@@ -24,6 +29,7 @@ from __future__ import annotations
 import hashlib
 
 from .begin import BEGIN
+from .board import ROLL, TELL, TOLD, WHO
 from .events import GET, PUT, SURVEY
 from .processes import COUNT, EXTEND, LOST, UNKNOWN
 from .sizes import SHED, SIZES, WEIGHED
@@ -47,3 +53,7 @@ count = Script(BEGIN + COUNT)
 sizes = Script(BEGIN + SIZES)
 shed = Script(BEGIN + SHED)
 weighed = Script(BEGIN + WEIGHED)
+who = Script(BEGIN + WHO)
+roll = Script(BEGIN + ROLL)
+told = Script(BEGIN + TOLD)
+tell = Script(BEGIN + TELL)

@@ -1,4 +1,8 @@
-"""The scripts by which events are put, got and counted."""
+"""The scripts by which events are put, got and counted.
+
+``PUTTING`` is what comes before something is put, with the function that puts it, and
+``AFTER_PUTTING`` what comes behind that.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 # ``told`` is the event that is put right before an end.
 #
 # The answer can ask the caller to weigh the store.
-PUT = """
+PUTTING = """
 local stream, run, leases = KEYS[3], KEYS[4], KEYS[5]
 local channel, body, topic = ARGV[8], ARGV[9], ARGV[10]
 local how, token, dropped = ARGV[11], ARGV[12], tonumber(ARGV[13])
@@ -145,6 +149,9 @@ local function put(body)
     end
     return {epoch, id}
 end
+"""
+
+_PUT = """
 local answer = {}
 if is_lost or how == 'say' and told ~= '' then answer = put(told) end
 if answer.err then return answer end
@@ -156,6 +163,9 @@ if how == 'begin' then
     hold(answer[2])
     goes_on = true
 end
+"""
+
+AFTER_PUTTING = """
 if is_held then
     if dropped > 0 then
         redis.call('XTRIM', stream, 'MINID', '~', whole(dropped + 1))
@@ -175,6 +185,8 @@ if written >= weigh then
 end
 return answer
 """
+
+PUT = PUTTING + _PUT + AFTER_PUTTING
 
 # The entries after a position in some channels, and the last position of each channel;
 # and of the last run there, where it began and its budget.

@@ -1,0 +1,213 @@
+"""Presence: what the channels of ``SSE_PRESENCE`` are told of who is there.
+
+Here lives the decision: who has come, who is away, and who has been away for so long
+that it counts as gone. What was told, and who is there, a board knows: that of a store,
+or that of a process that shares nothing. A board puts the events. It does so in one
+step with the note that they were told, so that whoever decides too late, or twice, or
+dies, neither repeats nor loses one. When the decision is made is never known here.
+
+What clients have been told of an identity, and what comes next:
+
+=========== =========== ============================================================
+from        to          when
+=========== =========== ============================================================
+not told    told        it has a stream: ``stream-join``
+told        away        it has no stream, on any process
+away        told        it has a stream again: nothing is said of it
+away        not told    it was away for ``leave_after`` seconds: ``stream-leave``
+any         not told    nobody has had the turn to decide for that long, so nobody
+                        knows whether it was away: ``stream-leave``
+=========== =========== ============================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ..event import Event
+from ..own_events import joined, left
+
+#: Events of one channel that are told in one round, at most. Half of ``SSE_HISTORY``
+#: bounds it too: a room that fills at once must not outrun its own readers.
+TOLD_AT_ONCE = 64
+
+#: Channels that are told something in one round, at most: each costs a step of the
+#: store, and the thread that makes the round has other things to do.
+CHANNELS_AT_ONCE = 64
+
+
+class Wish(NamedTuple):
+    """What an application wants to be told.
+
+    :param is_told: whether joins and leaves are told in a channel.
+    :param leave_after: seconds without a stream after which an identity has left.
+    :param at_once: events of one channel that are told in one round, at most.
+    """
+
+    is_told: Callable[[str], bool]
+    leave_after: float
+    at_once: int = TOLD_AT_ONCE
+
+
+class Roll(NamedTuple):
+    """What a board knows at one moment.
+
+    ``number`` grows with each ``tell``. ``now`` is the board's clock, in seconds.
+    ``present`` has the identities that have a stream, by channel. ``told`` has those
+    whose join was told and whose leave was not, by channel. Each of these comes with
+    the time since which it is known to be away; None while it is not.
+
+    ``is_lapsed``: the last turn ended more than ``leave_after`` seconds ago, and
+    somebody is told. It stays so until nobody is told any more.
+    """
+
+    number: int
+    now: float
+    present: Mapping[str, Collection[str]]
+    told: Mapping[str, Mapping[str, float | None]]
+    is_lapsed: bool = False
+
+
+class Telling(NamedTuple):
+    """What is told of an identity. ``event`` is put into the channel; None for nothing.
+    If ``is_told``, the identity is noted as told, with the time ``since`` which it is
+    away (None: it is not). Otherwise it is noted no more."""
+
+    identity: str
+    event: Event | None
+    is_told: bool
+    since: float | None = None
+
+
+class Board(ABC):
+    """What knows whose streams there are, over all processes, and what was told of it.
+
+    Any thread can call any verb. A verb raises ``BrokerUnavailable`` as those of a
+    ``Store`` do. An identity can be any text of 1 to 512 characters, lone surrogates
+    included: ``brokers/identities`` has a form in which a store can keep it.
+    """
+
+    @abstractmethod
+    def note(self, identities: Mapping[str, Mapping[str, int]]) -> None:
+        """Note whose streams this process (``store.view.process``) serves, in place of
+        what it noted before: of each channel, the identities with the numbers of their
+        streams. That holds as long as what the process has said by ``Store.count``,
+        which is called right before. The verb is called every second or so, and must
+        write only what has changed or would expire."""
+
+    @abstractmethod
+    def noted(self, channel: str) -> Mapping[str, int]:
+        """Whose streams of a channel the other processes serve, with their numbers; and
+        0 for each identity that is told there and has none, unless what is told has
+        lapsed: see ``Roll``."""
+
+    @abstractmethod
+    def roll(self, leave_after: float, *, is_urgent: bool) -> Roll | None:
+        """Who is there, and what was told of it. One process at a time has the turn to
+        tell. It has the turn for ``Store.count_life`` after each time that it has
+        called this. If nobody has the turn, and anybody is there or is told, the caller
+        gets it.
+
+        :param leave_after: seconds that what is told holds behind a turn.
+        :param is_urgent: whether to answer even where another process has the turn, and
+            keeps it. (Where what is told has lapsed, only that process is answered.)
+        :returns: None where another process has the turn.
+        """
+
+    @abstractmethod
+    def tell(
+        self, channel: str, number: int, tellings: Sequence[Telling]
+    ) -> list[tuple[str, int]] | None:
+        """Put the events of these tellings into a channel, note what they say, and
+        raise the number by one: all of it in one step. If the channel's last entry is
+        its end, no event is put, because that would open the channel.
+
+        :param number: the number of the roll that the caller has seen.
+        :returns: the positions of the events; None where the board has another number:
+            then nothing was done.
+        """
+
+
+class Presence:
+    """One process's part in telling who comes and leaves. One thread uses it.
+
+    :param note_published: called with the position of each event that was put.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        wish: Wish,
+        note_published: Callable[[tuple[str, int]], object],
+    ) -> None:
+        self._board = board
+        self._wish = wish
+        self._note_published = note_published
+
+    def tell(self, *, is_urgent: bool = False) -> bool:
+        """Tell what there is to tell now, or the first part of it.
+
+        :param is_urgent: whether to tell it even where another process has the turn,
+            because this process knows something new.
+        :returns: whether that was all.
+        :raises BrokerUnavailable: where the board cannot be reached.
+        """
+        roll = self._board.roll(self._wish.leave_after, is_urgent=is_urgent)
+        if roll is None:
+            return True
+        number, is_all = roll.number, True
+        for count, (channel, tellings, is_whole) in enumerate(due(roll, self._wish)):
+            if count == CHANNELS_AT_ONCE:
+                return False
+            positions = self._board.tell(channel, number, tellings)
+            if positions is None:
+                return False  # Another process was faster: the roll is out of date.
+            for position in positions:
+                self._note_published(position)
+            number += 1
+            is_all = is_all and is_whole
+        return is_all and not roll.is_lapsed
+
+
+def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
+    """What must be told now: the channel, the tellings, and whether these are all of
+    the channel. Channels of which nothing is to be told are left out."""
+    for channel in {**roll.told, **roll.present}:
+        events = _events_due(channel, roll, wish)
+        now = events[: wish.at_once]
+        if tellings := [*_marks_due(channel, roll), *now]:
+            yield channel, tellings, len(now) == len(events)
+
+
+def _events_due(channel: str, roll: Roll, wish: Wish) -> list[Telling]:
+    told = roll.told.get(channel, {})
+    present = roll.present.get(channel, ())
+    if roll.is_lapsed:
+        return [Telling(who, left(who, channel), False) for who in told]
+    leaves = [
+        Telling(who, left(who, channel), False)
+        for who, since in told.items()
+        if who not in present
+        and since is not None
+        and roll.now - since >= wish.leave_after
+    ]
+    if not wish.is_told(channel):
+        return leaves
+    joins = [who for who in present if who not in told]
+    return [*leaves, *(Telling(who, joined(who, channel), True) for who in joins)]
+
+
+def _marks_due(channel: str, roll: Roll) -> list[Telling]:
+    """The identities that are noted as away, or as back. Nothing is said of them."""
+    if roll.is_lapsed:
+        return []
+    present = roll.present.get(channel, ())
+    marks = []
+    for who, since in roll.told.get(channel, {}).items():
+        if who in present and since is not None:
+            marks.append(Telling(who, None, True, None))
+        elif who not in present and (since is None or since > roll.now):
+            marks.append(Telling(who, None, True, roll.now))
+    return marks

@@ -1,0 +1,204 @@
+"""Firefox, driven by WebDriver BiDi, which it speaks itself: no driver is needed.
+
+As much of the protocol lives here as the tests use: a page is opened, asked, and given
+what a CDN would have. What Firefox must see stands in the tests.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from .servers import HOST, PATIENCE, until
+
+#: What Firefox says once it can be driven.
+_LISTENING = re.compile(r"WebDriver BiDi listening on ws://[\d.]+:(\d+)")
+
+#: The bits of a frame's head: the last one of a message, and one whose payload is
+#: masked, as everything must be that a client sends.
+_LAST = 0x80
+_MASKED = 0x80
+_TEXT = 0x1
+_PING = 0x9
+_PONG = 0xA
+
+
+class WebSocket:
+    """A client of RFC 6455 that sends and receives text."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._socket = socket.create_connection((HOST, port), timeout=PATIENCE)
+        key = base64.b64encode(os.urandom(16)).decode()
+        fields = ["Upgrade: websocket", "Connection: Upgrade"]
+        fields += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
+        head = [f"GET {path} HTTP/1.1", f"Host: {HOST}:{port}", *fields, "", ""]
+        self._socket.sendall("\r\n".join(head).encode())
+        self._file = self._socket.makefile("rb")
+        assert b" 101 " in self._file.readline()
+        http.client.parse_headers(self._file)
+
+    def send(self, text: str) -> None:
+        self._send(_TEXT, text.encode())
+
+    def _send(self, kind: int, payload: bytes) -> None:
+        length = len(payload)
+        if length < 126:
+            head = struct.pack("!BB", _LAST | kind, _MASKED | length)
+        elif length < 2**16:
+            head = struct.pack("!BBH", _LAST | kind, _MASKED | 126, length)
+        else:
+            head = struct.pack("!BBQ", _LAST | kind, _MASKED | 127, length)
+        # Firefox closes the connection at a mask of zeros.
+        mask = secrets.token_bytes(4)
+        pattern = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
+        masked = (int.from_bytes(payload, "big") ^ pattern).to_bytes(length, "big")
+        self._socket.sendall(head + mask + masked)
+
+    def receive(self) -> str:
+        message = b""
+        while True:
+            first, length = self._file.read(2)
+            if length == 126:
+                (length,) = struct.unpack("!H", self._file.read(2))
+            elif length == 127:
+                (length,) = struct.unpack("!Q", self._file.read(8))
+            payload = self._file.read(length)
+            if first & 0xF == _PING:
+                self._send(_PONG, payload)
+                continue
+            message += payload
+            if first & _LAST:
+                return message.decode()
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+class Firefox:
+    """A browser with one page."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = WebSocket(port, "/session")
+        self._commands = 0
+        self._files: Callable[[str], Path] | None = None
+        self._command("session.new", capabilities={})
+        (context,) = self._command("browsingContext.getTree")["contexts"]
+        self._context = context["context"]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def serve(self, host: str, file: Callable[[str], Path]) -> None:
+        """Have the page get a host's files from this machine.
+
+        :param file: the file for an address.
+        """
+        self._files = file
+        event = "network.beforeRequestSent"
+        self._command("session.subscribe", events=[event])
+        pattern = {"type": "pattern", "hostname": host}
+        phases = ["beforeRequestSent"]
+        self._command("network.addIntercept", phases=phases, urlPatterns=[pattern])
+
+    def goto(self, url: str) -> None:
+        self._command(
+            "browsingContext.navigate", context=self._context, url=url, wait="complete"
+        )
+
+    def evaluate(self, expression: str) -> Any:
+        """What an expression is, as JSON has it."""
+        answer = self._command(
+            "script.evaluate",
+            expression=f"JSON.stringify({expression})",
+            target={"context": self._context},
+            awaitPromise=False,
+        )
+        assert answer["type"] == "success", answer
+        return json.loads(answer["result"].get("value", "null"))
+
+    def _command(self, method: str, **parameters: Any) -> Any:
+        number = self._send(method, parameters)
+        while True:
+            message = json.loads(self._socket.receive())
+            if message.get("method") == "network.beforeRequestSent":
+                self._answer(message["params"])
+            if message.get("id") == number:
+                assert message["type"] == "success", message
+                return message["result"]
+
+    def _send(self, method: str, parameters: dict[str, Any]) -> int:
+        self._commands += 1
+        command = {"id": self._commands, "method": method, "params": parameters}
+        self._socket.send(json.dumps(command))
+        return self._commands
+
+    def _answer(self, event: dict[str, Any]) -> None:
+        """Answer a request that waits for us. (Its own outcome is nobody's.)"""
+        if not event["isBlocked"]:
+            return
+        assert self._files
+        body = self._files(event["request"]["url"]).read_bytes()
+        fields = {
+            "Content-Type": "text/javascript",
+            "Access-Control-Allow-Origin": "*",
+        }
+        headers = [
+            {"name": name, "value": {"type": "string", "value": value}}
+            for name, value in fields.items()
+        ]
+        parameters = {
+            "request": event["request"]["request"],
+            "statusCode": 200,
+            "headers": headers,
+            "body": {"type": "base64", "value": base64.b64encode(body).decode()},
+        }
+        self._send("network.provideResponse", parameters)
+
+
+@contextmanager
+def firefox() -> Iterator[Firefox]:
+    """The system's Firefox; without one, the test is skipped."""
+    program = shutil.which("firefox-esr") or shutil.which("firefox")
+    if program is None:
+        pytest.skip("there is no firefox on this machine's PATH")
+    with TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as home:
+        log = Path(home, "log")
+        options = ["--headless", "--no-remote", "--remote-debugging-port", "0"]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [program, *options, "--profile", home],
+                env=os.environ | {"HOME": home},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        try:
+            found = until(lambda: _LISTENING.search(log.read_text(errors="replace")))
+            assert found
+            browser = Firefox(int(found[1]))
+            try:
+                yield browser
+            finally:
+                browser.close()
+        finally:
+            # It leads a group of its own, with every process that it started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(PATIENCE)
