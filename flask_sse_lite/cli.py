@@ -19,6 +19,7 @@ from flask.cli import AppGroup
 
 from .brokers import Broker
 from .channels import Channels
+from .doctor import PATIENCE, Wanted, examine, headers_of
 from .errors import SSEError
 from .event import RESERVED_CHANNEL_PREFIX, Event, channel_line
 
@@ -184,3 +185,44 @@ def disconnect(identity: str | None, channel: str | None) -> None:
         raise click.UsageError("Name --identity, --channel, or both.")
     channels, _ = _reached()
     channels.disconnect(identity, channel)
+
+
+@commands.command("doctor")
+@click.option("--url", help="The address of a stream or of the application, to ask it.")
+@click.option(
+    "--header",
+    "headers",
+    metavar="NAME: VALUE",
+    multiple=True,
+    help="Another header of each request, such as a Cookie.",
+)
+@click.option("--wait", type=float, help="Seconds to listen to a silent stream.")
+@click.option("--patience", type=float, help="Seconds to wait for an answer.")
+@click.option("--insecure", is_flag=True, help="Take any certificate.")
+@click.option("--ignore", "ignored", metavar="CODE", multiple=True, help="Be silent.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    url: str | None,
+    headers: tuple[str, ...],
+    wait: float | None,
+    patience: float | None,
+    insecure: bool,
+    ignored: tuple[str, ...],
+    is_json: bool,
+) -> None:
+    """Look for what keeps events from browsers: in the application, and with --url in
+    its server and the proxies before it.
+
+    The exit status is 1 where something is wrong, or warned of.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    wanted = (
+        Wanted(url, headers_of(headers), wait, patience or PATIENCE, not insecure)
+        if url
+        else None
+    )
+    report = examine(app, wanted, ignored)
+    click.echo(json.dumps(report.as_data()) if is_json else report.as_text())
+    ctx.exit(0 if report.is_clean() else 1)

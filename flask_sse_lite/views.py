@@ -15,6 +15,7 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 from .application import began, current_channels
 from .arguments import MAX_CHANNELS
 from .channels import Channels
+from .doctor import account
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
 from .generators.items import Items
@@ -52,12 +53,22 @@ def stream(permit: Permit, replay: int | None) -> Response:
     :param replay: how many events of each channel a newcomer gets; None for
         ``SSE_REPLAY``.
     """
-    names = permit.channels
-    return _admit(
+    asked = current_channels()
+    names, question = permit.channels, account.question_of(asked, request.environ)
+    if question:
+        # A doctor, which has signed its question, listens to its own channel as well.
+        names = (*names, question.channel)
+        if question.publishes and question.noted:
+            account.publish(asked, question)
+    response = _admit(
         lambda channels: channels.subscribe(names, last_event_id(), replay),
         permit,
-        shareable=not current_channels().replayed(replay),
+        shareable=not asked.replayed(replay),
     )
+    if question:
+        told = account.account(asked, request.environ, question)
+        response.headers[account.HEADER] = told
+    return response
 
 
 def run(

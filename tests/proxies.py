@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import dedent
 
-from .servers import HOST, NGINX, ROOT, Server, _environment, reserved_port
+from .servers import HOST, NGINX, PATIENCE, ROOT, Server, _environment, reserved_port
 
 DOCUMENT = ROOT / "docs" / "proxies.rst"
 
@@ -121,6 +123,77 @@ ARGUMENTS: dict[str, Callable[[str, Path, int, int], list[str]]] = {
 }
 
 
+class Careless:
+    """A proxy of the tests' own, which never tells the application that a client has
+    left: it reads streams on. No program that can be installed here does so; some CDNs
+    do.
+
+    :param upstream: the application's port.
+    """
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._listener = socket.create_server((HOST, 0))
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self._run(self._accept)
+        self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
+
+    def _run(self, target: Callable[..., None], *arguments: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection((HOST, self._upstream))
+            self._sockets += [client, server]
+            self._run(self._pass_on, client, server)
+            self._run(self._pass_on, server, client)
+
+    @staticmethod
+    def _pass_on(origin: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := origin.recv(65536):
+                with suppress(OSError):
+                    target.sendall(data)
+
+    def close(self) -> None:
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for one in self._sockets:
+            one.close()
+
+
+@contextmanager
+def careless(upstream: int) -> Iterator[Careless]:
+    """Such a proxy, until the end of the block."""
+    made = Careless(upstream)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+#: Varnish, if it is installed. Nothing of it is documented, so that it has a
+#: configuration of its own.
+VARNISH = shutil.which("varnishd", path=_PATH)
+
+_VARNISH_CONFIGURATION = """
+vcl 4.1;
+backend default {{ .host = "{host}"; .port = "{port}"; {backend} }}
+sub vcl_recv {{ {receive} }}
+sub vcl_backend_response {{ {response} }}
+"""
+
+
 class Proxy(Server):
     """A proxy's process. It counts as started when it listens, as its answer is often
     an error."""
@@ -153,6 +226,45 @@ def proxy(
         arguments = ARGUMENTS[name](text, Path(home), port, timeout)
         environment = _environment(home, {})
         server = Proxy(port, [program, *arguments], ROOT, environment, None)
+        try:
+            server.start()
+            with server.watched():
+                yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def varnish(
+    upstream: int, *, backend: str = "", receive: str = "", response: str = ""
+) -> Iterator[Proxy]:
+    """Varnish in front of a server that answers, until the end of the block.
+
+    :param upstream: the server's port.
+    :param backend: more of the backend's definition.
+    :param receive: what is done with a request.
+    :param response: what is done with the server's response.
+    """
+    assert VARNISH
+    with TemporaryDirectory(prefix="varnish-") as home, reserved_port() as port:
+        # Its child runs as another user, who must read this.
+        Path(home).chmod(0o755)
+        configuration = Path(home, "configuration")
+        configuration.write_text(
+            _VARNISH_CONFIGURATION.format(
+                host=HOST,
+                port=upstream,
+                backend=backend,
+                receive=receive,
+                response=response,
+            )
+        )
+        command = [
+            VARNISH,
+            *("-F", "-n", home, "-a", f"{HOST}:{port}", "-f", str(configuration)),
+            *("-s", "default,16m", "-T", "none"),
+        ]
+        server = Proxy(port, command, ROOT, _environment(home, {}), None)
         try:
             server.start()
             with server.watched():

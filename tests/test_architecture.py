@@ -34,7 +34,8 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"browser_module", "cli", "metrics", "publisher"},
+    {"browser_module", "doctor", "metrics", "publisher"},
+    {"cli"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -58,15 +59,19 @@ SUITE = [
     ".presence",
 ]
 
+#: The modules of the doctor that look at the application itself.
+DOCTOR = ["", ".arrival", ".case", ".inside", ".middlewares", ".processes"]
+
 #: Imports that only few modules may make. A package's name stands for all of it.
 CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
         *("permission", "tokens", "browser_module", "metrics"),
+        *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},
-    "itsdangerous": {"tokens"},
+    "itsdangerous": {"tokens", "doctor.account"},
     "werkzeug": {
         *("response", "views", "extension", "client_faults", "sqlalchemy"),
         "permission",

@@ -48,6 +48,7 @@ WAYS = [
     Way("the same name twice", f"{LISTEN}&channel=secret"),
     Way("below another blueprint", "/outer/inner?channel=secret"),
     Way("a view of the application's own", "/rooms/secret"),
+    Way("a doctor's question, forged", LISTEN, headers=("SSE-Doctor: W10.x",)),
     # Resuming
     Way("an id in the header", LISTEN, headers=("Last-Event-ID: {first}",)),
     Way("an id of another name", f"{LISTEN}&lastEventId={{first}}"),

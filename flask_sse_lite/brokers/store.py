@@ -248,6 +248,11 @@ class Store(ABC):
     def counted(self, channel: str) -> int:
         """How many streams of a channel the other processes serve."""
 
+    def facts(self) -> Mapping[str, str]:
+        """What the store's server tells of itself, by its own names: ``flask sse
+        doctor`` judges what it knows of that. Empty where there is no server."""
+        return {}
+
     # News. The methods here are those of a store that can wake nobody: the follower
     # looks at it again and again.
 

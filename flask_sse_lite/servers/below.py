@@ -64,11 +64,17 @@ def _is_of(frame: FrameType, environ: WSGIEnvironment) -> bool:
 def reader() -> str:
     """The code that asks for the next item, as module and function. Empty where no
     Python code is below."""
-    for frame in _frames():
-        module = frame.f_globals.get("__name__", "")
+    for module, function in callers():
         if not is_in(module, PASSING):
-            return f"{module}.{frame.f_code.co_name}"
+            return f"{module}.{function}"
     return ""
+
+
+def callers() -> Iterator[tuple[str, str]]:
+    """The module and the function of each call that goes on in this thread, from the
+    innermost out."""
+    for frame in _frames():
+        yield frame.f_globals.get("__name__", ""), frame.f_code.co_name
 
 
 def _frames() -> Iterator[FrameType]:

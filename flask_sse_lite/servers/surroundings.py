@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..log_messages import ASGI_ADAPTER, COLLECTED_BY_SERVER, Message
 from . import gunicorn
-from .below import is_in, reader
+from .below import callers, is_in, reader
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -58,6 +58,22 @@ def keeps_location(environ: WSGIEnvironment) -> bool:
     """
     is_gateway = "GATEWAY_INTERFACE" in environ and "uwsgi.version" not in environ
     return is_gateway and environ.get("SERVER_SOFTWARE", "").startswith("Apache")
+
+
+def unfit_server() -> str:
+    """The adapter or server, among those under which event streams fail, that has
+    called the application of the current request; empty where none has. Must be called
+    in the thread of the request.
+
+    Only what has called Flask counts: an ``async`` view has code of asgiref's in its
+    own calls.
+    """
+    is_below = False
+    for module, function in callers():
+        if is_below and is_in(module, (*ASGI_ADAPTERS, *COLLECTORS)):
+            return module.partition(".")[0]
+        is_below = is_below or (module == "flask.app" and function == "__call__")
+    return ""
 
 
 def warn_of_reader() -> None:

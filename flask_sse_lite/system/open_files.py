@@ -34,15 +34,16 @@ def first_descriptor() -> int:
     return min(FIRST, _limit() // 2)
 
 
-def room_for_streams(server_connections: int = 0) -> int:
-    """How many streams this process can hold.
+def room_for_streams(server_connections: int = 0, limit: int | None = None) -> int:
+    """How many streams a process can hold.
 
     :param server_connections: how many connections the server itself can hold.
+    :param limit: how many files the process can have open; None for this process.
     """
-    limit = _limit()
+    limit = _limit() if limit is None else limit
     if limit == UNLIMITED:
         return UNLIMITED
-    reserve = max(first_descriptor(), server_connections + SERVER_OWN)
+    reserve = max(min(FIRST, limit // 2), server_connections + SERVER_OWN)
     return limit - min(reserve, limit // 2) - STRAY
 
 

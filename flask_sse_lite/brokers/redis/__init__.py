@@ -37,7 +37,7 @@ try:
     from .board import RedisBoard
     from .ears import Ears
     from .links import Link
-    from .lives import Lives
+    from .lives import Lives, told
     from .pool import Pool
     from .url import read_url
 except ImportError:
@@ -357,6 +357,10 @@ class RedisStore(Store):
                     key = self._key(f"counts:{process.decode()}")
                     count += int(link.call("HGET", key, channel) or 0)
         return count
+
+    def facts(self) -> Mapping[str, str]:
+        with self._pool.link() as link:
+            return told(link)
 
     # News
 

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import re
 import secrets
+from contextlib import suppress
 
 from redis.exceptions import ResponseError
 
@@ -106,6 +107,20 @@ class Lives:
         if message.code not in self._told:
             self._told.add(message.code)
             message.log(*words)
+
+
+def told(link: Link) -> dict[str, str]:
+    """What a server tells of itself: its ``INFO``, and how it takes snapshots
+    (``save``). What it does not tell is missing."""
+    found: dict[str, str] = {}
+    with suppress(ResponseError, UnicodeDecodeError, AttributeError):
+        lines = link.call("INFO").decode().splitlines()
+        found |= dict(line.split(":", 1) for line in lines if ":" in line)
+    for name in ("save", "maxmemory-policy"):
+        with suppress(ResponseError, ValueError, TypeError, AttributeError):
+            _, value = link.call("CONFIG", "GET", name)
+            found.setdefault(name.replace("-", "_"), value.decode())
+    return found
 
 
 def _found(pattern: bytes, text: object) -> str:

@@ -1,0 +1,39 @@
+"""The visit: a running server is looked at from outside, as a browser sees it.
+
+Here lives the order of the visit, and what every request of it brings along. Each check
+lives in a module of its own: ``arrival`` finds the stream, ``passage`` looks at how its
+events come through, ``returning`` at clients that come back, ``leaving`` at those that
+do not. ``told`` judges what the server says of itself.
+"""
+
+from __future__ import annotations
+
+from . import arrival, held, leaving, passage, returning, told
+from .case import Case
+
+
+def examine(case: Case) -> None:
+    """Ask a server, and note what is wrong.
+
+    :raises InvalidValue: for an address that cannot be one.
+    """
+    stream = arrival.find_stream(case)
+    if stream is None:
+        return
+    with stream:
+        if not passage.begins(case, stream):
+            return
+        passage.judge_head(case, stream)
+        told.judge(case)
+        if told.is_unfit(case):
+            # No thread of such a server comes back: it gets no other stream.
+            held.end_streams(case)
+            return
+        if not passage.measure(case, stream):
+            return
+        returning.examine(case, stream)
+        told.judge(case)
+        passage.listen(case, stream)
+        is_counted = not stream.end and leaving.is_counted(case)
+    if is_counted:
+        leaving.examine(case)
