@@ -166,11 +166,13 @@ class Event:
 
 
 def check_size(event: Event, most: int) -> None:
-    """Refuse an event that has more bytes than a number.
+    """Refuse an event whose data, type and id together have more bytes than a number.
 
     :raises EventTooLarge: naming both.
     """
-    if (size := event.size) > most:
+    texts = (event.data, event.type, event.id)
+    size = sum(len(t) if t.isascii() else len(t.encode()) for t in texts if t)
+    if size > most:
         raise EventTooLarge(
             f"An event of {size} bytes is larger than SSE_MAX_EVENT_BYTES (or "
             f"SSE_HISTORY_BYTES), which is {most}: publish where its data can be had, "

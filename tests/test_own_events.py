@@ -100,12 +100,16 @@ def literals(path: Path) -> list[str]:
 
 OTHERS = sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "own_events.py"})
 
+#: Prometheus' label of that name is another thing than what stands in an event.
+LABELS = PACKAGE / "metrics.py"
+
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_other_module_spells_a_type_or_a_reason(path: Path) -> None:
     found = literals(path)
     assert [text for text in found if TYPE.fullmatch(text)] == []
-    assert [text for text in found if text == "reason" or '"reason"' in text] == []
+    if path != LABELS:
+        assert [text for text in found if text == "reason" or '"reason"' in text] == []
 
 
 def test_no_other_module_makes_a_type() -> None:

@@ -104,7 +104,7 @@ def _judge_resuming(case: Case, stream: Answer) -> None:
         "resuming",
         "A client that comes back does not get what it has missed.",
         "It came back with the id of the opening, and got "
-        f"{'stream-gap' if gap else 'none of the events behind it'}.",
+        f"{GAP if gap else 'none of the events behind it'}.",
     )
 
 
