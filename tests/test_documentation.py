@@ -430,6 +430,7 @@ def test_what_is_run_elsewhere_is_read_there() -> None:
 #: Blocks of other languages, each with the file that tests them.
 OTHER_LANGUAGES = {
     "javascript": "test_documentation.py",
+    "text": "test_doctor.py",
     "html": "test_hypermedia.py",
     "html+jinja": "test_quickstart.py",
     "nginx": "test_proxies.py",
