@@ -177,8 +177,9 @@ class Channels:
     ) -> None:
         """Tell receivers that a client was given no stream."""
         if refused.receivers and self.courier:
+            size = sum(map(len, channels))  # A stranger has chosen them.
             self.courier.tell(
-                refused, reason=reason, channels=channels, identity=identity
+                refused, size, reason=reason, channels=channels, identity=identity
             )
 
     def prepare(

@@ -137,15 +137,14 @@ class _Metrics:
             "Signals that were dropped, so that these metrics miss something.",
             registry=registry,
         )
-        self.up = Gauge(
-            "sse_broker_up",
-            "Whether the broker can be reached, as processes with streams see it.",
+        # A process without streams has no opinion: it says 0, as a forked child does
+        # that has not looked yet.
+        self.away = Gauge(
+            "sse_broker_away",
+            "Whether a process with streams cannot reach the broker.",
             registry=registry,
-            multiprocess_mode="livemin",
+            multiprocess_mode="livemax",
         )
-        # A process without streams has no opinion, and must not lower the minimum. (In
-        # a forked child this is 0 until the first look, which comes before all else.)
-        self.up.set(1)
         self.reconnects = Counter(
             "sse_broker_reconnects",
             "How often the broker was away and is back.",
@@ -222,14 +221,19 @@ class _Measured:
     def _look(self) -> None:
         """Take over what is counted elsewhere. The courier's thread calls this every
         few seconds while streams are open, and once behind the last."""
-        open_streams = [s for s in self._courier.expected() if isinstance(s, Story)]
+        open_streams = [
+            story
+            for story in self._courier.expected()
+            # What a stream was sent that is over comes with the signal of its end.
+            if isinstance(story, Story) and not story.is_over
+        ]
         sent = [story.sent for story in open_streams]
         self._raise("deliveries", self._events + sum(events for events, _ in sent))
         self._raise("bytes", self._bytes + sum(size for _, size in sent))
         self._raise("dropped", self._courier.dropped)
         broker = self._channels.broker
         self._raise("reconnects", broker.reconnects)
-        self._metrics.up.set(not broker.is_away)
+        self._metrics.away.set(bool(open_streams) and broker.is_away)
 
     def _raise(self, name: str, number: int) -> None:
         """Raise a counter to a number. (A stream that has just ended can be missing in

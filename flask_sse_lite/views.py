@@ -58,6 +58,7 @@ def stream(permit: Permit, replay: int | None) -> Response:
     if question:
         # A doctor, which has signed its question, listens to its own channel as well.
         names = (*names, question.channel)
+        permit = permit._replace(identity=None)  # It is nobody who comes or leaves.
         if question.publishes and question.noted:
             account.publish(asked, question)
     response = _admit(

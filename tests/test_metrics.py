@@ -145,11 +145,11 @@ def test_a_broker_that_is_away_is_shown_until_it_is_back(
 
     with app.test_client().get("/stream") as stream:
         next(stream.iter_encoded())
-        await_value(1, "sse_broker_up")
+        await_value(0, "sse_broker_away")
         broker.store.news = fail
-        await_value(0, "sse_broker_up")
+        await_value(1, "sse_broker_away")
         broker.store.news = news
-        await_value(1, "sse_broker_up")
+        await_value(0, "sse_broker_away")
         await_value(1, "sse_broker_reconnects_total")
     broker.close()
 
@@ -266,7 +266,7 @@ def test_every_worker_shows_the_numbers_of_all(kind: str, tmp_path: Path) -> Non
             assert [event.data for event in client.take(3)] == ["0", "1", "2"]
         until(lambda: values(server, "sse_deliveries_total") == [36])
         assert values(server, "sse_events_published_total") == [3]
-        assert values(server, "sse_broker_up") == [1]
+        assert values(server, "sse_broker_away") == [0]
         for client in clients[:5]:
             client.leave()
         until(lambda: sum(values(server, "sse_streams_open")) == 7)

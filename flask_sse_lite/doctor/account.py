@@ -72,12 +72,13 @@ def question_of(channels: Channels, environ: WSGIEnvironment) -> Question | None
         return None
     try:
         expires, channel, noted, publishes = serializer.loads(text)
-    except (BadData, ValueError, TypeError):
+        # Whoever has the key could name any channel.
+        names = (channel, noted or channel)
+        is_ours = all(name.startswith(CHANNEL_PREFIX) for name in names)
+        is_good = is_ours and time.time() < expires
+    except (BadData, ValueError, TypeError, AttributeError):
         return None
-    # Whoever has the key could name any channel.
-    if not all(name.startswith(CHANNEL_PREFIX) for name in (channel, noted or channel)):
-        return None
-    return Question(channel, noted, publishes) if time.time() < expires else None
+    return Question(channel, noted, publishes) if is_good else None
 
 
 def _serializer(channels: Channels) -> URLSafeSerializer | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from flask import Flask
 
@@ -109,7 +109,17 @@ def _is_safe(url: str, target: str) -> bool:
     host alone, and must not be sent in the clear where they were not before."""
     here, there = parts_of(url), urlsplit(target)
     is_clear = there.scheme == "http" and here.scheme == "https"
-    return there.hostname == here.hostname and not is_clear
+    is_same = port_of(there) == port_of(here) or is_from_clear(here, there)
+    return there.hostname == here.hostname and is_same and not is_clear
+
+
+def port_of(parts: SplitResult) -> int:
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def is_from_clear(here: SplitResult, there: SplitResult) -> bool:
+    """Whether a redirect leads from the port of http to that of https."""
+    return (port_of(here), port_of(there)) == (80, 443)
 
 
 def _judge_hops(case: Case, hops: list[Hop]) -> None:

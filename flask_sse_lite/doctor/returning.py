@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from ..own_events import GAP, OPEN
 from ..response import LAST_ID_PARAMETER
-from . import asking, passage
+from . import arrival, asking, passage
 from .case import Case
 from .wire import Answer
 
@@ -32,6 +32,8 @@ def _judge_header(case: Case, stream: Answer) -> bool:
     """:returns: whether the server has answered."""
     with asking.short_stream(case, headers={"Last-Event-ID": OF_NO_LOG}) as other:
         has_gap = _has_gap(case, other)
+    if _is_turned_away(case, other):
+        return False
     stream.wait(lambda: False, 0)
     is_late = stream.end and other.head and other.head_at >= stream.ended_at
     if other.head is None or is_late:
@@ -57,6 +59,8 @@ def _judge_query(case: Case) -> None:
         if _has_gap(case, other):
             case.report.ok("query", "The query reaches the application.")
             return
+    if _is_turned_away(case, other):
+        return
     case.report.wrong(
         "query",
         "The query does not reach the application: neither the channels that a page "
@@ -74,6 +78,16 @@ def _has_gap(case: Case, other: Answer) -> bool:
     gap = other.event(GAP)
     passage.note_epoch(case, gap)
     return gap is not None
+
+
+def _is_turned_away(case: Case, other: Answer) -> bool:
+    """Whether a short stream was told to come back later, so that it shows nothing of
+    what it came with: the application has room for few streams."""
+    is_one = bool(other.head and other.end and not other.event(OPEN))
+    if is_one and arrival.COMES_BACK.search(other.body):
+        arrival.blame_end(case, other)
+        return True
+    return False
 
 
 def _how(case: Case, key: str, what: str) -> str:
@@ -95,6 +109,8 @@ def _judge_resuming(case: Case, stream: Answer) -> None:
             other.wait(lambda: other.event("doctor") or other.event(GAP), case.patience)
         got, gap = other.event("doctor"), other.event(GAP)
     passage.note_epoch(case, gap)
+    if _is_turned_away(case, other):
+        return
     if (got or not missed) and not gap:
         case.report.ok("resuming", "Who comes back gets what it has missed.")
         return

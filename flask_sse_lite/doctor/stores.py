@@ -44,6 +44,10 @@ def examine(channels: Channels, report: Report) -> None:
         _judge_rights(path, report)
         if report.says("sqlite-rights", "wrong"):
             return
+        if not os.path.exists(path):
+            # Made by this user, the file could be one that the server cannot open.
+            report.unknown("broker", f"The server has not made {path} yet.")
+            return
     try:
         broker.position()
         facts = store.facts() if store is not None else {}

@@ -32,6 +32,7 @@ from ..log_messages import (
     SIGNAL_CONTEXT_FAILED,
     SIGNALS_AGAIN,
     SIGNALS_DROPPED,
+    Message,
 )
 from ..system.gevent import can_wait, is_kill
 from ..system.locks import Alarm, RLock
@@ -53,6 +54,11 @@ LOOK_INTERVAL = 5.0
 
 #: Seconds that an exiting process waits for receivers to hear of its last streams.
 EXIT_PATIENCE = 1.0
+
+#: Seconds between two lines of the log about one receiver that fails, and how many
+#: receivers are remembered for that.
+BETWEEN_LINES = 60.0
+MOST_LINES = 100
 
 #: Seconds between two looks of ``settle`` at whether the thread runs.
 LOOK = 0.05
@@ -174,11 +180,14 @@ class _Round:
         self.dropped = 0
         self._is_dropping = False
         self._is_given_up = False
+        # When a failure was last logged, by the message and what has failed.
+        self._logged_at: dict[tuple[str, str], float] = {}
 
     def take(self, notice: Notice) -> None:
         is_heavy = notice.weight and self._weight + notice.weight > MOST_CHARACTERS
         if is_heavy or len(self._notices) >= MOST_WAITING:
             self._drop(notice)
+            self._ring()  # If no thread could be started before, it can be now.
             return
         self._weigh(notice.weight)
         self._notices.append(notice)
@@ -288,7 +297,8 @@ class _Round:
             try:
                 look()
             except Exception:
-                LOOK_FAILED.log(look, error=True)
+                if self._is_worth_a_line(LOOK_FAILED, ""):
+                    LOOK_FAILED.log(look, error=True)
 
     def _send_all(self) -> None:
         while self._notices:
@@ -318,7 +328,8 @@ class _Round:
             if is_kill(error):
                 raise
             name = _name(notice.signal)
-            SIGNAL_CONTEXT_FAILED.log(name, error=True, signal=name)
+            if self._is_worth_a_line(SIGNAL_CONTEXT_FAILED, name):
+                SIGNAL_CONTEXT_FAILED.log(name, error=True, signal=name)
 
     def _call(self, receiver: Callable[..., Any], notice: Notice) -> None:
         try:
@@ -329,7 +340,20 @@ class _Round:
             if is_kill(error):
                 raise
             name = _name(notice.signal)
-            RECEIVER_FAILED.log(name, receiver, error=True, signal=name)
+            if self._is_worth_a_line(RECEIVER_FAILED, f"{name} {receiver!r}"):
+                RECEIVER_FAILED.log(name, receiver, error=True, signal=name)
+
+    def _is_worth_a_line(self, message: Message, what: str) -> bool:
+        """Whether a failure is logged. What fails can fail at each signal, and
+        strangers say how many there are."""
+        now, key = time.monotonic(), (message.code, what)
+        last = self._logged_at.get(key)
+        if last is not None and now - last < BETWEEN_LINES:
+            return False
+        if len(self._logged_at) >= MOST_LINES:
+            self._logged_at.clear()
+        self._logged_at[key] = now
+        return True
 
     def _stay_at_home(self) -> None:
         """Wait forever, if this is the copy of the greenlet that a forked child has

@@ -70,9 +70,10 @@ class Story:
         self._path: Path | None = None
         self._began_at = 0.0
         self._events = self._bytes = 0
-        # The tally of the stream's group, and what it said when the stream joined it.
-        self._tally: Tally | None = None
-        self._joined = (0, 0)
+        # The tally of the stream's group, and what is to be added to it: what the
+        # stream was sent before, less what the tally said when the stream joined it.
+        # These are one value, which another thread reads as a whole.
+        self._joined: tuple[Tally, int, int] | None = None
         self._why: DisconnectReason | None = None
         # Whoever takes this lock tells the end. The lock is never given back.
         self._is_over = threading.Lock()
@@ -93,6 +94,7 @@ class Story:
         if refused.receivers:
             self._courier.tell(
                 refused,
+                sum(map(len, self._channels)),
                 reason=reason,
                 channels=self._channels,
                 identity=self._identity,
@@ -103,6 +105,10 @@ class Story:
         first reason counts."""
         if self._why is None:
             self._why = why
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over.locked()
 
     def end(self, why: DisconnectReason = "left", unsent: int = 0) -> None:
         """The stream has ended. A second call does nothing, and neither does one before
@@ -138,6 +144,9 @@ class Story:
         """The stream is sent so many events and bytes."""
         self._events += events
         self._bytes += size
+        if self._joined:
+            tally, more_events, more_bytes = self._joined
+            self._joined = (tally, more_events + events, more_bytes + size)
 
     def note_batch(self, batch: Batch, data: bytes) -> None:
         """The stream alone is sent what was read."""
@@ -151,10 +160,11 @@ class Story:
     def sent(self) -> tuple[int, int]:
         """How many events and bytes the stream was sent so far. Any thread can ask, and
         can be told a moment's too few."""
-        tally, (events, size) = self._tally, self._joined
-        if tally is None:
+        joined = self._joined
+        if joined is None:
             return self._events, self._bytes
-        return self._events + tally.events - events, self._bytes + tally.bytes - size
+        tally, events, size = joined
+        return events + tally.events, size + tally.bytes
 
     def join(self, tally: Tally | None) -> Tally:
         """The stream is counted with its group from here on.
@@ -162,15 +172,15 @@ class Story:
         :param tally: the group's, if it has one.
         """
         tally = tally or Tally(self._courier)
-        self._joined = (tally.events, tally.bytes)
-        self._tally = tally
+        self._joined = (tally, self._events - tally.events, self._bytes - tally.bytes)
         return tally
 
     def leave(self, tally: Tally) -> None:
         """Undo ``join``."""
-        self._tally = None
-        events, size = self._joined
-        self.note(tally.events - events, tally.bytes - size)
+        if self._joined:
+            # In this order: who asks in between is told too few, and never too many.
+            (_, events, size), self._joined = self._joined, None
+            self._events, self._bytes = events + tally.events, size + tally.bytes
 
 
 class RunStory:
