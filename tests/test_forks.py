@@ -30,7 +30,12 @@ LARGE = "x" * 8_000_000
     scope="module", params=["gunicorn sync", "gunicorn gthread", "gunicorn gevent"]
 )
 def forking(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serve(request.param, app=FORKING, SSE_HEARTBEAT=NEVER) as server:
+    with serve(
+        request.param,
+        app=FORKING,
+        SSE_HEARTBEAT=NEVER,
+        SSE_MAX_EVENT_BYTES=len(LARGE),
+    ) as server:
         yield server
 
 
