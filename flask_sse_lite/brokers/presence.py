@@ -22,6 +22,7 @@ any         not told    nobody has had the turn to decide for that long, so nobo
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -174,7 +175,10 @@ class Presence:
 def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
     """What must be told now: the channel, the tellings, and whether these are all of
     the channel. Channels of which nothing is to be told are left out."""
-    for channel in {**roll.told, **roll.present}:
+    channels = list({**roll.told, **roll.present})
+    # If one of them cannot be told, the others behind it have their turn another time.
+    random.shuffle(channels)
+    for channel in channels:
         events = _events_due(channel, roll, wish)
         now = events[: wish.at_once]
         if tellings := [*_marks_due(channel, roll), *now]:

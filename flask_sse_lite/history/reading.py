@@ -95,8 +95,8 @@ class Readable:
 
     def has_room(self, channels: Collection[str], most: int) -> bool:
         """Whether these channels can be watched, where so many can be in all. Those
-        that are watched already need no room, and neither do those of which events are
-        kept. Two callers at once can both be told that there is room."""
+        that are watched already need no room. Two callers at once can both be told that
+        there is room."""
         if self._retention.watched + len(channels) <= most:
             return True
         with self._lock:

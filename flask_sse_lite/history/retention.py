@@ -17,7 +17,7 @@ from .cursor import Entry
 from .outputs import Outputs
 from .records import Past
 from .revocations import REVOCATIONS
-from .sizes import excesses
+from .sizes import excesses, goal
 
 #: Channels remembered that hold something and that nobody listens to. Past it the log
 #: forgets the channel that was untouched for longest, whatever its age: a million names
@@ -253,6 +253,8 @@ class Retention:
             # Without the revocations, every client would be sent off.
             sizes = {n: c.counted for n, c in self.channels.items() if n != REVOCATIONS}
             for name, excess in excesses(sizes, self._most).items():
+                if self._size <= goal(self._most):
+                    break
                 channel = self.channels[name]
                 self._shed(name, channel, excess, keeps_last=name == newest)
                 has_dropped = True

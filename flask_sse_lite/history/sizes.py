@@ -10,20 +10,29 @@ and when, is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 #: The part of a limit that is made free in one go: to look at every channel takes time,
 #: and must not be done at each publish.
 FREED_AT_ONCE = 1 / 16
 
 
+def goal(limit: int) -> int:
+    """How many bytes are left where there were more than a limit."""
+    return int(limit * (1 - FREED_AT_ONCE))
+
+
 def excesses(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
     """The channels that are too large where all together have more bytes than a limit,
-    and by how many bytes.
+    and by how many bytes; the largest first. Events go as a whole, so that a channel
+    can lose more than that: whoever drops them stops at the goal, or channels of one
+    event each would all lose it.
 
     :param sizes: the bytes of each channel.
     """
-    most = _level(sizes, int(limit * (1 - FREED_AT_ONCE)))
-    return {name: size - most for name, size in sizes.items() if size > most}
+    most = _level(sizes, goal(limit))
+    largest = sorted(sizes.items(), key=itemgetter(1), reverse=True)
+    return {name: size - most for name, size in largest if size > most}
 
 
 def _level(sizes: Mapping[str, int], total: int) -> int:

@@ -142,7 +142,7 @@ class RedisStore(Store):
         if not found:
             return None
         if len(found) > 1:
-            self._scales.lighten(self._names())
+            self._scales.lighten(self._names)
         return (epoch.decode(), int(found[0]))
 
     def _names(self) -> list[str]:

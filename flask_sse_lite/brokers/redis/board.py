@@ -83,10 +83,12 @@ class RedisBoard(Board):
         is_early = now < self._noted_until - 2 * self._store.duty_interval
         if new == self._noted and is_early:
             return
-        noted = self._noted or {}
+        # If Redis's answer is lost, nobody knows what it has: all is noted anew then.
+        before, self._noted = self._noted, None
+        noted = before or {}
         changed = dict.fromkeys(noted.keys() - new.keys(), "")
         changed |= {name: new[name] for name in new if new[name] != noted.get(name)}
-        if not self._change(changed, is_all=self._noted is None):
+        if not self._change(changed, is_all=before is None):
             self._change(new, is_all=True)
         self._noted, self._noted_until = new, now + self._store.count_life
 

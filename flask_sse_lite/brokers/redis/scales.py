@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ...errors import BrokerUnavailable
 from ...history.revocations import REVOCATIONS
-from ...history.sizes import excesses
+from ...history.sizes import excesses, goal
 from ...log_messages import REDIS_SIZES_UNTOLD
 from . import scripts
 
@@ -39,28 +39,30 @@ class Scales:
         self._ask = ask
         self._is_told = False
 
-    def lighten(self, channels: Collection[str]) -> None:
+    def lighten(self, channels: Callable[[], Collection[str]]) -> None:
         """Weigh the store, and drop what is too much. Nothing is raised where Redis is
         away meanwhile: another process is told to weigh soon.
 
-        :param channels: all that the store has.
+        :param channels: asks for all that the store has.
         """
         with suppress(BrokerUnavailable):
             limit, sizes = 0, dict[str, int]()
-            for names in pieces(channels):
+            for names in pieces(channels()):
                 limit, found = self._ask(scripts.sizes, names, ())
                 sizes.update(zip(names, map(int, found), strict=True))
-            if any(size < 0 for size in sizes.values()):
-                self._tell()
-                return
+                if any(sizes[name] < 0 for name in names):
+                    self._tell()
+                    return
             total = sum(sizes.values())
             if total > limit:
                 # Without the revocations, every client would be sent off.
                 sizes.pop(REVOCATIONS, None)
                 for name, excess in excesses(sizes, limit).items():
-                    total -= excess
-                    while excess > 0:
-                        excess = int(self._ask(scripts.shed, (name,), (excess,)))
+                    while excess > 0 and total > goal(limit):
+                        gone = int(self._ask(scripts.shed, (name,), (excess,)))
+                        excess, total = excess - gone, total - gone
+                        if not gone:
+                            break
             self._ask(scripts.weighed, (), (total,))
 
     def _tell(self) -> None:

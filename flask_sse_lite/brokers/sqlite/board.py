@@ -150,10 +150,11 @@ class SqliteBoard(Board):
         for channel, counts in connection.execute(
             tables.present, living(self._store)
         ).fetchall():
-            present.setdefault(channel, {}).update(counts_read(counts))
+            if isinstance(channel, str):  # Another program can have written others.
+                present.setdefault(channel, {}).update(counts_read(counts))
         told: dict[str, dict[str, float | None]] = {}
         for channel, identity, since in connection.execute(tables.told).fetchall():
-            if who := identity_read(identity):
+            if isinstance(channel, str) and (who := identity_read(identity)):
                 is_time = isinstance(since, float)
                 told.setdefault(channel, {})[who] = since if is_time else None
         is_lapsed = bool(told) and not self._holds(turn, leave_after)

@@ -264,12 +264,15 @@ class Upkeep:
         self._tidy(lambda connection: excess.update(self._scales.weigh(connection)))
 
         def drop(connection: sqlite3.Connection) -> None:
+            nonlocal excess
+            left = dict(excess)
             with transaction(connection, "IMMEDIATE"):
-                doomed = self._scales.doomed(connection, excess)
+                doomed = self._scales.doomed(connection, left)
                 self._broom.delete(connection, doomed)
+            excess = left if doomed else {}
 
-        if excess:
-            self._tidy(drop)
+        while any(excess.values()) and self._tidy(drop):
+            pass
 
     def _tidy(self, step: Callable[[sqlite3.Connection], None]) -> bool:
         """Take a step for the file, and give up soon if others write.

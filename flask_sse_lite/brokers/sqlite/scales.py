@@ -65,7 +65,7 @@ class Scales:
         if used <= max(self._light, limit):
             return {}
         # This reads all events, and can take a tenth of a second.
-        rows = wait_natively(connection.execute(self._tables.sizes).fetchall)
+        rows = wait_natively(lambda: connection.execute(self._tables.sizes).fetchall())
         sizes = {name: size for name, size in rows if name != REVOCATIONS}
         # What else is in the file, such as free space within pages, is about the same
         # at the next look.
@@ -91,17 +91,25 @@ class Scales:
     def doomed(
         self, connection: sqlite3.Connection, excess: dict[str, int]
     ) -> list[tuple[int, str]]:
-        """The oldest events of channels that are too large, by position. The newest
-        event of all stays: its readers have not got it yet. The caller has opened a
-        transaction that writes."""
+        """The oldest events of channels that are too large, by position, as many as go
+        at once. The newest event of all stays: its readers have not got it yet. The
+        caller has opened a transaction that writes.
+
+        :param excess: see ``weigh``. What is found is taken off.
+        """
         found: list[tuple[int, str]] = []
+        left = sum(excess.values())
         for name, size in excess.items():
             with closing(connection.execute(self._tables.weights, (name,))) as rows:
                 for sequence, weight in rows:
-                    if size <= 0 or len(found) >= DROPPED_AT_ONCE:
+                    is_enough = min(size, left) <= 0
+                    if is_enough or len(found) >= DROPPED_AT_ONCE:
                         break
                     found.append((sequence, name))
-                    size -= weight
+                    size, left = size - weight, left - weight
+                    excess[name] = max(size, 0)
+        if left <= 0:
+            excess.clear()
         return found
 
 

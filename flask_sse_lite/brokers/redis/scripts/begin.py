@@ -17,7 +17,7 @@ local store, index = KEYS[1], KEYS[2]
 local function whole(number) return string.format('%.0f', number) end
 local found = redis.call('HMGET', store, 'epoch', 'sequence', 'last', 'forgotten',
     'history', 'age', 'server', 'holes', 'sampled', 'samples', 'aged', 'mark',
-    'format', 'bytes', 'written', 'weigh')
+    'format', 'bytes', 'written', 'weigh', 'weighing')
 local epoch, server, holes = found[1], found[7], found[8]
 local sequence, last = tonumber(found[2] or 0), tonumber(found[3] or 0)
 local forgotten = tonumber(found[4] or 0)
@@ -41,6 +41,7 @@ local wanted = ARGV[5] == 'same' and bytes or ARGV[5]
 if ARGV[5] ~= '' and (history ~= ARGV[3] or age ~= ARGV[4] or bytes ~= wanted) then
     history, age, bytes = ARGV[3], ARGV[4], wanted
     redis.call('HSET', store, 'history', history, 'age', age, 'bytes', bytes)
+    found[16] = found[15] -- The limit can be lower than what there is.
 end
 local limit = tonumber(bytes) or 67108864
 local written, weigh = tonumber(found[15] or 0), tonumber(found[16] or 0)

@@ -181,7 +181,12 @@ redis.call('PEXPIRE', stream, whole(life))
 if is_moment then redis.call('PEXPIRE', index, whole(2 * life)) end
 if written >= weigh then
     redis.call('HSET', store, 'weigh', whole(written + limit / 32))
-    if weigh > 0 then answer[3] = 'weigh' end
+    local busy_until = tonumber(found[17] or 0)
+    -- One process at a time, or each would drop what is too much.
+    if weigh > 0 and (now >= busy_until or busy_until > now + 5000) then
+        redis.call('HSET', store, 'weighing', whole(now + 5000))
+        answer[3] = 'weigh'
+    end
 end
 return answer
 """

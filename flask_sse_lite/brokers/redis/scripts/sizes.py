@@ -19,29 +19,29 @@ end
 return {limit, sizes}
 """
 
-# Drop the oldest entries of a channel. ARGV: how many bytes must go at least. The
-# newest entry of the store stays, because its readers do not have it yet, and so does
-# the end of a channel. The answer says how many bytes are still to go.
+# Drop some of the oldest entries of a channel. ARGV: how many bytes must go. The newest
+# entry of the store stays, because its readers do not have it yet, and so does the end
+# of a channel. The answer says how many bytes have gone.
 SHED = """
 local stream, excess = KEYS[3], tonumber(ARGV[8])
 local newest = newest_in(stream)
 if not newest then return 0 end
 local stays = newest[2][6] == '' or newest[1] == whole(last) .. '-0'
 local entries = redis.call('XRANGE', stream, '-', '+', 'COUNT', 100)
-local count = 0
+local count, gone = 0, 0
 for _, entry in ipairs(entries) do
-    if excess <= 0 or stays and entry[1] == newest[1] then break end
+    if gone >= excess or stays and entry[1] == newest[1] then break end
     count = count + 1
-    excess = excess - #(entry[2][6] or '') - 64
+    gone = gone + #(entry[2][6] or '') + 64
 end
 if count == 0 then return 0 end
 redis.call('XTRIM', stream, 'MAXLEN', redis.call('XLEN', stream) - count)
-return math.max(0, excess)
+return gone
 """
 
 # The store has so many bytes now (ARGV), so that it must be weighed again when as much
 # was written as is left to the limit.
 WEIGHED = """
 local left = math.max(limit - tonumber(ARGV[8]), limit / 32)
-redis.call('HSET', store, 'weigh', whole(written + left))
+redis.call('HSET', store, 'weigh', whole(written + left), 'weighing', '0')
 """
