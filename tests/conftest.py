@@ -30,6 +30,7 @@ GRACE = patient(15.0)
 #: others would otherwise wait for such a file at the end.
 LONGEST = [
     "test_stalled_clients.py",
+    "test_ways_in.py",
     "test_planted_faults.py",
     "test_servers.py",
     "test_versions.py",

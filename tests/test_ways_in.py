@@ -181,7 +181,7 @@ def answer(
     server: Server, way: Way, known: dict[str, str], user: str, until: str
 ) -> tuple[int, bytes, str]:
     """What a user is answered, up to a text, the secret, or the end of the connection.
-    Meanwhile something is said in every channel.
+    While a stream is open, something is said in every channel.
 
     :returns: the status, the head and the body.
     """
@@ -202,7 +202,9 @@ def answer(
             if not piece:
                 break
             received += piece
-            if b"\r\n\r\n" in received and not has_spoken:
+            # A sync worker that has refused waits for its client to close.
+            is_stream = way.method == "GET" and received[9:12] == b"200"
+            if is_stream and b"\r\n\r\n" in received and not has_spoken:
                 has_spoken = True
                 assert server.request("POST", "/speak").status == 204
     head, _, body = received.partition(b"\r\n\r\n")
