@@ -29,9 +29,9 @@ from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
 from .position import BEGINNING, RUN_PREFIX, is_position, position_id, run_channel
 from .settings import Settings
-from .signals import RefusalReason, published, refused
+from .signals import RefusalReason, published
 from .signals.courier import Courier
-from .signals.story import story_of
+from .signals.story import story_of, tell_refused
 from .system.locks import Alarm
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
@@ -176,11 +176,8 @@ class Channels:
         identity: str | None = None,
     ) -> None:
         """Tell receivers that a client was given no stream."""
-        if refused.receivers and self.courier:
-            size = sum(map(len, channels))  # A stranger has chosen them.
-            self.courier.tell(
-                refused, size, reason=reason, channels=channels, identity=identity
-            )
+        if self.courier:
+            tell_refused(self.courier, reason, channels, identity)
 
     def prepare(
         self,

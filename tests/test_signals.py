@@ -229,34 +229,27 @@ def bring_a_bad_token(sse: SSE, app: Flask, client: FlaskClient) -> Any:
     return client.get("/stream?channel=a", headers=headers)
 
 
-def come_as_one_too_many(sse: SSE, app: Flask, client: FlaskClient) -> Any:
-    app.config["SSE_MAX_CONNECTIONS"] = 1
+def come_second(app: Flask, client: FlaskClient, limit: str) -> Any:
+    """Ask for a stream beside another one, where a limit is 1."""
+    app.config[limit] = 1
     first = client.get("/stream?channel=first")
     next(first.iter_encoded())
     try:
         return client.get("/stream?channel=a")
     finally:
         first.close()
+
+
+def come_as_one_too_many(sse: SSE, app: Flask, client: FlaskClient) -> Any:
+    return come_second(app, client, "SSE_MAX_CONNECTIONS")
 
 
 def come_once_too_often(sse: SSE, app: Flask, client: FlaskClient) -> Any:
-    app.config["SSE_MAX_PER_CLIENT"] = 1
-    first = client.get("/stream?channel=first")
-    next(first.iter_encoded())
-    try:
-        return client.get("/stream?channel=a")
-    finally:
-        first.close()
+    return come_second(app, client, "SSE_MAX_PER_CLIENT")
 
 
 def name_one_channel_too_many(sse: SSE, app: Flask, client: FlaskClient) -> Any:
-    app.config["SSE_MAX_CHANNELS"] = 1
-    first = client.get("/stream?channel=first")
-    next(first.iter_encoded())
-    try:
-        return client.get("/stream?channel=a")
-    finally:
-        first.close()
+    return come_second(app, client, "SSE_MAX_CHANNELS")
 
 
 def come_together(sse: SSE, app: Flask, client: FlaskClient) -> Any:

@@ -91,14 +91,7 @@ class Story:
 
     def refuse(self, reason: RefusalReason) -> None:
         """There was no place for the stream, after all."""
-        if refused.receivers:
-            self._courier.tell(
-                refused,
-                sum(map(len, self._channels)),
-                reason=reason,
-                channels=self._channels,
-                identity=self._identity,
-            )
+        tell_refused(self._courier, reason, self._channels, self._identity)
 
     def expect(self, why: DisconnectReason) -> None:
         """The stream is about to end, for a reason that its end will not show. The
@@ -254,6 +247,18 @@ def tell_gap(courier: Courier, batch: Batch, streams: int) -> None:
         courier.tell(
             gap, channels=tuple(lost["channels"]), since=lost["since"], streams=streams
         )
+
+
+def tell_refused(
+    courier: Courier,
+    reason: RefusalReason,
+    channels: tuple[str, ...],
+    identity: str | None,
+) -> None:
+    """Tell that a client was given no stream."""
+    if refused.receivers:
+        size = sum(map(len, channels))  # A stranger has chosen them.
+        courier.tell(refused, size, reason=reason, channels=channels, identity=identity)
 
 
 def story_of(

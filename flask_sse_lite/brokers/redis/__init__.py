@@ -106,7 +106,7 @@ class RedisStore(Store):
         self._pool = Pool(self, self._connection_class, self._options, self._lives)
         self._ears = Ears(self, self._pool, self._topic)
         self._scales = Scales(self.name, self._ask_for)
-        self.board = RedisBoard(self, self._pool, self._run, self._key, self._topic)
+        self.board = RedisBoard(self, self._pool, self._ask, self._key, self._topic)
         #: Redis's time in milliseconds, and when Redis told it (``time.monotonic()``).
         #: Only the follower uses this.
         self._told_time = (0, 0.0)
@@ -130,15 +130,13 @@ class RedisStore(Store):
     ) -> tuple[str, int] | None:
         """Put an entry by the script ``put``, whose comment explains the parameters."""
         keys = (
-            *self._keys,
             self._stream(channel),
             self._run_key(channel),
             self._key("leases"),
         )
         lease = int(self.lease * 1000)
         own = (channel, body, self._topic, how, token, dropped, lease, told, *seen)
-        with self._pool.link() as link:
-            epoch, *found = self._run(link, scripts.put, keys, own, self.view.known())
+        epoch, *found = self._ask(scripts.put, keys, own)
         if not found:
             return None
         if len(found) > 1:
@@ -202,13 +200,8 @@ class RedisStore(Store):
     def _get(
         self, channels: Sequence[str], after: int, known: tuple[str, int] = ("", 0)
     ) -> _Answer:
-        keys = (
-            *self._keys,
-            *map(self._stream, channels),
-            *map(self._run_key, channels),
-        )
-        with self._pool.link() as link:
-            answer = self._run(link, scripts.get, keys, (after, *channels), known)
+        keys = (*map(self._stream, channels), *map(self._run_key, channels))
+        answer = self._ask(scripts.get, keys, (after, *channels), known)
         epoch, sequence, history, age, holes, now, found, format = answer
         self._note_format(format)
         self.view.log.voids = [
@@ -236,9 +229,24 @@ class RedisStore(Store):
         self, script: scripts.Script, channels: Collection[str], own: Sequence[Any]
     ) -> Any:
         """Run a script for the streams of some channels."""
-        keys = (*self._keys, *map(self._stream, channels))
+        return self._ask(script, [*map(self._stream, channels)], own)
+
+    def _ask(
+        self,
+        script: scripts.Script,
+        keys: Sequence[str],
+        own: Sequence[Any],
+        known: tuple[str, int] | None = None,
+    ) -> Any:
+        """Run a script.
+
+        :param keys: those behind the two that every script has.
+        :param known: the newest position that the caller knows; None for the one that
+            this process knows.
+        """
+        every = (*self._keys, *keys)
         with self._pool.link() as link:
-            return self._run(link, script, keys, own, self.view.known())
+            return self._run(link, script, every, own, known or self.view.known())
 
     def _run(
         self,
@@ -298,22 +306,19 @@ class RedisStore(Store):
     def extend(self, claims: Collection[Claim]) -> tuple[str, set[str]]:
         epoch, known = "", set()
         for some in pieces(claims):
-            keys = [*self._keys, self._key("leases")]
+            keys = [self._key("leases")]
             own: list[Any] = [int(self.lease * 1000)]
             for claim in some:
                 keys += [self._run_key(claim.channel), self._stream(claim.channel)]
                 own += [claim.channel, claim.token]
-            with self._pool.link() as link:
-                found = self._run(link, scripts.extend, keys, own, self.view.known())
+            found = self._ask(scripts.extend, keys, own)
             epoch = found[0].decode()
             known |= {c.token for c, k in zip(some, found[1], strict=True) if k}
         return epoch, known
 
     def end_lost(self) -> None:
-        keys = (*self._keys, self._key("leases"))
         own = (self._expected_time(), int(self.lease * 1000))
-        with self._pool.link() as link:
-            now, found = self._run(link, scripts.lost, keys, own, self.view.known())
+        now, found = self._ask(scripts.lost, (self._key("leases"),), own)
         self._told_time = (int(now), time.monotonic())
         for name in names_of(found):
             self._add(name, b"", "lost", told=_LOST)
@@ -327,10 +332,9 @@ class RedisStore(Store):
     def unknown(self, channels: Collection[str]) -> set[str]:
         unknown = set()
         for names in pieces(channels):
-            keys = (*self._keys, self._key("leases"), *map(self._run_key, names))
+            keys = (self._key("leases"), *map(self._run_key, names))
             own = (int(self.lease * 1000), *names)
-            with self._pool.link() as link:
-                found = self._run(link, scripts.unknown, keys, own, self.view.known())
+            found = self._ask(scripts.unknown, keys, own)
             unknown |= {n for n, is_one in zip(names, found, strict=True) if is_one}
         return unknown
 
@@ -340,14 +344,9 @@ class RedisStore(Store):
     # Counts
 
     def count(self, counts: Mapping[str, int]) -> None:
-        keys = (
-            *self._keys,
-            self._key("processes"),
-            self._key(f"counts:{self.view.process}"),
-        )
+        keys = (self._key("processes"), self._key(f"counts:{self.view.process}"))
         own = (int(self.count_life * 1000), self.view.process, *chain(*counts.items()))
-        with self._pool.link() as link:
-            self._run(link, scripts.count, keys, own, self.view.known())
+        self._ask(scripts.count, keys, own)
 
     def counted(self, channel: str) -> int:
         count = 0

@@ -23,21 +23,17 @@ from ..presence import Board, Roll, Telling
 from ..store import Store
 from . import scripts
 from .entries import names_of, number, packed
-from .links import Link
 from .pool import Pool
 from .scales import pieces
 
-#: Runs a script over a link: with its keys, its words, and the newest position that
-#: this process knows.
-Run = Callable[
-    [Link, scripts.Script, Sequence[str], Sequence[Any], tuple[str, int]], Any
-]
+#: Runs a script, with the keys behind those that every script has, and its words.
+Ask = Callable[[scripts.Script, Sequence[str], Sequence[Any]], Any]
 
 
 class RedisBoard(Board):
     """The board of one store.
 
-    :param run: runs a script.
+    :param ask: runs a script.
     :param key: the key of a name.
     :param topic: on which publishers tell what they have published.
     """
@@ -46,13 +42,13 @@ class RedisBoard(Board):
         self,
         store: Store,
         pool: Pool,
-        run: Run,
+        ask: Ask,
         key: Callable[[str], str],
         topic: str,
     ) -> None:
         self._store = store
         self._pool = pool
-        self._run = run
+        self._ask_store = ask
         self._key = key
         self._topic = topic
         #: The identities of this process that Redis has, each channel's as JSON, and
@@ -67,9 +63,7 @@ class RedisBoard(Board):
 
         :param names: of the keys behind those that every script has.
         """
-        keys = [self._key(name) for name in ("store", "channels", *names)]
-        with self._pool.link() as link:
-            return self._run(link, script, keys, own, self._store.view.known())
+        return self._ask_store(script, [self._key(name) for name in names], own)
 
     def _call(self, command: str, name: str, *words: Any) -> Any:
         with self._pool.link() as link:
