@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_sse_lite")
 
 #: Seconds before a server that stops cuts its requests, in which a response that is not
-#: at its end by then ends properly.
-MARGIN = 1.0
+#: at its end by then ends properly. The hub hears of the stop up to a tick late (0.25 s)
+#: and looks after its streams each second; what is left is for the end itself.
+MARGIN = 2.0
 
 
 class Phase(Enum):
