@@ -285,7 +285,13 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
 
 def values(server: Server, name: str, **labels: str) -> list[float]:
     """The values of a metric, as the answering process shows them for all."""
-    text = server.request("GET", "/metrics").body.decode()
+
+    def shown() -> str:
+        # prometheus_client fails where another process is just making its file.
+        answer = server.request("GET", "/metrics")
+        return answer.body.decode() if answer.status == 200 else ""
+
+    text = until(shown, PATIENCE)
     return [
         sample.value
         for family in text_string_to_metric_families(text)
