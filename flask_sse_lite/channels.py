@@ -33,6 +33,7 @@ from .signals import RefusalReason, published
 from .signals.courier import Courier
 from .signals.story import story_of, tell_refused
 from .system.locks import Alarm
+from .traced import Tracing
 from .type_names import warn_of_type
 from .wording import Name, counted, worded, worded_id
 
@@ -64,6 +65,8 @@ class Channels:
         self._folder = folder
         self._settings = settings
         self.courier = courier
+        #: What traces publishes and runs; None where nobody does.
+        self.tracing: Tracing | None = None
         # By process id: a forked child must not use its parent's log and epoch.
         self._brokers: dict[int, Broker] = {}
         self._runs: dict[int, Runs] = {}
@@ -152,7 +155,10 @@ class Channels:
             self.warn_of_siblings()
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
-        with broker.within_timeout():
+        within = broker.within_timeout()
+        if self.tracing is not None:
+            event, within = self.tracing.publishing(names, event, within)
+        with within:
             every: Iterable[Event]
             if len(names) == 1:
                 every = (broker.publish(names[0], event),)
@@ -163,6 +169,8 @@ class Channels:
                     record(sent)
                 if published.receivers and self.courier:
                     self._tell_published(self.courier, sent, began)
+            if self.tracing is not None:
+                self.tracing.note_published(sent)
         return sent
 
     def _tell_published(self, courier: Courier, event: Event, began: float) -> None:
@@ -278,6 +286,8 @@ class Channels:
         :raises TooManyRuns: when there is no room for another.
         """
         items.max_bytes = self.settings.max_event_bytes
+        if self.tracing is not None:
+            context = self.tracing.run_context(channel, items, context)
         self.runs.begin(
             channel,
             self.broker,

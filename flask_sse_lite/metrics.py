@@ -2,9 +2,9 @@
 
 Here lives what is measured, and under which name: ``docs/metrics.rst`` explains each.
 All metrics are ordinary ones of ``prometheus_client``, so that they are right under
-several processes, too (its multiprocess mode). Nothing is measured on the way of an
-event: the courier's thread, which calls the receivers of signals, does all of it. How
-metrics are served is the application's affair.
+several processes, too (its multiprocess mode). The courier's thread, which calls the
+receivers of signals, does all of it. On the way of an event a number is put into a list
+now and then, and nothing else. How metrics are served is the application's affair.
 
 This module is imported by itself, and needs ``prometheus_client``
 (``pip install flask_sse_lite[prometheus]``).
@@ -13,6 +13,7 @@ This module is imported by itself, and needs ``prometheus_client``
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from typing import Any
 
 from flask import Flask
@@ -26,14 +27,26 @@ from prometheus_client import (
 
 from . import signals
 from .channels import Channels
-from .errors import NoApplication
+from .errors import BrokerUnavailable, NoApplication
 from .event import Event
+from .hub import current_hub
 from .signals.courier import Courier
 from .signals.story import Story
 
 #: Seconds of a ``publish``, as the limits of a histogram's buckets: from memory to a
 #: store that is as slow as the default of ``SSE_BROKER_TIMEOUT``.
 PUBLISH_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1, 5)
+
+#: Seconds from a publish to the clients, as the limits of buckets: from a quiet process
+#: to one that is overloaded.
+DELIVERY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+
+#: Events that a stream is behind. ``SSE_HISTORY`` is 256 where nothing else is said.
+BEHIND_BUCKETS = (0, 1, 4, 16, 64, 256, 1024, 4096)
+
+#: Streams that one look asks how far they are behind. The histogram takes 2 ms for so
+#: many. Of more streams, some are drawn by lot.
+MOST_ASKED = 500
 
 #: Under which key an application keeps what measures it.
 _KEY = "sse.metrics"
@@ -109,6 +122,12 @@ class _Metrics:
             "Events that were sent to a client, one for each client.",
             registry=registry,
         )
+        self.delivery = Histogram(
+            "sse_delivery_duration_seconds",
+            "How long after its publish an event was sent to its clients.",
+            registry=registry,
+            buckets=DELIVERY_BUCKETS,
+        )
         self.bytes = Counter(
             "sse_sent_bytes", "Bytes of streams that were sent.", registry=registry
         )
@@ -116,6 +135,12 @@ class _Metrics:
             "sse_gaps",
             "Streams that have lost events, and were told.",
             registry=registry,
+        )
+        self.behind = Histogram(
+            "sse_stream_behind_events",
+            "How many events a stream has not been given yet, asked now and then.",
+            registry=registry,
+            buckets=BEHIND_BUCKETS,
         )
         self.runs = Gauge(
             "sse_runs_open",
@@ -150,6 +175,12 @@ class _Metrics:
             "How often the broker was away and is back.",
             registry=registry,
         )
+        self.lag = Gauge(
+            "sse_follower_lag_events",
+            "Events in the store that a process with streams has not read yet.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
 
 
 class _Measured:
@@ -160,6 +191,8 @@ class _Measured:
         self._channels = channels
         self._courier = courier
         self._metrics = metrics
+        self._deliveries = courier.watch_deliveries()
+        self._deliveries.measure()
         # What the streams that have ended were sent.
         self._events = self._bytes = 0
         # What the counters were told.
@@ -231,9 +264,23 @@ class _Measured:
         self._raise("deliveries", self._events + sum(events for events, _ in sent))
         self._raise("bytes", self._bytes + sum(size for _, size in sent))
         self._raise("dropped", self._courier.dropped)
+        for seconds in self._deliveries.take():
+            self._metrics.delivery.observe(seconds)
+        self._look_at_broker(bool(open_streams))
+
+    def _look_at_broker(self, has_streams: bool) -> None:
         broker = self._channels.broker
         self._raise("reconnects", broker.reconnects)
-        self._metrics.away.set(bool(open_streams) and broker.is_away)
+        lag = 0
+        if has_streams:
+            for events in current_hub().behind(broker.log, MOST_ASKED):
+                self._metrics.behind.observe(events)
+            if not broker.is_away:
+                # Where it is away, nobody knows how far.
+                with suppress(BrokerUnavailable):
+                    lag = broker.lag()
+        self._metrics.lag.set(lag)
+        self._metrics.away.set(has_streams and broker.is_away)
 
     def _raise(self, name: str, number: int) -> None:
         """Raise a counter to a number. (A stream that has just ended can be missing in

@@ -153,6 +153,11 @@ class Publisher:
         self.shutdown()
 
 
+def channels_of(publisher: Publisher) -> Channels:
+    """The channels that a publisher publishes to."""
+    return publisher._channels
+
+
 def _to_json(data: Any) -> str:
     """The JSON that Flask's default provider makes, which needs an application."""
     provider = DefaultJSONProvider

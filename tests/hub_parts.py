@@ -73,6 +73,7 @@ class Stream:
     ) -> None:
         self.log = log
         self.channels = channels or ("a",)
+        self.cursor = log.cursor(self.channels)
         self.settings = settings
         self.wakes = 0
         self.ticks: list[float] = []

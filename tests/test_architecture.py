@@ -28,14 +28,14 @@ BANDS: list[set[str]] = [
         *("event", "system", "wording", "client_faults", "own_functions", "routes"),
         "type_names",
     },
-    {"decoder", "own_events", "position", "servers"},
+    {"decoder", "own_events", "position", "servers", "traced"},
     {"history"},
     {"settings", "signals"},
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
     {"browser_module", "doctor", "metrics", "publisher"},
-    {"cli"},
+    {"cli", "opentelemetry"},
     {"application"},
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
@@ -67,7 +67,7 @@ CONFINED: dict[str, set[str]] = {
     "flask": {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
-        *("permission", "tokens", "browser_module", "metrics"),
+        *("permission", "tokens", "browser_module", "metrics", "opentelemetry"),
         *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},
@@ -91,7 +91,7 @@ CONFINED: dict[str, set[str]] = {
     # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop", "signals.courier"},
-    "blinker": {"signals", "signals.courier"},
+    "blinker": {"signals", "signals.courier", "signals.deliveries"},
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),
@@ -99,6 +99,7 @@ CONFINED: dict[str, set[str]] = {
     "redis": {f"brokers.redis{name}" for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
     "prometheus_client": {"metrics"},
+    "opentelemetry": {"opentelemetry"},
     "sqlite3": {f"brokers.sqlite.{name}" for name in SQLITE},
     "asyncio": set(),
     "multiprocessing": set(),
@@ -123,6 +124,7 @@ NEEDED = {
     **{f"brokers.redis{name}": {"redis"} for name in REDIS},
     "sqlalchemy": {"sqlalchemy"},
     "metrics": {"prometheus_client"},
+    "opentelemetry": {"opentelemetry"},
     # Authors of a broker of their own run the suite under pytest.
     **{f"testing.broker_suite{name}": {"pytest"} for name in SUITE},
 }
@@ -401,7 +403,7 @@ print(json.dumps({{
     assert found["threads"] == 1
     assert found["descriptors"] == without["descriptors"]
     optional = {"gevent", "gunicorn", "redis", "sqlite3", "cheroot", "asyncio"}
-    optional |= {"sqlalchemy", "pytest", "prometheus_client"}
+    optional |= {"sqlalchemy", "pytest", "prometheus_client", "opentelemetry"}
     assert optional & (set(found["modules"]) - set(without["modules"])) == set()
 
 

@@ -171,6 +171,16 @@ assert heard(stream, 2) == ["hello", ""]
 await_signals(app)
 assert ends == ["('sse',): ended after 1 events"]
 """,
+    "traced.py": """
+from flask_sse_lite.traced import trace_of
+from flask_sse_lite import sse
+client = app.test_client()
+stream = client.get("/stream")
+assert client.post("/say").status_code == 204
+assert heard(stream, 1) == ["hello"]
+with app.app_context():
+    assert trace_of(sse.publish("x")) is None  # There is no SDK.
+""",
     "measured.py": """
 from prometheus_client import REGISTRY
 from flask_sse_lite import sse

@@ -65,6 +65,24 @@ def test_who_does_not_read_holds_up_nobody_and_gets_all_in_the_end(
     assert idle.read_until("after") == [LARGE, "after"]
 
 
+def test_the_hub_knows_who_is_behind(hub: Hub, log: Log, connect: Connect) -> None:
+    slow, fast = connect(), connect()
+    until(lambda: hub.behind(log, 10) == [0, 0], PATIENCE)
+    log.append("a", Event("begin"))
+    for client in (slow, fast):
+        client.read_until("begin")
+    log.append("a", Event(LARGE))
+    fast.read_until(LARGE)
+    for n in range(3):
+        log.append("a", Event(f"{n}"))
+    fast.read_until("2")
+    assert sorted(hub.behind(log, 10)) == [0, 3]
+    assert len(hub.behind(log, 1)) == 1
+    assert hub.behind(Log(history=1, age=1), 10) == []
+    slow.read_until("2")
+    until(lambda: hub.behind(log, 10) == [0, 0], PATIENCE)
+
+
 def test_who_reads_too_late_is_told_of_the_gap(hub: Hub) -> None:
     log = Log(history=2, age=300)
     client = Client(hub, log, "a")

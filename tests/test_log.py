@@ -254,6 +254,25 @@ def test_a_copy_of_a_cursor_of_an_unknown_id_is_told_of_it_too(log: Log) -> None
 # History
 
 
+def test_a_reader_is_behind_by_what_it_was_not_given(log: Log) -> None:
+    cursor = log.cursor(["a", "b"])
+    assert log.behind(cursor) == 0
+    for channel in ("a", "b", "other", "a"):
+        log.append(channel, Event("x"))
+    log.end("b")
+    assert log.behind(cursor) == 3
+    log.read(cursor, 1)
+    assert log.behind(cursor) == 2
+    assert log.behind(log.cursor(["b"], last=1)) == 1
+    # What is lost does not count.
+    for _ in range(9):
+        log.append("a", Event("x"))
+    assert log.behind(cursor) == 5
+    log.read(cursor, ALL)
+    assert log.behind(cursor) == 0
+    assert log.behind(log.cursor(["a"], "unknown")) == 4
+
+
 def test_history_is_bounded_by_count_in_each_channel(log: Log) -> None:
     publish(log, "a", *"12345")
     publish(log, "b", *"67")

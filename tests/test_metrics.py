@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from flask_sse_lite import SSE, BrokerUnavailable, NoApplication, metrics, signals
+from flask_sse_lite.brokers.store import News
 from flask_sse_lite.signals import courier as module
 from flask_sse_lite.testing import read_events
 
@@ -81,6 +82,7 @@ def test_a_stream_is_counted_while_it_is_open_and_as_it_ends(
     await_value(size, "sse_sent_bytes_total")
     await_value(1, "sse_events_published_total")
     await_value(1, "sse_publish_duration_seconds_count")
+    await_value(1, "sse_delivery_duration_seconds_count")
     stream.close()
     await_value(0, "sse_streams_open", **ITERATED)
     await_value(1, "sse_streams_ended_total", reason="left")
@@ -151,6 +153,53 @@ def test_a_broker_that_is_away_is_shown_until_it_is_back(
         broker.store.news = news
         await_value(0, "sse_broker_away")
         await_value(1, "sse_broker_reconnects_total")
+    broker.close()
+
+
+def test_streams_are_asked_how_far_they_are_behind(
+    app: Flask, sse: SSE, registry: CollectorRegistry
+) -> None:
+    def asked(limit: str) -> float:
+        name = "sse_stream_behind_events_bucket"
+        return registry.get_sample_value(name, {"le": limit}) or 0
+
+    with app.test_client().get("/stream?channel=a") as stream:
+        pieces = stream.iter_encoded()
+        next(pieces)
+        until(lambda: asked("0.0"), PATIENCE)
+        assert asked("0.0") == asked("+Inf")
+        with app.app_context():
+            for _ in range(5):
+                sse.publish("hello", channel="a")
+        until(lambda: asked("16.0") > asked("4.0"), PATIENCE)
+        next(pieces)
+        known = asked("0.0")
+        until(lambda: asked("0.0") > known, PATIENCE)
+
+
+def test_it_is_shown_how_far_a_process_is_behind_its_store(
+    tmp_path: Path, registry: CollectorRegistry, await_value: Callable[..., None]
+) -> None:
+    app, sse = Flask("application"), SSE()
+    app.config.update(SSE_URL=f"sqlite:///{tmp_path}/events.db")
+    sse.init_app(app)
+    metrics.register(app, registry)
+    broker = app.extensions["sse"].broker
+    news = broker.store.news
+
+    def no_news(sequence: int) -> News:
+        return News(broker.log.epoch, sequence, [], {}, False)
+
+    with app.test_client().get("/stream") as stream:
+        next(stream.iter_encoded())
+        await_value(0, "sse_follower_lag_events")
+        broker.store.news = no_news
+        with app.app_context():
+            for _ in range(3):
+                sse.publish("hello")
+        await_value(3, "sse_follower_lag_events")
+        broker.store.news = news
+        await_value(0, "sse_follower_lag_events")
     broker.close()
 
 
@@ -236,7 +285,13 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
 
 def values(server: Server, name: str, **labels: str) -> list[float]:
     """The values of a metric, as the answering process shows them for all."""
-    text = server.request("GET", "/metrics").body.decode()
+
+    def shown() -> str:
+        # prometheus_client fails where another process is just making its file.
+        answer = server.request("GET", "/metrics")
+        return answer.body.decode() if answer.status == 200 else ""
+
+    text = until(shown, PATIENCE)
     return [
         sample.value
         for family in text_string_to_metric_families(text)
@@ -267,6 +322,10 @@ def test_every_worker_shows_the_numbers_of_all(kind: str, tmp_path: Path) -> Non
         until(lambda: values(server, "sse_deliveries_total") == [36])
         assert values(server, "sse_events_published_total") == [3]
         assert values(server, "sse_broker_away") == [0]
+        assert values(server, "sse_follower_lag_events") == [0]
+        # A worker with streams had a round, or some.
+        until(lambda: values(server, "sse_delivery_duration_seconds_count") >= [1])
+        until(lambda: values(server, "sse_stream_behind_events_count") >= [12])
         for client in clients[:5]:
             client.leave()
         until(lambda: sum(values(server, "sse_streams_open")) == 7)

@@ -12,7 +12,7 @@ from flask import Flask
 
 from flask_sse_lite import Event, signals
 from flask_sse_lite.history.log import Log
-from flask_sse_lite.hub.connection import MAX_JUNK
+from flask_sse_lite.hub.connection import MAX_JUNK, Group
 from flask_sse_lite.hub.loop import Hub
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.signals import courier as module
@@ -279,3 +279,32 @@ def test_who_leaves_a_group_while_it_is_sent_something_is_not_counted_for_that(
         story.end()
     assert courier.settle(PATIENCE)
     assert [(end["events"], end["bytes"]) for end in ends] == [(0, 0), (1, 5), (1, 5)]
+
+
+def test_a_round_of_a_group_is_one_delivery(
+    hub: Hub, log: Log, courier: Courier, connect: Callable[..., Client]
+) -> None:
+    deliveries = courier.watch_deliveries()
+    deliveries.measure()
+    assert courier.watch_deliveries() is deliveries
+    clients = [connect() for _ in range(5)]
+    until(lambda: sum(group.size for group in groups(hub)) == 5, PATIENCE)
+    log.append("a", Event("1"))
+    for client in clients:
+        client.read_until("1")
+    # The hub notes it behind the last of them.
+    assert len(until(deliveries.take, PATIENCE)) == 1
+    assert deliveries.take() == []
+
+
+def groups(hub: Hub) -> list[Group]:
+    return list(hub._fanout.groups.values())
+
+
+def test_a_stream_of_which_only_deliveries_are_noted_has_a_story(
+    courier: Courier,
+) -> None:
+    assert story_of(courier, ("a",), None, "") is None
+    courier.watch_deliveries()
+    assert story_of(courier, ("a",), None, "") is not None
+    assert story_of(None, ("a",), None, "") is None

@@ -95,6 +95,11 @@ class Broker(ABC):
         """How often the store was away for the readers of this process, and is back."""
         return 0
 
+    def lag(self) -> int:
+        """How many entries the store has that this process's log was not told of yet.
+        The log of a process without readers is told of none."""
+        return 0
+
     def within_timeout(self) -> AbstractContextManager[object]:
         """Give all calls in a block, together, the time that one call has."""
         return nullcontext()

@@ -85,6 +85,14 @@ class SharedBroker(Broker):
     def reconnects(self) -> int:
         return self._follower.reconnects
 
+    @_bounded
+    def lag(self) -> int:
+        state = self.store.state()
+        # In this order: what is fed meanwhile does not count as missing.
+        if state.epoch != self.log.epoch:
+            return state.sequence
+        return max(0, state.sequence - self.log.sequence)
+
     def within_timeout(self) -> AbstractContextManager[object]:
         return self.store.within()
 

@@ -279,6 +279,20 @@ class Readable:
                 self._step = _Step(cursor.channels, start, until, limit, batch)
         return batch
 
+    def behind(self, cursor: Cursor) -> int:
+        """How many events a reader has not been given. Those that are lost are not
+        among them."""
+        with self._lock:
+            is_of_now = cursor.epoch is self.epoch
+            return sum(
+                entry.event is not None
+                for name in cursor.channels
+                if name in self._channels
+                for entry in self._channels[name].after(
+                    cursor.floor(name) if is_of_now else BEGINNING
+                )
+            )
+
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
         be read or told."""

@@ -151,6 +151,10 @@ class IteratedStream:
         return self._cursor.channels
 
     @property
+    def cursor(self) -> Cursor:
+        return self._cursor
+
+    @property
     def heartbeat(self) -> float:
         return self.settings.heartbeat
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -118,6 +119,18 @@ class Hub:
             # missing from the count, or stand in it twice.
             are_open = self._open_streams()
         return self.paths.stats(are_open)
+
+    def behind(self, log: Log, most: int) -> list[int]:
+        """How many events streams of a log have not been given yet: of all streams, or
+        of so many that are drawn by lot."""
+        with self._lock:
+            connections = list(self._fanout.connections.values())
+            iterated = list(self._audiences.iterated)
+        cursors = [one.cursor for one in connections if one.log is log]
+        cursors += [stream.cursor for stream in iterated if stream.log is log]
+        if len(cursors) > most:
+            cursors = random.sample(cursors, most)
+        return [log.behind(cursor) for cursor in cursors]
 
     def _open_streams(self) -> OpenStreams:
         iterated = len(self._audiences.iterated)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers.programs import Program
 from ..settings import Settings
@@ -66,6 +67,10 @@ class Iterated(Timed, Protocol):
     @property
     def channels(self) -> tuple[str, ...]:
         """The channels that the stream listens to."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far the stream has read."""
 
     def wake(self) -> None:
         """Note that there is something to read. This must neither wait nor raise."""

@@ -36,6 +36,7 @@ from ..log_messages import (
 )
 from ..system.gevent import can_wait, is_kill
 from ..system.locks import Alarm, RLock
+from .deliveries import Deliveries
 
 #: Signals that can wait for their receivers in a process. A signal without a large
 #: event costs about 1 kB, so that a receiver which hangs costs some 10 MB.
@@ -96,7 +97,15 @@ class Courier:
         #: Each is called by the thread when it begins, every ``LOOK_INTERVAL`` seconds
         #: while it stays for somebody, and behind all that it has told.
         self.looks: list[Callable[[], None]] = []
+        #: What is noted of deliveries; None where nobody wants to know.
+        self.deliveries: Deliveries | None = None
         _couriers.add(self)
+
+    def watch_deliveries(self) -> Deliveries:
+        """Have deliveries noted, of the streams that begin from now on."""
+        if self.deliveries is None:
+            self.deliveries = Deliveries(self.tell)
+        return self.deliveries
 
     @property
     def _round(self) -> _Round:

@@ -41,8 +41,10 @@ class Story:
     __slots__ = (
         "_began_at",
         "_bytes",
+        "_came_at",
         "_channels",
         "_courier",
+        "_deliveries",
         "_events",
         "_identity",
         "_is_over",
@@ -62,6 +64,10 @@ class Story:
         since: str,
     ) -> None:
         self._courier = courier
+        self._deliveries = courier.deliveries
+        # The stream's cursor was made a moment ago. What it finds behind itself that
+        # is older was missed.
+        self._came_at = 0.0 if self._deliveries is None else time.monotonic()
         self._channels = channels
         self._identity = identity
         self._since = since
@@ -144,6 +150,8 @@ class Story:
     def note_batch(self, batch: Batch, data: bytes) -> None:
         """The stream alone is sent what was read."""
         self.note(events_in(batch), len(data))
+        if self._deliveries is not None and self._deliveries.wants:
+            self._deliveries.note(batch, self._came_at)
         if batch.gap:
             tell_gap(self._courier, batch, streams=1)
         if batch.ended:
@@ -213,10 +221,13 @@ class RunStory:
 class Tally:
     """What a group was sent since its first story. Only the hub's loop uses this."""
 
-    __slots__ = ("_courier", "bytes", "events", "in_flight")
+    __slots__ = ("_courier", "_deliveries", "_round", "bytes", "events", "in_flight")
 
     def __init__(self, courier: Courier) -> None:
         self._courier = courier
+        self._deliveries = courier.deliveries
+        # What the group is sent, to how many streams, and since when.
+        self._round: tuple[Batch, int, float] | None = None
         self.events = self.bytes = 0
         #: What is being sent: events and bytes. A connection that falls behind
         #: meanwhile is given this too, and one that has gone is not.
@@ -225,6 +236,8 @@ class Tally:
     def begin(self, batch: Batch, data: bytes, streams: int) -> None:
         """The group is about to be sent what was read."""
         self.in_flight = (events_in(batch), len(data))
+        if self._deliveries is not None and self._deliveries.wants:
+            self._round = (batch, streams, time.monotonic())
         if batch.gap:
             tell_gap(self._courier, batch, streams)
 
@@ -233,6 +246,9 @@ class Tally:
         (events, size), self.in_flight = self.in_flight, (0, 0)
         self.events += events
         self.bytes += size
+        if self._round is not None and self._deliveries is not None:
+            (batch, streams, began), self._round = self._round, None
+            self._deliveries.note(batch, 0.0, streams, began)
 
 
 def events_in(batch: Batch) -> int:
@@ -265,14 +281,15 @@ def story_of(
     courier: Courier | None, channels: tuple[str, ...], identity: str | None, since: str
 ) -> Story | None:
     """The story of a stream that begins; None where nobody listens for it."""
-    if not (
+    if courier is None or not (
         connected.receivers
         or disconnected.receivers
         or gap.receivers
         or refused.receivers
+        or courier.deliveries is not None
     ):
         return None
-    return Story(courier, channels, identity, since) if courier else None
+    return Story(courier, channels, identity, since)
 
 
 def run_story_of(courier: Courier | None, channel: str) -> RunStory | None:

@@ -17,6 +17,7 @@ from ...event import Event, stored_event
 from ...history.records import Record, unreadable
 from ...position import position_id
 from ...settings import MOST
+from ...traced import checked_trace, trace_of, traced
 from ..view import View
 
 #: A position, or a time in milliseconds, as Redis keeps it.
@@ -28,6 +29,8 @@ def packed(event: Event | None) -> bytes:
     if event is None:
         return b""
     fields = [event.data, event.type, event.id, event.retry]
+    if trace := trace_of(event):
+        fields.append(trace)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -75,9 +78,11 @@ def _read(
         return Record(sequence, age, channel, None, budget=_budget(fields))
     if not isinstance(fields, list):
         raise TypeError("The body is no list")
-    data, type, id, retry, *_ = fields
+    data, type, id, retry, *more = fields
     position = position_id(epoch, sequence, channel)
     event = stored_event(data, type, id, retry, channel, position)
+    if more:
+        event = traced(event, checked_trace(more[0]))
     return Record(sequence, age, channel, event)
 
 

@@ -255,8 +255,7 @@ class Connection:
             connection.execute("PRAGMA synchronous = FULL").close()
         if not goes_on:
             with transaction(connection, "IMMEDIATE"):
-                for statement in self._tables.schema:
-                    connection.execute(statement)
+                self._make_tables(connection)
                 life.begin()
         self.life = life
         self._store.view.log.voids = life.voids
@@ -280,13 +279,21 @@ class Connection:
                 raise
             first = wanted or Retention(256, 300)
             with transaction(connection, "IMMEDIATE"):
-                for statement in self._tables.schema:
-                    connection.execute(statement)
+                self._make_tables(connection)
                 connection.execute(self._tables.begin, (new_epoch(), *first))
             self.read_state(connection)
         if wanted and wanted != self.kept:
             connection.execute(self._tables.keep, wanted)
             self.kept = wanted
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        """Make the tables and the columns that are missing. The caller has opened a
+        transaction that writes."""
+        for statement in self._tables.schema:
+            connection.execute(statement)
+        names = connection.execute(self._tables.columns).fetchall()
+        if ("trace",) not in names:
+            connection.execute(self._tables.add_trace)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -12,6 +12,7 @@ from ...event import Event, stored_event
 from ...history.records import Record
 from ...position import position_id
 from ...settings import MOST
+from ...traced import checked_trace, trace_of, traced
 from ..view import View
 
 #: The type of an entry where a run begins. Its ``retry`` is the run's budget.
@@ -20,9 +21,9 @@ BEGINS = "begin"
 
 def columns(event: Event | None) -> tuple[str | None, ...]:
     if event is None:
-        return (None, None, None, None)
+        return (None, None, None, None, None)
     retry = None if event.retry is None else str(event.retry)
-    return (event.data, event.type, event.id, retry)
+    return (event.data, event.type, event.id, retry, trace_of(event))
 
 
 def age_at(at: object, now: float) -> float:
@@ -49,6 +50,7 @@ def _read(
     type: object,
     id: object,
     retry: Any,
+    trace: object,
 ) -> Record:
     """:raises ValueError: (or another error) for a row that this release does not
     write."""
@@ -60,4 +62,6 @@ def _read(
         return Record(sequence, age, channel, None, budget)
     position = position_id(epoch, sequence, channel)
     event = stored_event(data, type, id, retry, channel, position)
+    if trace is not None:
+        event = traced(event, checked_trace(trace))
     return Record(sequence, age, channel, event)

@@ -45,7 +45,7 @@ class Runs:
 
     def begin(self, claim: Claim) -> tuple[str, int] | None:
         tables, channel = self._tables, claim.channel
-        begins = (channel, None, BEGINS, None, str(claim.budget))
+        begins = (channel, None, BEGINS, None, str(claim.budget), None)
 
         def begin(connection: sqlite3.Connection) -> tuple[str, int] | None:
             now = time.monotonic()

@@ -17,7 +17,7 @@ file.
 from __future__ import annotations
 
 #: The number of the format in which this release writes.
-FORMAT = 2
+FORMAT = 3
 
 #: Events dropped in one go at most, for each of the two reasons (too many, too old):
 #: some 2 ms of work. More are dropped than are published meanwhile, so that the file
@@ -44,13 +44,13 @@ class Statements:
         identities, told, turn = (
             _quoted(f"{prefix}_{name}") for name in ("identities", "told", "turn")
         )
-        row = "sequence, time, channel, data, type, id, retry"
+        row = "sequence, time, channel, data, type, id, retry, trace"
         self.schema = (
             f"CREATE TABLE IF NOT EXISTS {store} (epoch TEXT NOT NULL, "
             "history INTEGER NOT NULL, age REAL NOT NULL, forgotten INTEGER NOT NULL)",
             f"CREATE TABLE IF NOT EXISTS {events} (sequence INTEGER PRIMARY KEY "
             "AUTOINCREMENT, time REAL NOT NULL, channel TEXT NOT NULL, "
-            "data TEXT, type TEXT, id TEXT, retry TEXT)",
+            "data TEXT, type TEXT, id TEXT, retry TEXT, trace TEXT)",
             f"CREATE INDEX IF NOT EXISTS {index} ON {events} (channel, sequence)",
             f"CREATE TABLE IF NOT EXISTS {channels} (name TEXT PRIMARY KEY, "
             "dropped INTEGER NOT NULL) WITHOUT ROWID",
@@ -70,6 +70,10 @@ class Statements:
             f"INSERT INTO {turn} (number, process, lease, holds) SELECT 0, '', 0, 0 "
             f"WHERE NOT EXISTS (SELECT 1 FROM {turn})",
         )
+        # Files of earlier releases have no ``trace``.
+        table = _literal(f"{prefix}_events")
+        self.columns = f"SELECT name FROM pragma_table_info({table})"
+        self.add_trace = f"ALTER TABLE {events} ADD COLUMN trace TEXT"
         self.begin = (
             f"INSERT INTO {store} (epoch, history, age, forgotten) SELECT ?, ?, ?, 0 "
             f"WHERE NOT EXISTS (SELECT 1 FROM {store})"
@@ -94,10 +98,10 @@ class Statements:
         self.state = f"SELECT epoch, {newest}, history, age FROM {store}"
         self.renew = f"UPDATE {store} SET epoch = ? WHERE epoch = ?"
         self.keep = f"UPDATE {store} SET history = ?, age = ?"
-        insert = f"INSERT INTO {events} (time, channel, data, type, id, retry) "
-        self.insert = f"{insert} VALUES (?, ?, ?, ?, ?, ?)"
+        insert = f"INSERT INTO {events} (time, channel, data, type, id, retry, trace) "
+        self.insert = f"{insert} VALUES (?, ?, ?, ?, ?, ?, ?)"
         self.say = (
-            f"{insert} SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM {runs} "
+            f"{insert} SELECT ?, ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM {runs} "
             "WHERE channel = ? AND token = ? AND ended IS NULL)"
         )
         self.begin_run = (
