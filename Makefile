@@ -46,7 +46,8 @@ test: system-packages $(VENV)/test.stamp
 # tests that need it are skipped.
 system-packages:
 	@tests/system-packages apache2 caddy chromium firefox-esr haproxy \
-		libapache2-mod-wsgi-py3 nginx nodejs=node npm redis-server varnish=varnishd
+		libapache2-mod-wsgi-py3 nginx nodejs=node npm redis-server \
+		systemd=systemd-analyze varnish=varnishd
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
