@@ -40,6 +40,7 @@ LONGEST = [
     "test_redis.py",
     "test_listening_pages.py",
     "test_hypermedia.py",
+    "test_example_pages.py",
     "test_page_stream.py",
     "test_page_tabs.py",
     "test_timeouts.py",

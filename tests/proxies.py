@@ -1,8 +1,9 @@
-"""Real proxies for the tests, each as ``docs/proxies.rst`` sets it up.
+"""Real proxies for the tests, each as a file of ``examples/deploy`` sets it up, with
+the block of ``docs/proxies.rst`` in it.
 
-How a block of the documentation becomes a proxy that runs on a port of the loopback,
-without privileges, lives here: what belongs around the block, and where the addresses
-in it are replaced. What must hold of a proxy stands in the tests.
+How such a file becomes a proxy that runs on a port of the loopback, without privileges,
+lives here: what belongs around it, and where the addresses in it are replaced. What
+must hold of a proxy stands in the tests.
 """
 
 from __future__ import annotations
@@ -16,11 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import dedent
+from textwrap import dedent, indent
 
 from .servers import HOST, NGINX, PATIENCE, ROOT, Server, _environment, reserved_port
 
 DOCUMENT = ROOT / "docs" / "proxies.rst"
+
+#: The files that set the proxies up, each with how far the documented block is indented
+#: in it.
+DEPLOY = ROOT / "examples" / "deploy"
+FILES = {
+    "nginx": ("nginx.conf", "    "),
+    "haproxy": ("haproxy.cfg", ""),
+    "apache": ("apache.conf", "    "),
+    "caddy": ("Caddyfile", ""),
+}
 
 #: Where the documented applications listen.
 UPSTREAM = "127.0.0.1:8000"
@@ -58,7 +69,23 @@ def replaced(text: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def _nginx(block: str, home: Path, port: int, timeout: int) -> list[str]:
+def deployed(name: str, change: Callable[[str], str] = str) -> str:
+    """The file that sets a proxy up. The documented block must stand in it.
+
+    :param change: changes the block.
+    """
+    file, margin = FILES[name]
+    documented = block(name)
+    return replaced(
+        (DEPLOY / file).read_text("utf-8"),
+        indent(documented, margin),
+        indent(change(documented), margin),
+    )
+
+
+def _nginx(text: str, home: Path, port: int, timeout: int) -> list[str]:
+    listen = f"listen {HOST}:{port}; proxy_read_timeout {timeout}s;"
+    text = replaced(text, "listen 80;", listen)
     folders = "".join(
         f"{kind}_temp_path {home}/{kind}; "
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -66,22 +93,22 @@ def _nginx(block: str, home: Path, port: int, timeout: int) -> list[str]:
     (home / "configuration").write_text(
         f"daemon off; pid {home}/pid;\n"
         f"events {{ worker_connections {NGINX_CONNECTIONS}; }}\n"
-        f"http {{ access_log off; {folders}\n"
-        f"server {{ listen {HOST}:{port}; proxy_read_timeout {timeout}s;\n{block}}}}}\n"
+        f"http {{ access_log off; {folders}\n{text}}}\n"
     )
     return ["-p", str(home), "-e", "stderr", "-c", str(home / "configuration")]
 
 
-def _haproxy(block: str, home: Path, port: int, timeout: int) -> list[str]:
-    block = replaced(block, "bind :80\n", f"bind {HOST}:{port}\n")
-    block = replaced(block, "timeout server 60s", f"timeout server {timeout}s")
-    (home / "configuration").write_text(block)
+def _haproxy(text: str, home: Path, port: int, timeout: int) -> list[str]:
+    text = replaced(text, "bind :80\n", f"bind {HOST}:{port}\n")
+    text = replaced(text, "timeout server 60s", f"timeout server {timeout}s")
+    (home / "configuration").write_text(text)
     return ["-db", "-f", str(home / "configuration")]
 
 
-def _apache(block_: str, home: Path, port: int, timeout: int) -> list[str]:
+def _apache(text: str, home: Path, port: int, timeout: int) -> list[str]:
     away = home / "away.asis"
-    away.write_text(block("http"))
+    away.write_bytes((DEPLOY / "away.asis").read_bytes())
+    text = replaced(text, "<VirtualHost *:80>", f"<VirtualHost {HOST}:{port}>")
     modules = (
         f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so"
         for name in APACHE_LOADED
@@ -99,17 +126,17 @@ def _apache(block_: str, home: Path, port: int, timeout: int) -> list[str]:
         f"Timeout {timeout}",
         *user,
         *modules,
-        replaced(block_, "/etc/apache2/away.asis", str(away)),
+        replaced(text, "/etc/apache2/away.asis", str(away)),
     ]
     (home / "configuration").write_text("\n".join(lines))
     return ["-D", "FOREGROUND", "-f", str(home / "configuration")]
 
 
-def _caddy(block: str, home: Path, port: int, timeout: int) -> list[str]:
+def _caddy(text: str, home: Path, port: int, timeout: int) -> list[str]:
     """Caddy has no timeout for an answer."""
-    block = replaced(block, ":80 {\n", f"http://{HOST}:{port} {{\n")
+    text = replaced(text, ":80 {\n", f"http://{HOST}:{port} {{\n")
     (home / "configuration").write_text(
-        f"{{\n    admin off\n    auto_https off\n}}\n{block}"
+        f"{{\n    admin off\n    auto_https off\n}}\n{text}"
     )
     return ["run", "--adapter", "caddyfile", "--config", str(home / "configuration")]
 
@@ -221,7 +248,7 @@ def proxy(
     """
     program = PROGRAMS[name]
     assert program
-    text = replaced(change(block(name)), UPSTREAM, f"{HOST}:{upstream}")
+    text = replaced(deployed(name, change), UPSTREAM, f"{HOST}:{upstream}")
     with TemporaryDirectory(prefix=f"{name}-") as home, reserved_port() as port:
         arguments = ARGUMENTS[name](text, Path(home), port, timeout)
         environment = _environment(home, {})

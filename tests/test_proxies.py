@@ -21,7 +21,7 @@ from flask_sse_lite import Publisher
 from flask_sse_lite.decoder import Decoder
 
 from .browsers import Listener, blank_page, chromium, stream_of
-from .proxies import NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
+from .proxies import DEPLOY, NGINX_CONNECTIONS, PROGRAMS, block, proxy, replaced
 from .servers import HOST, PATIENCE, ROOT, Client, Response, Server, serve
 
 #: The statuses that a proxy itself answers to a request for a page.
@@ -290,3 +290,7 @@ def test_the_applications_own_errors_come_through(name: str, status: int) -> Non
 def test_the_readmes_block_for_nginx_is_the_documentations() -> None:
     readme = block("nginx", ROOT / "README.rst")
     assert readme == block("nginx")
+
+
+def test_the_documented_answer_for_apache_is_the_deployed_one() -> None:
+    assert (DEPLOY / "away.asis").read_text("utf-8") == block("http")

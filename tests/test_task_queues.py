@@ -5,13 +5,9 @@ gets what they publish."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -23,13 +19,10 @@ from flask_sse_lite.decoder import Decoder
 
 from .documentation import blocks
 from .redis_servers import RedisServer, redis_server
-from .servers import PATIENCE, ROOT, SCRIPTS, Server, serve
+from .servers import PATIENCE, ROOT, Server, serve
+from .task_queues import working
 
 PAGE = (ROOT / "docs" / "tasks-with-celery-and-rq.rst").read_text("utf-8")
-
-#: Where the page says that Redis is.
-REDIS_URL = "redis://localhost:6379/0"
-
 
 CELERY_WORKER, CELERY_APP, RQ_WORKER, RQ_APP = blocks(PAGE, "sh")
 
@@ -49,34 +42,6 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     with redis_server() as server:
         monkeypatch.setenv("REDIS_URL", server.url)
         yield server
-
-
-@contextmanager
-def working(command: str, folder: Path, store: RedisServer) -> Iterator[None]:
-    """A worker, started as the page says, until the end of the block. It is asked to
-    end, so that it sees to the processes that it has forked."""
-    words = command.strip().replace(REDIS_URL, store.url)
-    log = folder / "worker.log"
-    with log.open("wb") as output:
-        worker = subprocess.Popen(
-            ["sh", "-c", f"exec {SCRIPTS}/{words}"],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        worker.terminate()
-        try:
-            worker.wait(PATIENCE)
-        finally:
-            print(log.read_text(errors="replace"))
-            with suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
 
 
 def start(server: Server, body: bytes) -> str:
@@ -111,7 +76,7 @@ def test_a_worker_of_celery_tells_a_page_what_it_does(
         # The task waits until a worker is there, so no event comes before the page.
         with (
             urlopen(address, timeout=PATIENCE) as stream,
-            working(CELERY_WORKER, folder, store),
+            working(CELERY_WORKER, folder, store, folder / "worker.log"),
         ):
             *progress, end = seen(stream)
         with urlopen(address, timeout=PATIENCE) as late:
@@ -132,7 +97,7 @@ def test_a_task_that_fails_is_told(folder: Path, store: RedisServer) -> None:
     with (
         serve("werkzeug", app="celery_app", folder=folder) as server,
         urlopen(start(server, b""), timeout=PATIENCE) as stream,
-        working(CELERY_WORKER, folder, store),
+        working(CELERY_WORKER, folder, store, folder / "worker.log"),
     ):
         failed, end = seen(stream)
     assert (failed.type, failed.data) == ("failed", "Try again later.")
@@ -148,7 +113,11 @@ def test_a_worker_of_rq_tells_a_page_what_it_does(
             urlopen(start(server, b"text=one+two"), timeout=PATIENCE) for _ in range(2)
         ]
         # RQ forks a process for each job, so the second has a publisher of its own.
-        with streams[0], streams[1], working(RQ_WORKER, folder, store):
+        with (
+            streams[0],
+            streams[1],
+            working(RQ_WORKER, folder, store, folder / "worker.log"),
+        ):
             found = [seen(stream) for stream in streams]
     for events in found:
         assert [(event.type, event.json) for event in events[:-1]] == [
