@@ -19,6 +19,7 @@ from ..position import BEGINNING, UNKNOWN_EPOCH, parse_position, position_id
 from ..system.locks import Section
 from .channel import Channel, Tell
 from .cursor import Batch, Cursor, Entry
+from .glances import Glance, glances
 from .retention import Retention
 from .revocations import Revocation, Revocations
 
@@ -278,6 +279,15 @@ class Readable:
             if is_plain and not gap and not cursor.ended and until == self.sequence:
                 self._step = _Step(cursor.channels, start, until, limit, batch)
         return batch
+
+    def behind(self, cursor: Cursor) -> int:
+        """How many events lie before a cursor."""
+        with self._lock:
+            return sum(1 for e in _pending(cursor, self._channels) if e.event)
+
+    def glances(self, listeners: Mapping[str, int], most: int) -> list[Glance]:
+        """What an operator is shown of channels: see ``glances``."""
+        return glances(self._channels, listeners, most, self._clock())
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
