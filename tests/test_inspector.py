@@ -32,6 +32,13 @@ GETS = [PAGE, f"{PAGE}/stream", f"{PAGE}/inspector.js", f"{PAGE}/stream?channel=
 WORKERS = 3
 WIDTHS = [1280, 390]
 
+#: What reaches into the page's margin.
+STICKING_OUT = """
+[...document.querySelectorAll("main :is(button, input, textarea, p, td)")]
+    .filter(part => part.getBoundingClientRect().right > innerWidth - 15.5)
+    .map(part => part.outerHTML)
+"""
+
 #: Milliseconds for which a browser waits.
 WAIT = PATIENCE * 1000
 
@@ -452,6 +459,7 @@ def test_it_shows_the_streams_of_all_workers(
         kept = shown.rows("channel-list", channel).locator("td").nth(3)
         expect(kept).to_have_text("1", timeout=WAIT)
         assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert shown.page.evaluate(STICKING_OUT) == []
         shown.page.fill("#find-connection", "USER-11")
         expect(shown.rows("connection-list", "")).to_have_count(1, timeout=WAIT)
 
