@@ -364,9 +364,10 @@ def place(store: str, folder: Path, **config: Any) -> Iterator[Place]:
             url = f"sqlite:///{folder}/events.db"
         elif store == "Redis":
             url = stack.enter_context(redis_server()).url
-        options = several("gunicorn gthread", 1 if store == "memory" else WORKERS)
+        kind = "gunicorn gevent" if store == "Redis" else "gunicorn gthread"
+        options = several(kind, 1 if store == "memory" else WORKERS)
         server = serve(
-            "gunicorn gthread",
+            kind,
             app="tests.applications.inspected:app",
             options=options,
             SSE_URL=url,
