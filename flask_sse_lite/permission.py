@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from typing import NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
-from flask import abort, current_app
+from flask import abort, current_app, request
 from werkzeug.wrappers import Response
 
 from . import tokens
@@ -166,6 +167,21 @@ def to_inspect(guard: Guard | None) -> Response | None:
     return None
 
 
+def may_begin_run(permit: Permit) -> None:
+    """A run costs the application something, and the page of another site can have its
+    visitors' browsers ask for one. Where ``SSE_SAME_SITE_RUNS`` is on, such a request
+    begins none. A run that goes on can be read all the same, by whoever knows it.
+
+    :raises Forbidden: for a request that another site's page has caused.
+    """
+    if current_channels().settings.same_site_runs and _is_of_another_site():
+        _forbid(
+            "another site's page asks for a run, and SSE_SAME_SITE_RUNS is on",
+            "cross-site",
+            permit.channels,
+        )
+
+
 def identity_by(identify: Identify | None) -> str | None:
     """Who the current request's client is, as the application's function says it.
 
@@ -230,6 +246,18 @@ def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
         "several channels in one request need an authorizer (@sse.authorizer), or each "
         f"of them by its full name in SSE_PUBLIC_CHANNELS; not there: {unlisted}"
     )
+
+
+def _is_of_another_site() -> bool:
+    """Whether the page of another site has caused the request. Browsers say so in
+    ``Sec-Fetch-Site`` (W3C Fetch Metadata), which no page can change. A browser that
+    does not know this header says in ``Origin`` where a POST comes from. Programs say
+    neither: nobody can make them ask against their user's will.
+    """
+    if site := request.headers.get("Sec-Fetch-Site"):
+        return site == "cross-site"
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc != request.host
 
 
 # What a refusal tells

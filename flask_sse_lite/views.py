@@ -25,7 +25,7 @@ from .hub import current_hub
 from .hub.client import Client
 from .hub.frames import RETRY_WHEN_FULL, come_back, spread_retry
 from .log_messages import BROKER_UNAVAILABLE, UNSUPPORTED_SERVER
-from .permission import Permit, for_run
+from .permission import Permit, for_run, may_begin_run
 from .position import new_run_channel, run_channel
 from .response import AWAY, HEADERS, MIMETYPE, EventStream, last_event_id
 from .servers.surroundings import keeps_location
@@ -102,6 +102,7 @@ def run(
         nonlocal is_taken
         cursor = channels.attend(name, since)
         if cursor is None:
+            may_begin_run(permit)
             context = current_app.app_context
             cursor = channels.begin_run(name, since, items, linger, context)
             is_taken = True

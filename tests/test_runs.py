@@ -880,6 +880,53 @@ def test_a_full_server_begins_none(app: Flask, sse: SSE) -> None:
     assert (answer.steps, answer.is_closed) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("headers", "begins"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://elsewhere.test"}, True),
+        ({"Origin": "https://elsewhere.test"}, False),
+        ({"Origin": "https://localhost.elsewhere.test"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://localhost"}, True),
+        ({}, True),
+    ],
+    ids=str,
+)
+def test_another_site_s_page_begins_none_where_that_is_wished_for(
+    app: Flask, sse: SSE, headers: dict[str, str], begins: bool
+) -> None:
+    app.config["SSE_SAME_SITE_RUNS"] = True
+    client = serve(app, sse, answer := Answer("a"))
+    response = client.get("/run", headers=headers)
+    if begins:
+        assert texts(response) == ["a", ""]
+    else:
+        assert response.status_code == 403
+    assert_all_gone(app)
+    assert (answer.steps > 0, answer.is_closed) == (begins, True)
+
+
+def test_elsewhere_any_page_can_begin_one(app: Flask, sse: SSE) -> None:
+    client = serve(app, sse, ["a"])
+    response = client.get("/run", headers={"Sec-Fetch-Site": "cross-site"})
+    assert texts(response) == ["a", ""]
+
+
+def test_another_site_s_page_can_come_back_to_one_that_goes_on(
+    app: Flask, sse: SSE, gate: threading.Event
+) -> None:
+    app.config["SSE_SAME_SITE_RUNS"] = True
+    client = serve(app, sse, Answer("a", gate=gate), unused := Answer("b"))
+    path, foreign = "/run?channel=job.7", {"Sec-Fetch-Site": "cross-site"}
+    assert texts(client.get(path), count=1) == ["a"]
+    assert texts(client.get(path, headers=foreign), count=1) == ["a"]
+    assert (unused.steps, unused.is_closed) == (0, True)
+
+
 def test_head_begins_none(app: Flask, sse: SSE) -> None:
     client = serve(app, sse, answer := Answer("a"))
     response = client.head("/run")

@@ -283,6 +283,16 @@ def have_no_room_for_runs(sse: SSE, app: Flask, client: FlaskClient) -> Any:
         gate.set()
 
 
+def ask_from_another_site(sse: SSE, app: Flask, client: FlaskClient) -> Any:
+    app.config["SSE_SAME_SITE_RUNS"] = True
+
+    @app.get("/run")
+    def run() -> Response:
+        return sse.run(["never"], channel="a")
+
+    return client.get("/run", headers={"Sec-Fetch-Site": "cross-site"})
+
+
 def have_the_server_stop(sse: SSE, app: Flask, client: FlaskClient) -> Any:
     current_hub().is_stopping = True
     try:
@@ -307,6 +317,7 @@ def have_the_broker_away(sse: SSE, app: Flask, client: FlaskClient) -> Any:
         (ask_for_what_is_not_public, "not-public"),
         (ask_for_what_is_reserved, "reserved"),
         (bring_a_bad_token, "token"),
+        (ask_from_another_site, "cross-site"),
         (come_as_one_too_many, "full"),
         (come_together, "full"),
         (come_once_too_often, "client-full"),

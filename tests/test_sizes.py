@@ -4,7 +4,7 @@ and their readers are told."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
 from flask_sse_lite.history.sizes import excesses
 from flask_sse_lite.settings import Settings
-from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish
+from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
 
 from .batches import data_of, lost_in
 from .redis_servers import RedisServer, redis_server
@@ -76,25 +76,37 @@ def kept(broker: Broker, channel: str) -> list[str]:
     return reader.data
 
 
+def size_of(found: Iterable[list[str]]) -> int:
+    return sum(len(data) for texts in found for data in texts)
+
+
+def is_within_limit(store: StoreUnderTest, channels: str) -> bool:
+    """Whether a newcomer can have no more than the limit. Redis is weighed behind a
+    publish."""
+    late = opened(store)
+    return size_of(kept(late, channel) for channel in channels) <= LIMIT * 1.1
+
+
 def test_all_channels_together_have_a_bound_in_bytes(store: StoreUnderTest) -> None:
     broker = opened(store)
     for channel in "abc":
         fill(broker, channel, 200)
+    until(lambda: is_within_limit(store, "abc"))
     late = opened(store)
     found = {channel: kept(late, channel) for channel in "abc"}
-    size = sum(len(data) for texts in found.values() for data in texts)
-    # Redis counts its own bookkeeping too.
-    assert LIMIT * 0.4 < size <= LIMIT * 1.1
+    # Redis takes twice the memory for such events.
+    assert size_of(found.values()) > LIMIT * 0.3
     for texts in found.values():
         # The newest of each are left, and as much of the one as of the other.
         assert texts == [*map(large, range(200 - len(texts), 200))]
-        assert len(texts) * LARGE >= LIMIT / 3 * 0.4
+        assert len(texts) * LARGE >= LIMIT / 3 * 0.3
 
 
 def test_a_large_channel_displaces_no_smaller_one(store: StoreUnderTest) -> None:
     broker = opened(store)
     ids = publish(broker, "small", *"1234")
     seen = fill(broker, "large", 300)
+    until(lambda: is_within_limit(store, "large"))
     late = opened(store)
     small = Reader(late, "small", since=ids[0])
     assert small.take(3) == ["2", "3", "4"]
@@ -119,6 +131,7 @@ def test_a_channel_that_has_ended_stays_ended(store: StoreUnderTest) -> None:
     ids = fill(broker, "ended", 80)
     broker.end("ended")
     fill(broker, "other", 300)
+    until(lambda: is_within_limit(store, "other"))
     late = Reader(opened(store), "ended", since=ids[0])
     late.until(lambda: late.has_ended)
     assert late.gaps
@@ -145,8 +158,7 @@ def test_who_does_not_know_the_bound_keeps_it(shared: StoreUnderTest) -> None:
     guest = connect(Settings.of_guest(shared.url, timeout=5))
     fill(guest, "b", 300)
     guest.close()
-    size = LARGE * sum(len(kept(opened(shared), channel)) for channel in "ab")
-    assert size <= LIMIT * 1.1
+    until(lambda: is_within_limit(shared, "ab"))
 
 
 # In a process
@@ -215,10 +227,10 @@ def test_a_redis_that_does_not_say_how_large_keys_are_is_told_of_once(
     broker = connect(Settings.read({"SSE_URL": server.url, **config}))
     with caplog.at_level(logging.WARNING, "flask_sse_lite"):
         fill(broker, "a", 300)
+        broker.close()
     told = [r.getMessage() for r in caplog.records if "MEMORY USAGE" in r.getMessage()]
     assert len(told) == 1
     assert server.ask("XLEN", "sse:channel:a") == 300
-    broker.close()
 
 
 def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) -> None:
@@ -226,8 +238,14 @@ def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) ->
     names = [f"user.{number}" for number in range(300)]
     for name in names:
         publish(broker, name, "x" * 1_000)
-    late = opened(store)
-    left = [name for name in names if kept(late, name)]
+    left: list[str] = []
+
+    def is_light() -> bool:
+        late = opened(store)
+        left[:] = (name for name in names if kept(late, name))
+        return len(left) < 220
+
+    until(is_light)
     # Redis counts its own bookkeeping too.
-    assert 30 < len(left) < 220
+    assert len(left) > 30
     assert names[-1] in left

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_sse_lite")
 
 #: Seconds before a server that stops cuts its requests, in which a response that is not
-#: at its end by then ends properly. The hub hears of the stop up to a tick late (0.25 s)
-#: and looks after its streams each second; what is left is for the end itself.
+#: at its end by then ends properly. The hub hears of the stop up to a tick late, which
+#: is 0.25 s, and looks after its streams each second. The rest is for the end itself.
 MARGIN = 2.0
 
 

@@ -37,6 +37,7 @@ RefusalReason = Literal[
     "not-public",
     "reserved",
     "token",
+    "cross-site",
     "full",
     "client-full",
     "channels-full",

@@ -105,8 +105,10 @@ class RedisStore(Store):
         self._is_format_told = False
         self._pool = Pool(self, self._connection_class, self._options, self._lives)
         self._ears = Ears(self, self._pool, self._topic)
-        self._scales = Scales(self.name, self._ask_for)
-        self.board = RedisBoard(self, self._pool, self._ask, self._key, self._topic)
+        self._scales = Scales(self.name, self._ask_for, self._names)
+        self.board = RedisBoard(
+            self, self._pool, self._ask, self._key, self._topic, self._scales
+        )
         #: Redis's time in milliseconds, and when Redis told it (``time.monotonic()``).
         #: Only the follower uses this.
         self._told_time = (0, 0.0)
@@ -140,7 +142,7 @@ class RedisStore(Store):
         if not found:
             return None
         if len(found) > 1:
-            self._scales.lighten(self._names)
+            self._scales.weigh()
         return (epoch.decode(), int(found[0]))
 
     def _names(self) -> list[str]:
@@ -228,7 +230,9 @@ class RedisStore(Store):
     def _ask_for(
         self, script: scripts.Script, channels: Collection[str], own: Sequence[Any]
     ) -> Any:
-        """Run a script for the streams of some channels."""
+        """Run a script for the streams of some channels. There can be many such calls,
+        and they must not go on in a store that is being closed."""
+        self.check_open()
         return self._ask(script, [*map(self._stream, channels)], own)
 
     def _ask(
@@ -376,6 +380,7 @@ class RedisStore(Store):
 
     def close(self) -> None:
         self._pool.close()
+        self._scales.close()
 
     def begin_anew(self) -> None:
         super().begin_anew()

@@ -24,7 +24,7 @@ from ..store import Store
 from . import scripts
 from .entries import names_of, number, packed
 from .pool import Pool
-from .scales import pieces
+from .scales import Scales, pieces
 
 #: Runs a script, with the keys behind those that every script has, and its words.
 Ask = Callable[[scripts.Script, Sequence[str], Sequence[Any]], Any]
@@ -45,12 +45,14 @@ class RedisBoard(Board):
         ask: Ask,
         key: Callable[[str], str],
         topic: str,
+        scales: Scales,
     ) -> None:
         self._store = store
         self._pool = pool
         self._ask_store = ask
         self._key = key
         self._topic = topic
+        self._scales = scales
         #: The identities of this process that Redis has, each channel's as JSON, and
         #: until when they hold (``time.monotonic()``). None for nothing.
         self._noted: dict[str, str] | None = None
@@ -160,4 +162,6 @@ class RedisBoard(Board):
             body = packed(event) if event else b""
             words += [identity_written(identity), at, int(is_told), body]
         epoch, *found = self._ask(scripts.tell, names, (*common, *words))
+        if len(found) > 1:
+            self._scales.weigh()
         return [(epoch.decode(), int(n)) for n in found[0]] if found else None

@@ -136,6 +136,11 @@ class Pool:
             raise kind(
                 without_run_names(f"{self._store.name} fails: {error}")
             ) from error
+        except (AttributeError, ValueError) as error:
+            # This is how redis-py reads from a connection that was closed meanwhile.
+            if not self._store.closing.is_set():
+                raise
+            raise BrokerUnavailable(f"{self._store.name} is closed") from error
 
     def interrupt(self) -> None:
         """End all waits on these connections. They cannot be used any more."""

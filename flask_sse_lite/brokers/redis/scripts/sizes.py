@@ -7,41 +7,65 @@ has the largest ones shed their oldest entries.
 
 from __future__ import annotations
 
-# The limit, and how many bytes of memory some channels take, as Redis estimates it: -1
-# where the command is forbidden.
-SIZES = """
-local sizes = {}
-for number = 3, #KEYS do
-    local size = redis.pcall('MEMORY', 'USAGE', KEYS[number])
-    if type(size) == 'table' then size = -1 end
-    sizes[number - 2] = size or 0
+# How many bytes of memory a channel takes, as Redis estimates it; -1 where the command
+# is forbidden.
+_SIZE_OF = """
+local function size_of(stream)
+    local size = redis.pcall('MEMORY', 'USAGE', stream)
+    if type(size) == 'table' then return -1 end
+    return size or 0
 end
-return {limit, sizes}
 """
 
-# Drop some of the oldest entries of a channel. ARGV: how many bytes must go. The newest
-# entry of the store stays, because its readers do not have it yet, and so does the end
-# of a channel. The answer says how many bytes have gone.
-SHED = """
+# The limit, the sizes of some channels, and how much was written by now.
+SIZES = (
+    _SIZE_OF
+    + """
+local sizes = {}
+for number = 3, #KEYS do sizes[number - 2] = size_of(KEYS[number]) end
+return {limit, sizes, written}
+"""
+)
+
+# Drop some of the oldest entries of a channel. ARGV: how many bytes; which channel.
+# The newest entry of the store stays, because its readers do not have it yet, and so
+# does the end of a channel. An empty stream takes a kilobyte. It is deleted where the
+# index knows its newest position. The answer says how many bytes have gone. Redis frees
+# memory by blocks of entries: the entries themselves are the least that counts.
+SHED = (
+    _SIZE_OF
+    + """
 local stream, excess = KEYS[3], tonumber(ARGV[8])
 local newest = newest_in(stream)
 if not newest then return 0 end
 local stays = newest[2][6] == '' or newest[1] == whole(last) .. '-0'
 local entries = redis.call('XRANGE', stream, '-', '+', 'COUNT', 100)
-local count, gone = 0, 0
+local count, gone, taken = 0, 0, 0
+local size, length = size_of(stream), redis.call('XLEN', stream)
 for _, entry in ipairs(entries) do
-    if gone >= excess or stays and entry[1] == newest[1] then break end
-    count = count + 1
-    gone = gone + #(entry[2][6] or '') + 64
+    if taken >= excess or stays and entry[1] == newest[1] then break end
+    local own = #(entry[2][6] or '') + 64
+    count, gone, taken = count + 1, gone + own, taken + math.max(own, size / length)
 end
 if count == 0 then return 0 end
-redis.call('XTRIM', stream, 'MAXLEN', redis.call('XLEN', stream) - count)
-return gone
+local left = length - count
+if left == 0 and redis.call('ZSCORE', index, ARGV[9]) then
+    redis.call('DEL', stream)
+else
+    redis.call('XTRIM', stream, 'MAXLEN', left)
+end
+return math.max(gone, size - size_of(stream))
 """
+)
 
-# The store has so many bytes now (ARGV), so that it must be weighed again when as much
-# was written as is left to the limit.
+# The store had so many bytes (ARGV), when so much had been written. It must be weighed
+# again when as much was written as is left to the limit. The answer says whether that
+# is so already.
 WEIGHED = """
 local left = math.max(limit - tonumber(ARGV[8]), limit / 32)
-redis.call('HSET', store, 'weigh', whole(written + left), 'weighing', '0')
+local again_at = tonumber(ARGV[9]) + left
+local is_due = written >= again_at
+redis.call('HSET', store, 'weigh', whole(again_at),
+    'weighing', is_due and whole(now + 5000) or '0')
+return is_due and 1 or 0
 """
