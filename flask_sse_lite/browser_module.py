@@ -49,7 +49,7 @@ class Module(NamedTuple):
 @cache
 def module() -> Module:
     text = Path(static_folder, "sse.js").read_bytes()
-    return Module(text, hashlib.sha256(text).hexdigest()[:VERSION_LENGTH])
+    return Module(text, version_of(text))
 
 
 def add_version(endpoint: str, values: dict[str, Any]) -> None:
@@ -61,8 +61,17 @@ def add_version(endpoint: str, values: dict[str, Any]) -> None:
 def serve_module() -> Response:
     """The module. At an address without its version, a browser asks each time whether
     the module is still the same."""
-    text, version = module()
-    response = Response(text, mimetype="text/javascript", headers=NOSNIFF)
+    return serve_file(*module(), "text/javascript")
+
+
+def version_of(text: bytes) -> str:
+    """What a file's text is called in the file's address."""
+    return hashlib.sha256(text).hexdigest()[:VERSION_LENGTH]
+
+
+def serve_file(text: bytes, version: str, mimetype: str) -> Response:
+    """A file of the extension's own, for a page."""
+    response = Response(text, mimetype=mimetype, headers=NOSNIFF)
     response.set_etag(version)
     if request.args.get(VERSION_PARAMETER) == version:
         response.cache_control.public = True

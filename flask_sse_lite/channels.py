@@ -77,6 +77,9 @@ class Channels:
         #: How many processes of this kind the server runs; None where the server alone
         #: knows, and there can be several.
         self.processes: int | None = 1
+        #: Called before a stream of this process begins; None where nobody inspects
+        #: streams.
+        self.before_stream: Callable[[], None] | None = None
         #: Each is called with every event that this process has published. A recorder
         #: must not raise: the publisher would take its event for not sent.
         self.recorders: list[Callable[[Event], None]] = []

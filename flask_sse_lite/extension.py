@@ -37,8 +37,9 @@ from .event import Event, check_channel
 from .generators.items import Items, check_type
 from .hub import current_hub
 from .hub.counts import Stats
+from .inspector import pages as inspector
 from .own_functions import OneEach, SharedBlueprint
-from .permission import Authorizer, Identify
+from .permission import Authorizer, Guard, Identify
 from .position import RUN_PREFIX
 from .routes import DEFAULT_URL_PREFIX, Place
 from .wording import Name, worded
@@ -48,6 +49,7 @@ END_PATIENCE = 2.0
 
 A = TypeVar("A", bound=Authorizer)
 W = TypeVar("W", bound=Identify)
+G = TypeVar("G", bound=Guard)
 
 
 class SSE(SharedBlueprint):
@@ -101,9 +103,17 @@ class SSE(SharedBlueprint):
         super().__init__(name, import_name, **options)
         self._authorizers = OneEach("authorizer")
         self._identities = OneEach("identity function")
+        self._guards = OneEach("inspector_guard")
         self.add_url_rule("", "stream", self._view)
         self.add_url_rule("/run/<string(length=22):run>", "run", self._view_run)
         self.add_url_rule("/sse.js", "client", browser_module.serve_module)
+        self.add_url_rule("/inspector", "inspector", self._view_inspector)
+        for rule, endpoint, view, method in (
+            ("/inspector/stream", "inspector_stream", self._inspector_stream, "GET"),
+            ("/inspector/<name>", "inspector_file", self._inspector_file, "GET"),
+            ("/inspector/<action>", "inspector_act", self._inspector_act, "POST"),
+        ):
+            self.add_url_rule(rule, endpoint, view, methods=[method])
         self.url_defaults(browser_module.add_version)
         if isinstance(app, Flask):
             self.init_app(app)
@@ -148,11 +158,14 @@ class SSE(SharedBlueprint):
             return
         self._authorizers.begin(app)
         self._identities.begin(app)
+        self._guards.begin(app)
         self._hooks.registered(app)
         set_up(app)
+        inspector.set_up(app)
         super().register(app, options)
         self._authorizers.registered(app)
         self._identities.registered(app)
+        self._guards.registered(app)
         browser_module.add_to_templates(app, self._view, self.position)
 
     def add_url_rule(
@@ -214,6 +227,24 @@ class SSE(SharedBlueprint):
         :raises SetupError: where an application would lose the function that it has.
         """
         self._identities.give(function)
+        return function
+
+    def inspector_guard(self, function: G) -> G:
+        """Register who can use the inspector, which ``SSE_INSPECTOR`` switches on: a
+        function of nothing that returns True (yes), False or None (403), or a response
+        that is sent instead::
+
+            @sse.inspector_guard
+            def can_inspect():
+                return session.get("user") == "admin"
+
+        Whoever can inspect reads the events of all channels, publishes, and disconnects
+        clients. Without a guard, the inspector answers in Flask's debug mode only. The
+        function holds for applications as an authorizer does.
+
+        :raises SetupError: where an application would lose the function that it has.
+        """
+        self._guards.give(function)
         return function
 
     # Verbs
@@ -512,6 +543,22 @@ class SSE(SharedBlueprint):
         if isinstance(answer, Response):
             return answer
         return views.stream(answer, None)
+
+    def _guard(self) -> Guard | None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        return self._guards.of_any(app)
+
+    def _view_inspector(self) -> Response:
+        return inspector.page(self._guard(), self._view_inspector, self._inspector_file)
+
+    def _inspector_stream(self) -> Response:
+        return inspector.stream(self._guard())
+
+    def _inspector_file(self, name: str) -> Response:
+        return inspector.file(self._guard(), name)
+
+    def _inspector_act(self, action: str) -> Response:
+        return inspector.act(self._guard(), action)
 
     def _view_run(self, run: str) -> Response:
         who = self._identity(None)

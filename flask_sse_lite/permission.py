@@ -44,6 +44,23 @@ Identify = Callable[[], Name | None]
 logger = logging.getLogger("flask_sse_lite")
 
 
+#: What ``@sse.inspector_guard`` takes: a function of nothing, which says whether the
+#: current request's client can use the inspector, as an authorizer says it.
+Guard = Callable[[], AuthorizerAnswer]
+
+#: What a client is told where nobody says who can use the inspector.
+UNGUARDED = """\
+The inspector is on (SSE_INSPECTOR), and nobody says who can use it. Write:
+
+    @sse.inspector_guard
+    def can_inspect():
+        return current_user.is_authenticated and current_user.is_admin
+
+It returns True (yes), False or None (403), or a response that is sent instead. In
+Flask's debug mode, the inspector needs no guard.
+"""
+
+
 class Permit(NamedTuple):
     """The channels that the current request's client may listen to, and who the client
     is, as far as the application has said it."""
@@ -114,6 +131,40 @@ def for_run(channel: str, identity: str | None = None) -> Permit:
     """The client names the channel of a run, or begins the run. Who knows the name may
     listen: it cannot be guessed, and only the run's own readers are told of it."""
     return Permit((channel,), identity)
+
+
+def for_inspector(names: tuple[str, ...], guard: Guard | None) -> Permit | Response:
+    """The inspector's page asks for what workers tell, or for a channel: whoever can
+    inspect can listen to every channel."""
+    return to_inspect(guard) or Permit(names)
+
+
+def to_inspect(guard: Guard | None) -> Response | None:
+    """Whether the current request's client can use the inspector.
+
+    :param guard: the application's ``inspector_guard``, if it has one.
+    :returns: None where the client can; otherwise what it is answered.
+    :raises NotFound: where the inspector is off.
+    :raises Forbidden: where the guard refuses.
+    :raises InvalidType: for what a guard cannot return.
+    """
+    if not current_channels().settings.inspector:
+        abort(404)
+    if guard is None:
+        if current_app.debug:
+            return None
+        return Response(UNGUARDED, 403, mimetype="text/plain")
+    answer = guard()
+    if isinstance(answer, Response):
+        return answer
+    if answer is False or answer is None:
+        abort(403)
+    if answer is not True:
+        raise InvalidType(
+            "An inspector_guard returns True, False, None or a response; it returned "
+            f"{answer!r}"
+        )
+    return None
 
 
 def may_begin_run(permit: Permit) -> None:

@@ -134,6 +134,7 @@ class Settings:
     access_log: bool = _setting(False, _flag)
     public_channels: tuple[str, ...] = _setting(("sse",), _channels)
     presence: tuple[str, ...] = _setting((), _channels)
+    inspector: bool = _setting(False, _flag)
     same_site_runs: bool = _setting(False, _flag)
     token_in_query: bool = _setting(False, _flag)
     token_cookie: str = _setting("sse_token", _text)

@@ -174,6 +174,8 @@ def _admit(
         return _come_back(RETRY_WHEN_FULL, NO_ROOM)
     try:
         with channels.broker.within_timeout():
+            if channels.before_stream:
+                channels.before_stream()
             cursor = find(channels)
     except TooManyRuns:
         channels.tell_refused("runs-full", *permit)

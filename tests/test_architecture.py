@@ -40,6 +40,7 @@ BANDS: list[set[str]] = [
     {"tokens"},
     {"permission", "sqlalchemy", "testing"},
     {"views"},
+    {"inspector"},
     {"extension"},
     {"from_flask_sse"},
     {"__init__"},
@@ -68,13 +69,14 @@ CONFINED: dict[str, set[str]] = {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
         *("permission", "tokens", "browser_module", "metrics", "opentelemetry"),
+        *("inspector.forgery", "inspector.pages"),
         *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},
     "itsdangerous": {"tokens", "doctor.account"},
     "werkzeug": {
         *("response", "views", "extension", "client_faults", "sqlalchemy"),
-        "permission",
+        *("permission", "inspector.pages"),
     },
     "socket": {
         *("brokers.redis.links", "brokers.sqlite.doorbell", "hub.handoff"),
@@ -91,7 +93,10 @@ CONFINED: dict[str, set[str]] = {
     # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop", "signals.courier"},
-    "blinker": {"signals", "signals.courier", "signals.deliveries"},
+    "blinker": {
+        *("signals", "signals.courier", "signals.deliveries"),
+        "inspector.reporting",
+    },
     "gunicorn": set(),
     "cheroot": set(),
     "uwsgi": set(),

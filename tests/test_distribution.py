@@ -116,6 +116,8 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
     modules = (ROOT / "flask_sse_lite").rglob("*.py")
     expected = {path.relative_to(ROOT).as_posix() for path in modules}
     static = {f"flask_sse_lite/static/{name}" for name in ("sse.js", "sse.d.ts")}
+    own = (ROOT / "flask_sse_lite" / "inspector" / "static").iterdir()
+    static |= {path.relative_to(ROOT).as_posix() for path in own}
     assert names == expected | {"flask_sse_lite/py.typed"} | static
 
 

@@ -101,6 +101,16 @@ with client.session_transaction() as session:
     session["_user_id"] = "ann"
 assert client.get("/stream").status_code == 200
 """,
+    "inspected.py": """
+client, other = app.test_client(), app.test_client()
+for one, user in ((client, "ann"), (other, "bob")):
+    with one.session_transaction() as session:
+        session["_user_id"] = user
+assert app.test_client().get("/stream/inspector").status_code == 401
+assert other.get("/stream/inspector").status_code == 403
+assert "Inspector" in client.get("/stream/inspector").text
+assert client.post("/stream/inspector/publish").status_code == 403
+""",
     "leaving.py": """
 client, other = app.test_client(), app.test_client()
 for one, user in ((client, "ann"), (other, "bob")):

@@ -169,6 +169,8 @@ def ask_all_views(app: Flask) -> None:
     for rule in app.url_map.iter_rules():
         if {"static", "sse.run"} & {rule.endpoint}:
             continue
+        if rule.endpoint.startswith("sse.inspector"):
+            continue  # It is switched off.
         path = re.sub("<.*?>", "kitchen", rule.rule)
         response = client.open(
             path, method="GET" if "GET" in (rule.methods or ()) else "POST"

@@ -31,10 +31,14 @@ def _short_heartbeats(app: Flask) -> None:
 
 
 def paths(app: Flask) -> set[str]:
-    """Where streams are served. Runs, and the module for pages, must be served below
-    each."""
+    """Where streams are served. Runs, the module for pages, and the inspector must be
+    served below each."""
     rules = {r.rule for r in app.url_map.iter_rules() if r.endpoint != "static"}
-    below = ("/run/<string(length=22):run>", "/sse.js")
+    inspector = ("", "/stream", "/<name>", "/<action>")
+    below = (
+        *("/run/<string(length=22):run>", "/sse.js"),
+        *(f"/inspector{rule}" for rule in inspector),
+    )
     streams = {rule for rule in rules if not rule.endswith(below)}
     assert rules == streams | {s + rule for s in streams for rule in below}
     return streams

@@ -51,6 +51,7 @@ def test_the_defaults_are_these() -> None:
         access_log=False,
         public_channels=("sse",),
         presence=(),
+        inspector=False,
         same_site_runs=False,
         token_in_query=False,
         token_cookie="sse_token",
@@ -133,6 +134,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
         ["Auto", "", "true", 0, 1, 2, 0.0, 1.0, ["auto"]],
     ),
     "SSE_ACCESS_LOG": ([True, False], ["True", 0, 1, [True]]),
+    "SSE_INSPECTOR": ([True, False], ["True", 0, 1, [True]]),
     "SSE_PUBLIC_CHANNELS": (
         [["sse"], ("a", "b"), {"a"}, frozenset({"a"}), [], ["*"], ["room.*", "ä b"]],
         [

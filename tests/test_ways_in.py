@@ -39,6 +39,10 @@ class Way(NamedTuple):
 
 LISTEN = "/stream?channel=secret"
 
+ACT = "/stream/inspector"
+INSPECTED = f"{ACT}/stream?channel"
+INSPECT = f"{INSPECTED}=secret"
+
 WAYS = [
     # The blueprint's view
     Way("the view, resumed from the beginning", f"{LISTEN}&last_event_id={{first}}"),
@@ -143,6 +147,31 @@ WAYS = [
         headers=("Cookie: sse_token={forged}; session={forged}",),
     ),
     Way("a password", LISTEN, headers=("Authorization: Basic YW5uOmFubg==",)),
+    # The inspector
+    Way("the inspector's stream of a channel", INSPECT),
+    Way("the inspector's stream, resumed", f"{INSPECT}&last_event_id={{first}}"),
+    Way("the inspector's page", "/stream/inspector", leads=False),
+    Way("the inspector's script", "/stream/inspector/inspector.js", leads=False),
+    Way("what workers tell", "/stream/inspector/stream", leads=False),
+    Way("what workers tell, by name", f"{INSPECTED}=%24inspector", leads=False),
+    Way("what workers are told", f"{INSPECTED}=%24inspector.calls", leads=False),
+    Way("a run in the inspector", f"{INSPECTED}={{run_channel}}", leads=False),
+    Way("the inspector below another", "/outer/inner/inspector/stream?channel=secret"),
+    Way("an action of the inspector", f"{ACT}/publish", False, "POST"),
+    Way(
+        "an action, from another origin",
+        f"{ACT}/publish",
+        leads=False,
+        method="POST",
+        headers=("Origin: https://evil.example", "Cookie: sse_inspector=x"),
+    ),
+    Way(
+        "an action, without a token",
+        f"{ACT}/publish",
+        leads=False,
+        method="POST",
+        headers=(f"Origin: http://{HOST}", "Cookie: sse_inspector=x"),
+    ),
     # Headers that name somebody else
     Way("another host", LISTEN, headers=("X-Forwarded-Host: localhost",)),
     Way("another path", "/stream?channel=public", False, "GET", ("X-Path: /answer",)),
@@ -157,6 +186,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         SECRET_KEY="a key of the tests",
         SSE_TOKEN_IN_QUERY=True,
         SSE_REPLAY=1,
+        SSE_INSPECTOR=True,
     ) as server:
         yield server
 

@@ -6,6 +6,7 @@ run feeds. What a run does from then on lives in run.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -31,16 +32,29 @@ class TooManyRuns(Exception):
     """The process has no room for another run now."""
 
 
+class RunPlace:
+    """The place of one run, from before it begins until its thread has ended."""
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.began_at = time.monotonic()
+
+
 class Runs:
     """The runs of an application in this process. Thread-safe."""
 
     def __init__(self) -> None:
         #: One place for each run that has a thread or will get one.
-        self._places: set[object] = set()
+        self._places: set[RunPlace] = set()
         self._lock = Guard()
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def going_on(self) -> list[RunPlace]:
+        """The places that are taken now. The run of one can be over, with a thread that
+        has not ended."""
+        return list(self._places)
 
     def begin(
         self,
@@ -63,7 +77,7 @@ class Runs:
         if limit is None:
             is_cheap = is_patched_by_gevent()
             limit = MAX_RUNS_UNDER_GEVENT if is_cheap else MAX_RUNS_ON_THREADS
-        place = object()
+        place = RunPlace(channel)
         with self._lock:
             if len(self._places) >= limit:
                 raise TooManyRuns

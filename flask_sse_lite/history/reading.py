@@ -19,6 +19,7 @@ from ..position import BEGINNING, UNKNOWN_EPOCH, parse_position, position_id
 from ..system.locks import Section
 from .channel import Channel, Tell
 from .cursor import Batch, Cursor, Entry
+from .glances import Glance, glances
 from .retention import Retention
 from .revocations import Revocation, Revocations
 
@@ -292,6 +293,10 @@ class Readable:
                     cursor.floor(name) if is_of_now else BEGINNING
                 )
             )
+
+    def glances(self, listeners: Mapping[str, int], most: int) -> list[Glance]:
+        """What an operator is shown of channels: see ``glances``."""
+        return glances(self._channels, listeners, most, self._clock())
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to

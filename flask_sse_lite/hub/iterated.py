@@ -38,6 +38,7 @@ from ..event import HEARTBEAT
 from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers.programs import Program
+from ..servers.server import Reason
 from ..settings import Settings
 from ..signals.story import Story, expect
 from .client import NOBODY, Client
@@ -95,6 +96,7 @@ class IteratedStream:
         "_sent_at",
         "client",
         "log",
+        "path_reason",
         "program",
         "settings",
         "story",
@@ -125,6 +127,8 @@ class IteratedStream:
         #: The server, if it can be stopped while its process goes on.
         self.program = program
         self._cursor = cursor
+        #: The code of the reason why the stream is iterated.
+        self.path_reason: Reason | None = None
         self._end = end
         # Any phase but OVER. Each thread that writes it writes the same.
         self._phase = Phase.GOING_ON
@@ -212,6 +216,10 @@ class IteratedStream:
         return position_event(self._cursor)
 
     # Any thread's
+
+    def on_the_wire(self) -> tuple[int, int | None]:
+        """See ``Progress.on_the_wire``."""
+        return self._progress.on_the_wire() if self._progress else (0, None)
 
     def wake(self) -> None:
         """There is something to read: end the wait, or the one that comes next."""

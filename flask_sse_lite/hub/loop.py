@@ -23,6 +23,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from ..errors import Reentered
 from ..history.log import Log
@@ -40,6 +41,7 @@ from .connection import Connection, Group, framed
 from .counts import Listeners, OpenStreams, Paths, Stats
 from .endings import Ending, Endings
 from .fanout import Fanout
+from .inspected import OpenStream, is_named, open_streams
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
 from .places import Place, Places
 from .readers import Iterated, Readers, Timed
@@ -135,6 +137,10 @@ class Hub:
     def _open_streams(self) -> OpenStreams:
         iterated = len(self._audiences.iterated)
         return {"handed off": len(self._fanout), "iterated": iterated}
+
+    def open_streams(self, log: Log, most: int) -> list[OpenStream]:
+        """What an operator is shown of a log's streams: see ``inspected.py``."""
+        return open_streams(log, most, self._lock, self._audiences, self._fanout)
 
     # Streams come and leave
 
@@ -247,6 +253,19 @@ class Hub:
             self._endings.ask(ending)
         self._wake()
         ending.is_done.wait(timeout)
+
+    def end_one(self, log: Log, name: str) -> None:
+        """End a stream of a log properly, so that its client comes back and its view
+        decides again. Nothing happens where the stream is gone.
+
+        :param name: see ``OpenStream``.
+        """
+        with self._lock:
+            if not self.is_running:
+                return
+            is_meant = partial(is_named, log, name)
+            self._endings.ask(Ending(is_meant, why="disconnect"))
+        self._wake()
 
     def abandon(self) -> None:
         """Let go of what belongs to the parent of a forked process. The child calls

@@ -102,6 +102,14 @@ class Progress:
         """Whether nothing waited for the client at the last look."""
         return not self._waiting
 
+    def on_the_wire(self) -> tuple[int, int | None]:
+        """Bytes that wait for the client, and bytes that the client has taken on this
+        connection; None where the system does not say. Any thread can ask."""
+        with suppress(OSError):  # The socket was closed.
+            waiting = bytes_waiting(_descriptor(self._sock))
+            return waiting, bytes_acknowledged(self._sock)
+        return 0, None
+
     def cut(self) -> None:
         cut(self._sock)
 

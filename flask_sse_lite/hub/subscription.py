@@ -34,7 +34,7 @@ from ..history.cursor import Cursor
 from ..history.log import Log
 from ..servers import check_request, find_server, known_socket
 from ..servers.programs import Program, program_of
-from ..servers.server import Refusal, Server
+from ..servers.server import Reason, Refusal, Server
 from ..servers.surroundings import warn_of_reader
 from ..settings import Settings
 from ..signals.story import Story
@@ -98,6 +98,7 @@ class Subscription:
         "_shareable",
         "_socket",
         "_story",
+        "_why",
         "log",
         "on_close",
     )
@@ -135,6 +136,8 @@ class Subscription:
         # Bytes of the opening, which is all that a server gets before a handoff.
         self._opening = 0
         self._iterated: IteratedStream | None = None
+        # Why the server must iterate the stream, as far as that is known.
+        self._why: Reason | None = None
         #: Called once, at the end.
         self.on_close: Callable[[], None] | None = None
 
@@ -263,6 +266,7 @@ class Subscription:
         paths.note_iterated(
             refusal.reason, refusal.code, is_remediable=refusal.is_remediable
         )
+        self._why = refusal.code
         if self._story is not None:
             self._story.path_reason = refusal.code
 
@@ -281,6 +285,7 @@ class Subscription:
             sock=self._socket,
             story=self._story,
         )
+        self._iterated.path_reason = self._why
         if self._story is not None:
             self._story.begin("iterated")
         self._hub.add(self._iterated, self._place)

@@ -33,9 +33,14 @@ def may_listen(channel: str) -> bool:
     return channel == "public" or (channel in FOR_ANN and user() == "ann")
 
 
+def can_inspect() -> bool:
+    return user() == "ann"
+
+
 for each in (sse, nested):
     each.authorizer(may_listen)
     each.identity(user)
+    each.inspector_guard(can_inspect)
 
 app.register_blueprint(sse)
 outer = Blueprint("outer", __name__, url_prefix="/outer")
