@@ -30,16 +30,17 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
 .PHONY: bench-peers clean
 
-# Several workers share a file of SQLite. A thousand streams need as many descriptors.
+# Several workers share a file of SQLite, anew each time. A thousand streams need as many
+# descriptors.
 demo: $(VENV)/demo.stamp
 	@echo "The showcase: http://$(HOST):$(PORT)"
 	@ulimit -n 8192 2>/dev/null || true; cd examples; \
 	if [ "$(WORKERS)" -gt 1 ]; then \
-		events=$$(mktemp -d) && trap 'rm -rf "$$events"' EXIT && trap : INT TERM; \
+		events="$(CURDIR)/build/demo-$(PORT)"; rm -rf "$$events"; mkdir -p "$$events"; \
 		export FLASK_SSE_URL="sqlite:///$$events/events.db" FLASK_KILL_WORKERS=true; \
 		export FLASK_SECRET_KEY=$$(../$(BIN)/python -c 'import secrets; print(secrets.token_hex())'); \
 	fi; \
-	../$(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
+	exec ../$(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
 		--bind $(HOST):$(PORT) --log-level warning showcase:app
 
 # Test files run in parallel, each in one process, in the order of tests/conftest.py.

@@ -35,8 +35,8 @@ def gather(host: str, port: str, path: str, count: int) -> Iterator[dict[str, ob
     process = subprocess.Popen(
         [sys.executable, str(_CLIENTS), *words], stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout
     try:
-        assert process.stdout
         yield {"pid": process.pid, "count": count, "seconds": SECONDS}
         for line in process.stdout:
             yield json.loads(line) | {"time": time.time()}

@@ -89,10 +89,8 @@ class Crowd:
             self._invite()
             self._read(min(GATHERED, deadline - now))
             now = time.monotonic()
-            is_news = (
-                self._lit or self._opened or self._lost
-            ) and now - written >= GATHERED
-            if is_news or now - written >= SILENCE:
+            news = self._lit or self._opened or self._lost
+            if now - written >= (GATHERED if news else SILENCE):
                 self._write()
                 written = now
 

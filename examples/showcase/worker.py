@@ -58,13 +58,18 @@ def _run(app: Flask) -> None:
 def _cost(process: psutil.Process) -> dict[str, object]:
     return {
         "worker": process.pid,
-        "streams": sum(sse.stats()["open"].values()),
+        "streams": _open_streams(),
         "threads": process.num_threads(),
         "greenlets": _greenlets(),
         "memory": process.memory_info().rss,
         "cpu": process.cpu_percent(),
         "time": time.time(),
     }
+
+
+def _open_streams() -> int:
+    streams = sse.stats()["open"]
+    return streams["handed off"] + streams["iterated"]
 
 
 def _greenlets() -> int:
