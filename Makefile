@@ -1,4 +1,5 @@
-# make demo         the showcase at http://127.0.0.1:8000 (PORT= changes the port)
+# make demo         the showcase at http://127.0.0.1:8000 (PORT= changes the port;
+#                   HOST=0.0.0.0 lets phones in; WORKERS=4 lets the page kill workers)
 # make quick        the tests that need no browser and no other server, in a minute
 # make test         all tests
 # make soak         the long tests in full size: half an hour, with figures
@@ -16,7 +17,9 @@
 # Each target makes the virtual environment .venv, and installs there what it needs.
 
 PYTHON ?= python3
+HOST ?= 127.0.0.1
 PORT ?= 8000
+WORKERS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -27,10 +30,18 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
 .PHONY: bench-peers clean
 
+# Several workers share a file of SQLite, anew each time. A thousand streams need as many
+# descriptors.
 demo: $(VENV)/demo.stamp
-	@echo "The showcase: http://127.0.0.1:$(PORT)"
-	@cd examples && exec ../$(BIN)/gunicorn --worker-class gevent --workers 1 \
-		--bind 127.0.0.1:$(PORT) --log-level warning showcase:app
+	@echo "The showcase: http://$(HOST):$(PORT)"
+	@ulimit -n 8192 2>/dev/null || true; cd examples; \
+	if [ "$(WORKERS)" -gt 1 ]; then \
+		events="$(CURDIR)/build/demo-$(PORT)"; rm -rf "$$events"; mkdir -p "$$events"; \
+		export FLASK_SSE_URL="sqlite:///$$events/events.db" FLASK_KILL_WORKERS=true; \
+		export FLASK_SECRET_KEY=$$(../$(BIN)/python -c 'import secrets; print(secrets.token_hex())'); \
+	fi; \
+	exec ../$(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
+		--bind $(HOST):$(PORT) --log-level warning showcase:app
 
 # Test files run in parallel, each in one process, in the order of tests/conftest.py.
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import groupby, islice, takewhile
@@ -18,6 +20,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from .browsers import blank_page, chromium
+from .client_packages import npm_packages
 from .redis_servers import redis_server
 from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
 
@@ -566,6 +569,7 @@ def several(
                 SSE_URL=url,
                 SECRET_KEY="a secret",
                 SSE_RETRY=200,
+                KILL_WORKERS=True,
             )
         )
 
@@ -670,3 +674,178 @@ def maker_of(server: Server, ticket: str) -> int:
         event = next(event for event in client.events if event.type == "question")
         pid: int = event.json["worker"]
         return pid
+
+
+# Three questions, who is here, and the server that goes away
+
+
+def test_a_question_can_be_clicked(open_tab: OpenTab) -> None:
+    tab = open_tab()
+    questions = tab.page.locator("#questions button")
+    assert questions.count() == 3
+    question = questions.nth(1).inner_text()
+    questions.nth(1).click()
+    expect(tab.page.locator("#answer-question")).to_have_text(question, timeout=WAIT)
+    tab.wait_for_tokens(3)
+    tab.page.click("#stop")
+    tab.wait_for_answer("stopped")
+
+
+def test_the_page_says_who_is_here(open_tab: OpenTab) -> None:
+    ada, bob = open_tab(), open_tab()
+    for tab, name in ((ada, "Ada"), (bob, "Bob")):
+        tab.page.fill("#chat-name", name)
+        tab.page.press("#chat-name", "Tab")
+    expect(ada.page.locator("#here")).to_have_text("Ada, Bob", timeout=WAIT)
+    # A new name is no cut.
+    assert ada.page.locator("#replayed[data-ordered]").count() == 0
+    bob.page.goto("about:blank")
+    expect(ada.page.locator("#here")).to_have_text("Ada", timeout=WAIT)
+
+
+def test_a_server_that_goes_away_and_comes_back_is_told_and_cleared(
+    browser: Browser,
+) -> None:
+    with (
+        serve_showcase("gunicorn gevent", SSE_RETRY=200) as server,
+        tab_at(browser, server.url) as tab,
+    ):
+        away = tab.page.locator("#away")
+        complaint = tab.page.locator("#chat-error")
+        assert away.is_hidden()
+        server.stop()
+        expect(away).to_contain_text("No answer from the server", timeout=WAIT)
+        tab.page.fill("#chat-input", "is anybody there?")
+        tab.page.press("#chat-input", "Enter")
+        expect(complaint).to_contain_text("cannot be reached", timeout=WAIT)
+        server.start()
+        expect(away).to_contain_text("The server is back", timeout=WAIT)
+        expect(complaint).to_have_text("", timeout=WAIT)
+        assert tab.page.input_value("#chat-input") == "is anybody there?"
+        expect(away).to_be_hidden(timeout=WAIT)
+
+
+# The crowd
+
+
+def test_every_dot_of_the_crowd_lights_up_and_none_costs_a_thread(
+    server: Server, open_tab: OpenTab
+) -> None:
+    tab, other = open_tab(), open_tab()
+    page = tab.page
+    thousand = re.compile("1,000")
+    expect(page.locator("#crowd-threads")).to_have_text(re.compile(r"\d"), timeout=WAIT)
+    threads = page.locator("#crowd-threads").inner_text()
+    page.click("#crowd-button")
+    expect(page.locator("#crowd-open")).to_have_text(thousand, timeout=WAIT)
+    expect(page.locator("#field .open")).to_have_count(1000, timeout=WAIT)
+    page.evaluate(
+        """() => {
+            window.seen = new Set();
+            const note = ({ target }) => target.matches(".lit") && seen.add(target);
+            const observer = new MutationObserver((changes) => changes.forEach(note));
+            observer.observe(document.getElementById("field"), {
+                subtree: true, attributeFilter: ["class"],
+            });
+        }"""
+    )
+    page.wait_for_function("seen.size === 1000", timeout=WAIT)
+    # Two pages, and the crowd.
+    expect(page.locator("#crowd-here")).to_have_text("1,002", timeout=WAIT)
+    assert page.locator("#crowd-threads").inner_text() == threads
+
+    other.page.click("#crowd-button")
+    told = other.page.locator("#crowd-told")
+    expect(told).to_contain_text("There is one at a time", timeout=WAIT)
+
+    # Who leaves takes the crowd along.
+    page.goto("about:blank")
+    expect(other.page.locator("#crowd-here")).to_have_text("1", timeout=WAIT)
+    other.page.click("#crowd-button")
+    expect(other.page.locator("#crowd-open")).to_have_text(thousand, timeout=WAIT)
+    other.page.click("#crowd-button")
+    expect(other.page.locator("#crowd-here")).to_have_text("1", timeout=WAIT)
+    expect(other.page.locator("#field .open")).to_have_count(0)
+
+
+def test_a_page_of_another_site_opens_no_crowd_and_kills_nobody(
+    server: Server, several: Server
+) -> None:
+    for origin in ({}, {"Origin": "http://other.example"}):
+        assert answered(server, "/crowd", origin) == 403
+        worker = several.workers()[0]
+        assert answered(several, f"/workers/{worker}/kill", origin) == 403
+    own = {"Origin": several.url}
+    # A process that is no worker of this server; and a server that is no demonstration.
+    assert answered(several, f"/workers/{os.getpid()}/kill", own) == 404
+    worker = server.workers()[0]
+    own = {"Origin": server.url}
+    assert answered(server, f"/workers/{worker}/kill", own) == 404
+
+
+def answered(server: Server, path: str, headers: dict[str, str]) -> int:
+    """The status of a POST."""
+    asked = urllib.request.Request(server.url + path, b"", headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code
+
+
+def test_the_worker_behind_the_page_is_killed_and_no_number_is_lost(
+    browser: Browser, several: Server
+) -> None:
+    until(lambda: len(several.workers()) == WORKERS)
+    with tab_at(browser, several.url) as tab:
+        button = tab.page.locator("#kill")
+        expect(button).to_be_enabled(timeout=WAIT)
+        victim = int(tab.page.locator("#kill-worker").inner_text())
+        assert victim in several.workers()
+        button.click()
+        told = tab.page.locator("#kill-told")
+        expect(told).to_contain_text("serves this page now", timeout=WAIT)
+        assert re.match("30 of 30 numbers are here, each once", told.inner_text())
+        assert victim not in several.workers()
+        assert int(tab.page.locator("#kill-worker").inner_text()) != victim
+        assert tab.page.locator("#ticks .twice").count() == 0
+
+
+# What it is like to use
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_everybody_can_use_it(
+    browser: Browser, several: Server, width: int, scheme: str
+) -> None:
+    axe = (npm_packages() / "axe-core" / "axe.min.js").read_text("utf-8")
+    with tab_at(browser, several.url, width) as tab:
+        tab.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        tab.say("hello", "Ada")
+        tab.ask("What is a river?")
+        tab.wait_for_tokens(2)
+        tab.page.click("#cut")
+        tab.wait_for_state("cut")
+        # The page's policy keeps a script tag away; this way in is the debugger's.
+        tab.page.evaluate(axe)
+        found = tab.page.evaluate("axe.run()")
+        faults = [
+            (fault["id"], [node["html"] for node in fault["nodes"]])
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        assert faults == []
+        assert found["passes"]
+        assert not tab.scrolls_sideways()
+        tab.page.click("#stop")
+
+
+def test_a_phone_is_shown_the_way_only_where_it_can_come(server: Server) -> None:
+    page = server.request("GET", "/").body.decode()
+    assert "HOST=0.0.0.0" in page
+    assert "phone.svg" not in page
+    picture = server.request("GET", "/phone.svg")
+    assert picture.headers["Content-Type"].startswith("image/svg+xml")
+    assert b"<svg" in picture.body

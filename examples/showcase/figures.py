@@ -73,7 +73,8 @@ class Sampler:
         self._read_at = time.monotonic()
 
     def sample(self) -> dict[str, object]:
-        """Percent by core, bytes of memory, and bytes a second of the network."""
+        """Percent by core, bytes of memory, bytes a second of the network, and who is
+        here."""
         memory = psutil.virtual_memory()
         before, now = self._traffic, psutil.net_io_counters()
         elapsed = time.monotonic() - self._read_at
@@ -85,6 +86,8 @@ class Sampler:
                 "received": round((now.bytes_recv - before.bytes_recv) / elapsed),
                 "sent": round((now.bytes_sent - before.bytes_sent) / elapsed),
             },
+            # Who listens to the chat, over all workers: names, and how many tabs each.
+            "here": sse.present("chat"),
             "time": time.time(),
             "worker": os.getpid(),
         }

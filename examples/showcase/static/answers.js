@@ -43,6 +43,12 @@ export function showAnswers(skew) {
     history.replaceState(null, "", linkTo(ticket)); // a reload shows it again
     show(ticket);
   });
+  for (const button of document.querySelectorAll("#questions button")) {
+    button.addEventListener("click", () => {
+      byId("ask-input").value = button.textContent;
+      form.requestSubmit();
+    });
+  }
   const ticket = new URLSearchParams(location.search).get("answer");
   if (ticket) show(encodeURIComponent(ticket));
 }

@@ -10,14 +10,16 @@ const BEASTS = ["Otter", "Heron", "Badger", "Lynx", "Finch", "Marmot", "Newt", "
 
 const any = (list) => list[Math.floor(Math.random() * list.length)];
 
-export function showChat(stream) {
+// `named(name)` is called with the name that this page has, and whenever it changes.
+export function showChat(stream, named) {
   const form = document.getElementById("chat-form");
   const log = document.getElementById("chat-log");
-  const name = rememberedName(document.getElementById("chat-name"));
+  const name = rememberedName(document.getElementById("chat-name"), named);
   const follow = followEnd(log);
 
   sendByPost(form);
   stream.addEventListener("event", ({ detail }) => {
+    if (detail.type === "figures") showWhoIsHere(detail.data.here);
     if (detail.type !== "chat") return;
     document.getElementById("chat-empty").hidden = true;
     log.append(bubble(detail, name.value));
@@ -30,9 +32,17 @@ export function showChat(stream) {
   });
 }
 
-function rememberedName(input) {
+function showWhoIsHere(here) {
+  const names = Object.entries(here).map(([name, tabs]) => (tabs > 1 ? `${name} (${tabs} tabs)` : name));
+  document.getElementById("here").textContent = names.sort().join(", ") || "–";
+}
+
+function rememberedName(input, named) {
   input.value = localStorage.getItem("name") ?? `${any(MOODS)} ${any(BEASTS)}`;
-  const remember = () => localStorage.setItem("name", input.value);
+  const remember = () => {
+    localStorage.setItem("name", input.value);
+    named(input.value);
+  };
   input.addEventListener("change", remember);
   remember();
   return input;

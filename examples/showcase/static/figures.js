@@ -41,7 +41,7 @@ export function showFigures(stream) {
     network.push(time, [received, -sent], missed);
 
     byId("cpu-now").textContent = percent(mean);
-    byId("cpu-note").textContent = `mean of ${data.cpu.length} cores, and each of them`;
+    byId("cpu-note").textContent = `mean of ${data.cpu.length} cores`;
     byId("memory-now").textContent = gib(used);
     byId("memory-note").textContent = `${percent((100 * used) / total)} of ${gib(total)}`;
     byId("received-now").textContent = rate(received);

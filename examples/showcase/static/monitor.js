@@ -11,7 +11,7 @@ const RATE_OVER = 10; // seconds
 
 // Which channel an event came from. (The address names no channels, so that the module
 // does not tell either.)
-const CHANNELS = { figures: "figures", chat: "chat" };
+const CHANNELS = { figures: "figures", chat: "chat", tick: "ticker", worker: "worker" };
 
 const byId = (id) => document.getElementById(id);
 const encoder = new TextEncoder();

@@ -1,7 +1,8 @@
-// A plot of the last minute that slides with the time, drawn as SVG: sharp on every
+// A plot of the last minute (at first, of what there is) that slides with the time, drawn as SVG: sharp on every
 // screen, and coloured by the stylesheet alone.
 
 export const SPAN = 60_000; // ms, from one side to the other
+const LEAST = 10_000; // ms; a plot that has only just begun shows no less
 const LATE = 1_200; // ms; the right side is this long ago, so that points slide in
 const HOLE = 2_500; // ms; points further apart than this are not joined
 const MARGIN = { left: 64, right: 10, top: 8, bottom: 22 };
@@ -19,6 +20,7 @@ export class Plot {
   #axes = element("g", { class: "axes" });
   #origin = 0; // the time at x = 0 of what slides
   #width = 0;
+  #span = SPAN; // ms that are shown
 
   // `range(values)` is the lowest and the highest value of the y axis, `label(value)` the
   // text of a tick. The area between zero and each of the first `filled` series is filled.
@@ -42,7 +44,7 @@ export class Plot {
   }
 
   slide(now) {
-    const x = this.#width * (1 - (now - LATE - this.#origin) / SPAN);
+    const x = this.#width * (1 - (now - LATE - this.#origin) / this.#span);
     this.#slide.setAttribute("transform", `translate(${x.toFixed(2)} 0)`);
   }
 
@@ -55,8 +57,10 @@ export class Plot {
 
     this.#width = width;
     this.#origin = now;
+    const first = this.#points[0]?.time ?? now;
+    this.#span = Math.min(Math.max(Math.ceil((now - first) / 2000) * 2000, LEAST), SPAN);
     const [low, high] = this.#range(this.#points.flatMap((p) => p.values));
-    const x = (time) => ((time - now) / SPAN) * width;
+    const x = (time) => ((time - now) / this.#span) * width;
     const y = (value) => PAD + height * (1 - (value - low) / (high - low));
 
     this.#axes.replaceChildren(...this.#drawAxes([low, (low + high) / 2, high], width, height));
@@ -80,8 +84,8 @@ export class Plot {
       ];
     });
     const times = [
-      text("−60 s", { x: MARGIN.left, y: bottom + 16, class: "start" }),
-      text("−30 s", { x: MARGIN.left + width / 2, y: bottom + 16, class: "middle" }),
+      text(`−${this.#span / 1000} s`, { x: MARGIN.left, y: bottom + 16, class: "start" }),
+      text(`−${this.#span / 2000} s`, { x: MARGIN.left + width / 2, y: bottom + 16, class: "middle" }),
       text("now", { x: right, y: bottom + 16, class: "end" }),
     ];
     return [...lines, ...times];

@@ -27,6 +27,8 @@ export class Stream extends EventTarget {
   #opened = 0; // when it succeeded
   #resumed = null; // what came back since then
   #settling = 0;
+  #isOpen = false;
+  #moving = false; // to another address, of which the page sees nothing
 
   constructor(url, types, skew) {
     super();
@@ -45,10 +47,20 @@ export class Stream extends EventTarget {
     for (const type of [...OWN, ...this.#types]) {
       source.addEventListener(type, (message) => this.#onEvent(message));
     }
-    this.#enter(this.#lastId ? "reconnecting" : "connecting");
+    if (!this.#moving) this.#enter(this.#lastId ? "reconnecting" : "connecting");
+  }
+
+  // Go on at another address. To the page it is the same connection: nothing is missed.
+  move(url) {
+    this.#url = url;
+    if (!this.#isOpen) return; // The next connection goes there.
+    this.close();
+    this.#moving = true;
+    this.open();
   }
 
   close() {
+    this.#isOpen = this.#moving = false;
     clearTimeout(this.#timer);
     const source = this.#source;
     this.#source = null;
@@ -75,12 +87,18 @@ export class Stream extends EventTarget {
     else if (state === "refused") this.finish("gone");
     else if (state === "connecting") this.#asked = performance.now();
     else if (state === "waiting") {
+      this.#isOpen = this.#moving = false;
       this.#settle();
       this.#enter(this.#lastId ? "reconnecting" : "connecting");
     }
   }
 
   #onOpen() {
+    this.#isOpen = true;
+    if (this.#moving) {
+      this.#moving = false;
+      return;
+    }
     this.#opened = Date.now();
     if (this.#lastId) {
       this.#resumed = { from: this.#asked, count: 0, ms: 0, ordered: true, sequence: -1, gap: null };
