@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,7 @@ LARGE = 32 * 1024 * 1024
 
 @pytest.mark.parametrize("kind", GUNICORNS)
 def test_where_memory_is_out_a_request_fails_alone(kind: str) -> None:
-    config = {"SSE_MAX_EVENT_BYTES": 4 * LARGE, "SSE_HISTORY_BYTES": 8 * LARGE}
+    config: dict[str, Any] = {"SSE_MAX_EVENT_BYTES": 4 * LARGE, "SSE_HISTORY_BYTES": 8 * LARGE}
     with (
         serve(kind, app=LARGE_EVENTS, **config) as server,
         server.stream("room") as client,
