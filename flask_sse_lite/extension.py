@@ -552,7 +552,8 @@ class SSE(SharedBlueprint):
         return inspector.page(self._guard(), self._view_inspector, self._inspector_file)
 
     def _inspector_stream(self) -> Response:
-        return inspector.stream(self._guard())
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        return inspector.stream(self._guard(), self._identities.of_any(app))
 
     def _inspector_file(self, name: str) -> Response:
         return inspector.file(self._guard(), name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from ipaddress import ip_address
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
@@ -57,7 +58,7 @@ The inspector is on (SSE_INSPECTOR), and nobody says who can use it. Write:
         return current_user.is_authenticated and current_user.is_admin
 
 It returns True (yes), False or None (403), or a response that is sent instead. In
-Flask's debug mode, the inspector needs no guard.
+Flask's debug mode, the inspector needs no guard at localhost or at an IP address.
 """
 
 
@@ -133,10 +134,13 @@ def for_run(channel: str, identity: str | None = None) -> Permit:
     return Permit((channel,), identity)
 
 
-def for_inspector(names: tuple[str, ...], guard: Guard | None) -> Permit | Response:
+def for_inspector(
+    names: tuple[str, ...], guard: Guard | None, identify: Identify | None
+) -> Permit | Response:
     """The inspector's page asks for what workers tell, or for a channel: whoever can
-    inspect can listen to every channel."""
-    return to_inspect(guard) or Permit(names)
+    inspect can listen to every channel. The stream belongs to the client's identity, so
+    that ``disconnect`` ends it, and the guard is asked again."""
+    return to_inspect(guard) or Permit(names, identity_by(identify))
 
 
 def to_inspect(guard: Guard | None) -> Response | None:
@@ -151,7 +155,7 @@ def to_inspect(guard: Guard | None) -> Response | None:
     if not current_channels().settings.inspector:
         abort(404)
     if guard is None:
-        if current_app.debug:
+        if current_app.debug and _is_asked_by_address():
             return None
         return Response(UNGUARDED, 403, mimetype="text/plain")
     answer = guard()
@@ -257,7 +261,34 @@ def _is_of_another_site() -> bool:
     if site := request.headers.get("Sec-Fetch-Site"):
         return site == "cross-site"
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    return origin is not None and not is_of_this_host(origin)
+
+
+def is_of_this_host(origin: str) -> bool:
+    """Whether an ``Origin`` names the host of the current request. (The scheme is not
+    compared: behind a proxy that speaks TLS, Flask can know another.)"""
+    try:
+        theirs, ours = urlsplit(origin), urlsplit(f"//{request.host}")
+        default = {"http": 80, "https": 443}.get(theirs.scheme)
+        ports = theirs.port or default, ours.port or default
+    except ValueError:
+        return False  # It is no origin.
+    is_same = theirs.hostname == ours.hostname and ports[0] == ports[1]
+    return bool(theirs.hostname) and is_same
+
+
+def _is_asked_by_address() -> bool:
+    """Whether the request asks for localhost or for an IP address. Any site can have
+    its own name lead to this machine (DNS rebinding): a browser then takes that site's
+    pages and our answers for one origin."""
+    try:
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 # What a refusal tells

@@ -47,11 +47,14 @@ def requested_channels() -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def stream(permit: Permit, replay: int | None) -> Response:
+def stream(
+    permit: Permit, replay: int | None, *, is_onlooker: bool = False
+) -> Response:
     """A stream of the channels of a permit, from where the request resumes.
 
     :param replay: how many events of each channel a newcomer gets; None for
         ``SSE_REPLAY``.
+    :param is_onlooker: see ``Client``.
     """
     asked = current_channels()
     names, question = permit.channels, account.question_of(asked, request.environ)
@@ -65,6 +68,7 @@ def stream(permit: Permit, replay: int | None) -> Response:
         lambda channels: channels.subscribe(names, last_event_id(), replay),
         permit,
         shareable=not asked.replayed(replay),
+        is_onlooker=is_onlooker,
     )
     if question:
         told = account.account(asked, request.environ, question)
@@ -138,7 +142,11 @@ def resume(permit: Permit) -> Response:
 
 
 def _admit(
-    find: Callable[[Channels], Cursor], permit: Permit, *, shareable: bool = False
+    find: Callable[[Channels], Cursor],
+    permit: Permit,
+    *,
+    shareable: bool = False,
+    is_onlooker: bool = False,
 ) -> Response:
     """A stream, if there is room for one.
 
@@ -147,6 +155,7 @@ def _admit(
     :param permit: whom the request lets in.
     :param shareable: see ``Subscription``. A run is not: a newcomer gets it from its
         first event.
+    :param is_onlooker: see ``Client``.
     """
     channels = current_channels()
     settings = channels.settings
@@ -164,7 +173,7 @@ def _admit(
     # The address is looked for only where it is counted by.
     is_counted = settings.max_per_client is not None
     address = request.remote_addr if is_counted else None
-    client = Client(permit.identity, address, began(request.environ))
+    client = Client(permit.identity, address, began(request.environ), is_onlooker)
     has_room = channels.log.has_room(permit.channels, settings.max_channels)
     if not has_room or hub.is_full(settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.

@@ -115,6 +115,16 @@ def test_each_traced_event_is_told_once() -> None:
     assert told[1]["ended"] >= told[1]["began"]
 
 
+def test_what_comes_together_with_what_was_missed_is_told() -> None:
+    told = Told()
+    deliveries = Deliveries(told)
+    deliveries.trace()
+    events: list[Event | None] = [traced(Event("x"), trace) for trace in TRACES]
+    came = time.monotonic() - 15
+    deliveries.note(batch(30, 10, 5, events=events), came)
+    assert [facts["traces"] for facts in told] == [(*TRACES[1:],)]
+
+
 def test_traced_events_are_told_however_much_is_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

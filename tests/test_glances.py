@@ -27,7 +27,6 @@ def test_a_channel_shows_how_much_is_kept_of_it() -> None:
         log.append("room", Event(text))
     assert glance(log).events == 2
     assert glance(log).size > len("onetwo")
-    assert not glance(log).is_running
 
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
@@ -67,16 +66,6 @@ def test_revocations_and_ends_are_not_events() -> None:
     log.append("room", Event("hello"))
     log.end("room")
     assert [(g.name, g.events) for g in log.glances({}, 100)] == [("room", 1)]
-
-
-def test_a_run_that_goes_on_shows() -> None:
-    log = log_of(Clock())
-    start = log.hold("$run.1", 1000)
-    assert start is not None
-    log.say("$run.1", start, Event("hello"))
-    assert glance(log, "$run.1").is_running
-    log.end_run("$run.1", start)
-    assert not glance(log, "$run.1").is_running
 
 
 def test_a_reader_is_behind_by_the_events_of_its_channels() -> None:

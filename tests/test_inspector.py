@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from flask_sse_lite import SSE, InvalidType
 from flask_sse_lite.inspector import forgery, pages, reporting
 from flask_sse_lite.inspector.reporting import ANSWERS, CALLS
+from flask_sse_lite.inspector.snapshot import MOST_JSON, snapshot
 from flask_sse_lite.testing import published, read_events
 
 from .browsers import blank_page, chromium
@@ -98,6 +100,25 @@ def test_without_a_guard_nothing_can_be_done(action: str) -> None:
 
 def test_debug_mode_needs_no_guard() -> None:
     assert unguarded(debug=True).get(PAGE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:5000", 200),
+        ("shop.localhost", 200),
+        ("127.0.0.1:5000", 200),
+        ("[::1]:5000", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example:5000", 403),
+        ("127.0.0.1.evil.example", 403),
+    ],
+)
+def test_without_a_guard_no_name_of_another_site_leads_here(
+    host: str, status: int
+) -> None:
+    client = unguarded(debug=True)
+    assert client.get(PAGE, headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -344,6 +365,59 @@ def test_a_worker_tells_of_itself_while_somebody_looks(
     (channel,) = [c for c in told["channels"] if c["name"] == "room"]
     assert channel["listeners"] == 1
     assert told["inspectors"] == 1
+
+
+def test_it_calls_each_second_however_often_the_hub_looks(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = app.extensions["sse"]
+    courier = channels.courier
+    told: list[object] = []
+    monkeypatch.setattr(courier, "tell", told.append)
+    part = reporting._Part(channels, courier)
+    part._expects_until = float("inf")
+    for look in (0.25, 0.9375, 1.0):
+        told.clear()
+        part._due_at = 0.0
+        for number in range(int(10 / look)):
+            part.tick(number * look)
+        assert len(told) == 10
+
+
+def test_disconnect_ends_who_inspects(
+    sse: SSE, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "EXPECTED", 0.5)
+    sse.identity(lambda: "ann")
+    for target in (f"{PAGE}/stream", f"{PAGE}/stream?channel=room"):
+        with client.get(target) as stream:
+            parts = stream.iter_encoded()
+            next(parts)
+            with app.app_context():
+                # Whoever looks on is not there.
+                assert sse.present("room") == {}
+                sse.disconnect("ann")
+            rest = threading.Thread(target=list, args=[parts], daemon=True)
+            rest.start()
+            rest.join(PATIENCE)
+            assert not rest.is_alive()
+
+
+def test_strangers_cannot_make_it_tell_much(
+    sse: SSE, app: Flask, client: FlaskClient
+) -> None:
+    sse.authorizer(lambda channel: True)
+    sse.identity(lambda: "\N{GRINNING FACE}" * 500)
+    with ExitStack() as streams:
+        for number in range(20):
+            names = [f"{number}.{n}.".ljust(200, "\N{GRINNING FACE}") for n in range(8)]
+            target = f"/stream?{urlencode({'channel': names}, doseq=True)}"
+            next(streams.enter_context(client.get(target)).iter_encoded())
+        with app.app_context():
+            told = snapshot(app.extensions["sse"], "x")
+    assert len(json.dumps(told)) < 2.5 * MOST_JSON
+    assert len(told["connections"]) > 5
+    assert len(told["channels"]) > 10
 
 
 # In a browser

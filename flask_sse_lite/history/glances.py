@@ -25,14 +25,12 @@ class Glance(NamedTuple):
     :param events: how many events are kept.
     :param size: bytes of them.
     :param rate: events per second, lately.
-    :param is_running: whether a run goes on there.
     """
 
     name: str
     events: int
     size: int
     rate: float
-    is_running: bool
 
 
 def glances(
@@ -56,7 +54,7 @@ def glances(
 
 def _glance(name: str, channel: Channel, now: float) -> Glance:
     times = [entry.time for entry in list(channel.entries) if entry.event]
-    return Glance(name, len(times), channel.size, _rate(times, now), channel.is_running)
+    return Glance(name, len(times), channel.size, _rate(times, now))
 
 
 def _rate(times: list[float], now: float) -> float:

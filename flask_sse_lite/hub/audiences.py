@@ -62,7 +62,7 @@ class Audiences:
         lock."""
         key = (stream.log, stream.channels)
         self.iterated.add(stream)
-        self._listeners.note(stream.log, stream.channels, 1, stream.client.identity)
+        self._listeners.note(stream.log, stream.channels, 1, stream.client.present_as)
         audience = self._by_channels.get(key)
         if audience is None:
             audience = self._by_channels[key] = Audience(stream, self._tell_hub)
@@ -87,7 +87,7 @@ class Audiences:
                 continue
             self.iterated.discard(stream)
             self._listeners.note(
-                stream.log, stream.channels, -1, stream.client.identity
+                stream.log, stream.channels, -1, stream.client.present_as
             )
             audience = self._by_channels[stream.log, stream.channels]
             audience.members.discard(stream)

@@ -21,11 +21,13 @@ class Client(NamedTuple):
         is counted by it.
     :param let_in: when the request began that let the client in
         (``time.monotonic()``).
+    :param is_onlooker: whether nobody is told that the client is there.
     """
 
     identity: str | None
     address: str | None
     let_in: float
+    is_onlooker: bool = False
 
     @property
     def key(self) -> tuple[str, str] | None:
@@ -33,6 +35,11 @@ class Client(NamedTuple):
         if self.identity is not None:
             return ("identity", self.identity)
         return ("address", self.address) if self.address else None
+
+    @property
+    def present_as(self) -> str | None:
+        """The identity that is there while the stream is open, if any."""
+        return None if self.is_onlooker else self.identity
 
     def is_revoked(
         self,

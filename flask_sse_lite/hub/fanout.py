@@ -307,7 +307,7 @@ class Fanout:
     def _note_gone(self, connection: Connection) -> None:
         """Count a connection no more. The caller holds the lock."""
         channels, client = connection.cursor.channels, connection.client
-        self._listeners.note(connection.log, channels, -1, client.identity)
+        self._listeners.note(connection.log, channels, -1, client.present_as)
 
     def _close(self, connection: Connection, *, properly: bool) -> None:
         try:

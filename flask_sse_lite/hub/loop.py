@@ -211,7 +211,7 @@ class Hub:
             self._endings.has_stopped.clear()
             connection.place = place
             self._fanout.newcomers.append(connection)
-            self._listeners.note(log, cursor.channels, 1, connection.client.identity)
+            self._listeners.note(log, cursor.channels, 1, connection.client.present_as)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))

@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from urllib.parse import urlsplit
 
 from flask import Response, abort, request
 
 from ..application import current_channels
+from ..permission import is_of_this_host
 
 COOKIE = "sse_inspector"
 
@@ -83,24 +83,7 @@ def check_origin_and_token() -> None:
 
 
 def _is_of_this_origin() -> bool:
-    """Whether a request says that it comes from a page of this host. (The scheme is not
-    compared: behind a proxy that speaks TLS, Flask can know another.)"""
+    """Whether a request says that it comes from a page of this host."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
-    try:
-        origin = urlsplit(request.headers.get("Origin", ""))
-        ours = urlsplit(f"//{request.host}")
-        ports = origin.port or _default(origin.scheme), ours.port
-    except ValueError:
-        return False
-    if ours.port is None:
-        ports = ports[0], _default(origin.scheme)
-    return (
-        bool(origin.hostname)
-        and origin.hostname == ours.hostname
-        and (ports[0] == ports[1])
-    )
-
-
-def _default(scheme: str) -> int | None:
-    return {"http": 80, "https": 443}.get(scheme)
+    return is_of_this_host(request.headers.get("Origin", ""))

@@ -105,15 +105,20 @@ def file(guard: permission.Guard | None, name: str) -> AnyResponse:
     return browser_module.serve_file(*_file(name), FILES[name])
 
 
-def stream(guard: permission.Guard | None) -> AnyResponse:
-    """What workers tell; or, where the query names a channel, the channel's events."""
+def stream(
+    guard: permission.Guard | None, identify: permission.Identify | None
+) -> AnyResponse:
+    """What workers tell; or, where the query names a channel, the channel's events.
+
+    :param identify: the application's function that says who the client is.
+    """
     names = views.requested_channels()
     if any(map(_is_closed, names)):
         abort(404)
-    permit = permission.for_inspector(names or (ANSWERS,), guard)
+    permit = permission.for_inspector(names or (ANSWERS,), guard, identify)
     if isinstance(permit, AnyResponse):
         return permit
-    response = views.stream(permit, REPLAY if names else 0)
+    response = views.stream(permit, REPLAY if names else 0, is_onlooker=True)
     if not names and response.status_code == 200:
         _reporting().look()
     return response

@@ -42,6 +42,10 @@ ANSWERS = f"{RESERVED_CHANNEL_PREFIX}inspector"
 #: connections spends some thousandths of a processor.
 INTERVAL = 1.0
 
+#: The share of it after which a call is due. The hub's looks are seldom early, and a
+#: call at the next but one would be late.
+DUE_SHARE = 0.9
+
 #: Seconds between two answers of a worker at least: several inspectors on several
 #: workers call more often.
 LEAST_INTERVAL = 0.5
@@ -142,7 +146,7 @@ class _Part:
     def tick(self, now: float) -> None:
         if now < self._due_at:
             return
-        self._due_at = now + INTERVAL / 2  # The hub's looks are seldom early.
+        self._due_at = now + INTERVAL * DUE_SHARE
         if now < self._expects_until or self._is_looked_at():
             self._courier.tell(self._due)
         else:

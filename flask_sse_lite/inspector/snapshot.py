@@ -6,9 +6,11 @@ reporting.py, and how it is shown in ``static/``. Nothing here waits or asks a s
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ..channels import Channels
@@ -17,8 +19,8 @@ from ..hub import current_hub
 from ..position import RUN_PREFIX
 
 #: Connections, channels and runs that a worker tells of. All of them together make some
-#: 40 kB of JSON, which the store takes each second while somebody looks. The page says
-#: how many there are besides.
+#: 40 kB of JSON, which the store takes each second while somebody looks, and then keeps
+#: as any event. The page says how many there are besides.
 MOST_CONNECTIONS = 100
 MOST_CHANNELS = 100
 MOST_RUNS = 50
@@ -27,6 +29,13 @@ MOST_RUNS = 50
 #: that is cut can still be disconnected by hand.
 MOST_CHARACTERS = 200
 MOST_NAMES = 8
+
+#: Characters of the JSON of connections, and of that of channels. Strangers can choose
+#: names that would make a hundred times as much.
+MOST_JSON = 50_000
+
+#: Characters of a channel's name that are told of one connection.
+MOST_OF_A_NAME = 50
 
 
 def is_shown(channel: str) -> bool:
@@ -63,7 +72,7 @@ def snapshot(channels: Channels, worker: str) -> dict[str, Any]:
 
 def _channels(channels: Channels, listeners: dict[str, int]) -> list[dict[str, Any]]:
     found = channels.log.glances(listeners, MOST_CHANNELS + MOST_RUNS)
-    return [
+    rows = [
         {
             "name": glance.name,
             "listeners": listeners.get(glance.name, 0),
@@ -74,16 +83,17 @@ def _channels(channels: Channels, listeners: dict[str, int]) -> list[dict[str, A
         for glance in found
         if is_shown(glance.name)
     ][:MOST_CHANNELS]
+    return list(_bounded(rows))
 
 
 def _connections(channels: Channels) -> list[dict[str, Any]]:
     found = current_hub().open_streams(channels.log, MOST_CONNECTIONS)
-    return [
+    rows = [
         {
             "name": stream.name,
             "path": stream.path,
             "reason": stream.reason,
-            "channels": stream.channels[:MOST_NAMES],
+            "channels": [_cut(name) for name in stream.channels[:MOST_NAMES]],
             "more_channels": max(len(stream.channels) - MOST_NAMES, 0),
             "identity": stream.identity and stream.identity[:MOST_CHARACTERS],
             "age": round(stream.age, 1),
@@ -94,6 +104,21 @@ def _connections(channels: Channels) -> list[dict[str, Any]]:
         for stream in found
         if any(map(is_shown, stream.channels))
     ]
+    return list(_bounded(rows))
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MOST_OF_A_NAME else f"{name[: MOST_OF_A_NAME - 1]}…"
+
+
+def _bounded(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The first rows, as long as their JSON has no more than ``MOST_JSON``."""
+    left = MOST_JSON
+    for row in rows:
+        left -= len(json.dumps(row))
+        if left < 0:
+            return
+        yield row
 
 
 def _runs(channels: Channels) -> list[dict[str, Any]]:

@@ -65,12 +65,13 @@ class Deliveries:
         :param began: when the round began that sent it; 0 for now.
         """
         entries = batch.entries
-        if not entries or entries[0].time < since:
+        if not entries or entries[-1].time < since:
             return
-        if self._is_measured and len(self._samples) < MOST_SAMPLES:
+        is_missed = entries[0].time < since
+        if self._is_measured and not is_missed and len(self._samples) < MOST_SAMPLES:
             self._samples.append(time.monotonic() - entries[0].time)
         if self._is_traced:
-            self._tell_traced(batch, streams, began)
+            self._tell_traced(batch, since, streams, began)
         else:
             self.wants = len(self._samples) < MOST_SAMPLES
 
@@ -86,11 +87,13 @@ class Deliveries:
             return []
         return samples
 
-    def _tell_traced(self, batch: Batch, streams: int, began: float) -> None:
+    def _tell_traced(
+        self, batch: Batch, since: float, streams: int, began: float
+    ) -> None:
         traces: list[str] = []
         channels: dict[str, None] = {}
         for entry in batch.entries:
-            if trace := untold(entry.event):
+            if entry.time >= since and (trace := untold(entry.event)):
                 traces.append(trace)
                 channels[entry.channel] = None
         if not traces:
