@@ -749,7 +749,7 @@ def test_every_dot_of_the_crowd_lights_up_and_none_costs_a_thread(
             });
         }"""
     )
-    page.wait_for_function("seen.size === 1000", timeout=WAIT)
+    until(lambda: page.evaluate("seen.size") == 1000)
     # Two pages, and the crowd.
     expect(page.locator("#crowd-here")).to_have_text("1,002", timeout=WAIT)
     assert page.locator("#crowd-threads").inner_text() == threads
