@@ -257,7 +257,10 @@ def _is_of_another_site() -> bool:
     if site := request.headers.get("Sec-Fetch-Site"):
         return site == "cross-site"
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:  # No browser writes such an origin.
+        return True
 
 
 # What a refusal tells

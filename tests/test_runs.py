@@ -891,6 +891,7 @@ def test_a_full_server_begins_none(app: Flask, sse: SSE) -> None:
         ({"Origin": "https://elsewhere.test"}, False),
         ({"Origin": "https://localhost.elsewhere.test"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
         ({"Origin": "http://localhost"}, True),
         ({}, True),
     ],
