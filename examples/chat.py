@@ -124,7 +124,7 @@ def show(room: str) -> ResponseReturnValue:
     with lock:
         # First the position, and then the data: the page is told of all that follows.
         position = sse.position()
-        messages = list(said[room])
+        messages = list(said.get(room, ()))  # A look makes no room.
     return render_template_string(
         PAGE,
         user=visitor(),
@@ -144,9 +144,7 @@ def events(room: str) -> ResponseReturnValue:
 @app.post("/rooms/<room>")
 def say(room: str) -> ResponseReturnValue:
     message = {"by": visitor(), "text": request.form["text"]}
-    with (
-        lock
-    ):  # A page that is made meanwhile shows the message or is sent it, not both.
+    with lock:  # A page that is made meanwhile shows the message or is sent it.
         said[room].append(message)
         sse.publish(message, type="said", channel=f"room.{room}")
     return "", 204
@@ -154,7 +152,8 @@ def say(room: str) -> ResponseReturnValue:
 
 @app.post("/enter")
 def enter() -> ResponseReturnValue:
-    session["user"] = request.form["user"]  # Ask for a password here.
+    # Ask for a password here.
+    session["user"] = request.form["user"][:40] or abort(400)
     return redirect(url_for("show"), 303)
 
 

@@ -133,10 +133,12 @@ for one, user in ((client, "ann"), (other, "bob")):
     with one.session_transaction() as session:
         session["user"] = user
 page = client.get("/rooms/kitchen").text
-stream = client.get(json.loads(re.search(r"EventSource\\((.*)\\);", page)[1]))
-events = read_events(stream, count=1)
+address = json.loads(re.search(r"EventSource\\((.*)\\);", page)[1])
+with client.get(address) as stream:
+    next(stream.iter_encoded())
+    events = read_events(client.get(address), count=1)
+    here = other.get("/rooms/kitchen").text
 assert [(e.type, e.json["identity"]) for e in events] == [("stream-join", "ann")]
-here = other.get("/rooms/kitchen").text
 assert 'new Set(["ann"])' in here
 app.extensions["sse"].close()
 """,

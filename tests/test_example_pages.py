@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -260,6 +262,28 @@ def test_the_factorys_own_tests_pass_in_a_folder_of_their_own(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"\b10 passed", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "stream"),
+    [
+        ("chat", "/enter", "/rooms/Kitchen/events"),
+        ("notifications", "/login", "/notifications"),
+        ("factory", "/login", "/events"),
+    ],
+)
+def test_who_gives_no_name_or_a_very_long_one_is_not_locked_out(
+    name: str, path: str, stream: str
+) -> None:
+    with served(name) as server:
+        visitor = build_opener(HTTPCookieProcessor())
+        with pytest.raises(HTTPError) as refused:
+            visitor.open(server.url + path, b"user=", PATIENCE)
+        with refused.value as answer:
+            assert answer.code == 400
+        visitor.open(server.url + path, b"user=" + b"x" * 1000, PATIENCE).close()
+        with visitor.open(server.url + stream, timeout=PATIENCE) as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -361,7 +361,7 @@ def test_a_worker_tells_of_itself_while_somebody_looks(
     assert told["shared"] is False
     assert told["stats"]["open"]["iterated"] == 2
     assert [c["channels"] for c in told["connections"]] == [["room"]]
-    assert [c["reason"] for c in told["connections"]] == ["unsupported-server"]
+    assert [c["why"] for c in told["connections"]] == ["unsupported-server"]
     (channel,) = [c for c in told["channels"] if c["name"] == "room"]
     assert channel["listeners"] == 1
     assert told["inspectors"] == 1

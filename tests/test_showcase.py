@@ -749,7 +749,7 @@ def test_every_dot_of_the_crowd_lights_up_and_none_costs_a_thread(
             });
         }"""
     )
-    page.wait_for_function("seen.size === 1000", timeout=WAIT)
+    until(lambda: page.evaluate("seen.size") == 1000)
     # Two pages, and the crowd.
     expect(page.locator("#crowd-here")).to_have_text("1,002", timeout=WAIT)
     assert page.locator("#crowd-threads").inner_text() == threads
@@ -771,7 +771,9 @@ def test_every_dot_of_the_crowd_lights_up_and_none_costs_a_thread(
 def test_a_page_of_another_site_opens_no_crowd_and_kills_nobody(
     server: Server, several: Server
 ) -> None:
-    for origin in ({}, {"Origin": "http://other.example"}):
+    others: list[dict[str, str]] = [{}, {"Origin": "http://other.example"}]
+    others.append({"Origin": "http://["})
+    for origin in others:
         assert answered(server, "/crowd", origin) == 403
         worker = several.workers()[0]
         assert answered(several, f"/workers/{worker}/kill", origin) == 403
@@ -781,6 +783,18 @@ def test_a_page_of_another_site_opens_no_crowd_and_kills_nobody(
     worker = server.workers()[0]
     own = {"Origin": server.url}
     assert answered(server, f"/workers/{worker}/kill", own) == 404
+
+
+def test_another_child_of_the_shell_is_no_worker() -> None:
+    script = "import sys; from showcase import worker; "
+    script += "sys.exit(worker.is_ours(int(sys.argv[1])))"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        words = [sys.executable, "-c", script, str(other.pid)]
+        try:
+            done = subprocess.run(words, cwd=ROOT / "examples", timeout=PATIENCE)
+        finally:
+            other.kill()
+    assert done.returncode == 0
 
 
 def answered(server: Server, path: str, headers: dict[str, str]) -> int:

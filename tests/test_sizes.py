@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.brokers.redis import RedisStore, scripts
+from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
 from flask_sse_lite.history.sizes import excesses
+from flask_sse_lite.publisher import Publisher
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
 
@@ -231,6 +234,30 @@ def test_a_redis_that_does_not_say_how_large_keys_are_is_told_of_once(
     told = [r.getMessage() for r in caplog.records if "MEMORY USAGE" in r.getMessage()]
     assert len(told) == 1
     assert server.ask("XLEN", "sse:channel:a") == 300
+
+
+def test_publishers_that_close_at_once_keep_it(server: RedisServer) -> None:
+    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
+    broker = connect(Settings.read({"SSE_URL": server.url, **config}))
+    publish(broker, "a", "the limit is noted")
+    broker.close()
+    for number in range(300):
+        with Publisher.from_url(server.url) as publisher:
+            publisher.publish(large(number), channel="a")
+    assert server.ask("MEMORY", "USAGE", "sse:channel:a") <= LIMIT * 1.1
+
+
+def test_who_weighs_for_long_remains_the_only_one(server: RedisServer) -> None:
+    broker = connect(Settings.read({"SSE_URL": server.url}))
+    assert isinstance(broker, SharedBroker)
+    store = broker.store
+    assert isinstance(store, RedisStore)
+    publish(broker, "a", "1")
+    for script, own in ((scripts.sizes, ()), (scripts.shed, (1, "a"))):
+        server.ask("HSET", "sse:store", "weighing", "1")
+        store._ask_for(script, ["a"], own)
+        assert int(server.ask("HGET", "sse:store", "weighing")) > 1
+    broker.close()
 
 
 def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) -> None:

@@ -186,7 +186,11 @@ def refusal(complaint: str) -> ResponseReturnValue:
 
 def require_own_page() -> None:
     """Refuse what a page of another site has a browser send."""
-    if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
+    try:
+        origin = urlsplit(request.headers.get("Origin", "")).netloc
+    except ValueError:
+        abort(403)
+    if origin != request.host:
         abort(403)
 
 

@@ -36,10 +36,12 @@ def start(app: Flask) -> None:
 
 
 def is_ours(pid: int) -> bool:
-    """Whether a process is a worker of this server: a child of the same master."""
+    """Whether a process is a worker of this server: a child of the same parent, by the
+    same command. (A parent that is a shell has other children.)"""
     try:
-        return pid > 1 and psutil.Process(pid).ppid() == os.getppid()
-    except psutil.NoSuchProcess:
+        other, own = psutil.Process(pid), psutil.Process()
+        return other.ppid() == own.ppid() and other.cmdline() == own.cmdline()
+    except psutil.Error:
         return False
 
 

@@ -246,6 +246,7 @@ class SharedBroker(Broker):
     # The process
 
     def close(self) -> None:
+        self.store.finish()
         self.store.closing.set()
         self._follower.stop()
         self.store.close()

@@ -272,6 +272,10 @@ class Store(ABC):
 
     # The process
 
+    def finish(self) -> None:  # noqa: B027
+        """Wait for what the store still does by itself, for some seconds at most. It is
+        closed next."""
+
     @abstractmethod
     def close(self) -> None:
         """Close all that is open. Nobody uses it any more; or this is a forked child,

@@ -197,7 +197,7 @@ def _judge_persistence(facts: Mapping[str, str], report: Report) -> None:
         report.warning(
             "redis-persistence",
             "Redis keeps nothing: when it is started again, all events are lost, and "
-            "every client that comes back gets stream-gap.",
+            "every client gets stream-gap.",
             "appendonly is no, and save is empty.",
         )
 

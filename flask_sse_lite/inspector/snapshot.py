@@ -92,7 +92,7 @@ def _connections(channels: Channels) -> list[dict[str, Any]]:
         {
             "name": stream.name,
             "path": stream.path,
-            "reason": stream.reason,
+            "why": stream.reason,
             "channels": [_cut(name) for name in stream.channels[:MOST_NAMES]],
             "more_channels": max(len(stream.channels) - MOST_NAMES, 0),
             "identity": stream.identity and stream.identity[:MOST_CHARACTERS],

@@ -378,9 +378,12 @@ class RedisStore(Store):
 
     # The process
 
+    def finish(self) -> None:
+        self._scales.finish()
+
     def close(self) -> None:
         self._pool.close()
-        self._scales.close()
+        self._scales.finish()
 
     def begin_anew(self) -> None:
         super().begin_anew()

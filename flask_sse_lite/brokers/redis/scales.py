@@ -17,12 +17,14 @@ from ...errors import BrokerUnavailable
 from ...history.revocations import REVOCATIONS
 from ...history.sizes import excesses, goal
 from ...log_messages import REDIS_SIZES_UNTOLD
+from ...system.gevent import can_wait
 from . import scripts
 
 #: Channels that one command asks for, so that Redis is soon free for other commands.
 CHANNELS_AT_ONCE = 32
 
-#: Seconds that ``close`` waits for the thread to end.
+#: Seconds that a process waits for the thread, before the store is closed and behind
+#: that.
 CLOSE_PATIENCE = 5.0
 
 T = TypeVar("T")
@@ -71,10 +73,12 @@ class Scales:
         except RuntimeError:  # The system gives no more threads.
             self._is_running = False
 
-    def close(self) -> None:
-        """Wait for the thread's end, when the store was closed. A forked child has no
-        such thread."""
-        if self._thread and self._process == os.getpid():
+    def finish(self) -> None:
+        """Wait for the thread's end, for some seconds. A process that publishes once
+        and closes weighs the store before it goes: where all publishers are such
+        processes, nobody else does. A forked child has no such thread."""
+        is_ours = self._process == os.getpid() and can_wait()
+        if self._thread and is_ours and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_PATIENCE)
 
     def _run(self) -> None:

@@ -122,7 +122,7 @@ const tables = {
       { title: "Identity", cell: ({ identity }) => identity ?? "–" },
       { title: "Channels", cell: channelsOf },
       { title: "Path", cell: ({ path }) => path },
-      { title: "Why", cell: ({ reason }) => reason ?? "–" },
+      { title: "Why", cell: ({ why }) => why ?? "–" },
       { title: "Age", isNumber: true, cell: (c) => age(c.age) },
       { title: "Behind", isNumber: true, cell: (c) => count(c.behind) },
       { title: "Waiting", isNumber: true, cell: (c) => bytes(c.waiting) },
@@ -222,7 +222,7 @@ const drawTables = (channels, connections, runs) => {
   );
   const named = found(byUse, "find-channel", ({ name }) => wordsOf(name));
   const wanted = found(connections, "find-connection", (c) =>
-    wordsOf(c.identity, channelsOf(c), c.path, c.reason, c.pid),
+    wordsOf(c.identity, channelsOf(c), c.path, c.why, c.pid),
   );
   const behind = wanted.sort((one, other) => other.behind - one.behind || other.age - one.age);
   const ordered = [...workers.values()].sort((one, other) => one.pid - other.pid);

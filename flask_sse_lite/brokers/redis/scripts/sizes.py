@@ -15,12 +15,17 @@ local function size_of(stream)
     if type(size) == 'table' then return -1 end
     return size or 0
 end
+-- Nobody else is told to weigh, however many commands it takes.
+local function still_weighing()
+    redis.call('HSET', store, 'weighing', whole(now + 5000))
+end
 """
 
 # The limit, the sizes of some channels, and how much was written by now.
 SIZES = (
     _SIZE_OF
     + """
+still_weighing()
 local sizes = {}
 for number = 3, #KEYS do sizes[number - 2] = size_of(KEYS[number]) end
 return {limit, sizes, written}
@@ -35,6 +40,7 @@ return {limit, sizes, written}
 SHED = (
     _SIZE_OF
     + """
+still_weighing()
 local stream, excess = KEYS[3], tonumber(ARGV[8])
 local newest = newest_in(stream)
 if not newest then return 0 end
