@@ -430,3 +430,6 @@ $("publish-form").addEventListener("submit", (event) => {
   );
   act("publish", { channel, type, data }, `Published to ${channel}.`);
 });
+
+// A button that is pressed before this script has run would do nothing.
+$("main").inert = false;
