@@ -361,7 +361,8 @@ def test_strangers_name_so_many_channels_and_no_more() -> None:
         with app.app_context():
             assert sse.publish("nobody listens", channel="f").id
         stack.close()
-        assert status("e", "f", "g", "h") == 200
+        # The hub can still be busy with a stream that has just been closed.
+        until(lambda: status("e", "f", "g", "h") == 200)
 
 
 def test_a_browser_past_its_limit_is_told_to_come_back() -> None:
