@@ -7,7 +7,7 @@ import gc
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -132,20 +132,27 @@ def test_runs_are_counted(
     await_value(1, "sse_runs_ended_total", reason="completed")
 
 
-def test_a_broker_that_is_away_is_shown_until_it_is_back(
-    tmp_path: Path, registry: CollectorRegistry, await_value: Callable[..., None]
-) -> None:
-    app, sse = Flask("application"), SSE()
+@pytest.fixture
+def filed(tmp_path: Path, registry: CollectorRegistry, sse: SSE) -> Iterator[Flask]:
+    """An application that is measured, and keeps its events in a file."""
+    app = Flask("application")
     app.config.update(SSE_URL=f"sqlite:///{tmp_path}/events.db")
     sse.init_app(app)
     metrics.register(app, registry)
-    broker = app.extensions["sse"].broker
+    yield app
+    app.extensions["sse"].broker.close()
+
+
+def test_a_broker_that_is_away_is_shown_until_it_is_back(
+    filed: Flask, await_value: Callable[..., None]
+) -> None:
+    broker = filed.extensions["sse"].broker
     news = broker.store.news
 
     def fail(sequence: int) -> None:
         raise BrokerUnavailable("It is away")
 
-    with app.test_client().get("/stream") as stream:
+    with filed.test_client().get("/stream") as stream:
         next(stream.iter_encoded())
         await_value(0, "sse_broker_away")
         broker.store.news = fail
@@ -153,7 +160,6 @@ def test_a_broker_that_is_away_is_shown_until_it_is_back(
         broker.store.news = news
         await_value(0, "sse_broker_away")
         await_value(1, "sse_broker_reconnects_total")
-    broker.close()
 
 
 def test_streams_are_asked_how_far_they_are_behind(
@@ -178,29 +184,24 @@ def test_streams_are_asked_how_far_they_are_behind(
 
 
 def test_it_is_shown_how_far_a_process_is_behind_its_store(
-    tmp_path: Path, registry: CollectorRegistry, await_value: Callable[..., None]
+    filed: Flask, sse: SSE, await_value: Callable[..., None]
 ) -> None:
-    app, sse = Flask("application"), SSE()
-    app.config.update(SSE_URL=f"sqlite:///{tmp_path}/events.db")
-    sse.init_app(app)
-    metrics.register(app, registry)
-    broker = app.extensions["sse"].broker
+    broker = filed.extensions["sse"].broker
     news = broker.store.news
 
     def no_news(sequence: int) -> News:
         return News(broker.log.epoch, sequence, [], {}, False)
 
-    with app.test_client().get("/stream") as stream:
+    with filed.test_client().get("/stream") as stream:
         next(stream.iter_encoded())
         await_value(0, "sse_follower_lag_events")
         broker.store.news = no_news
-        with app.app_context():
+        with filed.app_context():
             for _ in range(3):
                 sse.publish("hello")
         await_value(3, "sse_follower_lag_events")
         broker.store.news = news
         await_value(0, "sse_follower_lag_events")
-    broker.close()
 
 
 def test_signals_that_were_dropped_are_counted(

@@ -99,11 +99,14 @@ def _of_socket(connection: Connection) -> tuple[int, int | None]:
 def _told(
     log: Log, stream: Inspected, waiting: int, taken: int | None, now: float
 ) -> OpenStream:
-    is_iterated = isinstance(stream, IteratedStream)
+    path: Path = "handed off"
+    reason: Reason | None = None
+    if isinstance(stream, IteratedStream):
+        path, reason = "iterated", stream.path_reason
     return OpenStream(
         _name(stream),
-        "iterated" if is_iterated else "handed off",
-        stream.path_reason if isinstance(stream, IteratedStream) else None,
+        path,
+        reason,
         stream.cursor.channels,
         stream.client.identity,
         max(now - stream.client.let_in, 0.0),

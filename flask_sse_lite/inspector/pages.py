@@ -20,11 +20,11 @@ from .. import browser_module, permission, routes, views
 from ..application import current_channels
 from ..channels import Channels
 from ..errors import BrokerUnavailable, InvalidValue
-from ..event import RESERVED_CHANNEL_PREFIX, check_channel
-from ..position import RUN_PREFIX
+from ..event import check_channel
 from ..response import NOSNIFF
 from . import forgery
 from .reporting import ANSWERS, Reporting
+from .snapshot import is_shown
 
 #: The page's own files, and nothing else: no script or style stands in the page.
 POLICY = (
@@ -113,7 +113,7 @@ def stream(
     :param identify: the application's function that says who the client is.
     """
     names = views.requested_channels()
-    if any(map(_is_closed, names)):
+    if not all(map(is_shown, names)):
         abort(404)
     permit = permission.for_inspector(names or (ANSWERS,), guard, identify)
     if isinstance(permit, AnyResponse):
@@ -163,7 +163,7 @@ def _disconnect(words: Mapping[str, Any]) -> None:
 def _stop(words: Mapping[str, Any]) -> None:
     channel = _text(words, "channel")
     check_channel(channel)
-    if _is_closed(channel):
+    if not is_shown(channel):
         raise InvalidValue(f"{channel!r} is no channel of a run")
     current_channels().broker.end(channel)
 
@@ -181,12 +181,6 @@ def _text(words: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str):
         raise InvalidValue(f"{key!r} is text, not {value!r}")
     return value
-
-
-def _is_closed(channel: str) -> bool:
-    """Whether a channel is none of the application's, and none of a run."""
-    is_own = channel.startswith(RESERVED_CHANNEL_PREFIX)
-    return is_own and not channel.startswith(RUN_PREFIX)
 
 
 def _reporting() -> Reporting:
