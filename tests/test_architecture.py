@@ -93,6 +93,7 @@ CONFINED: dict[str, set[str]] = {
     # The suite's forked children end themselves where they hang.
     "signal": {"system.poller", "servers.gunicorn", "testing.broker_suite.life"},
     "atexit": {"hub.loop", "signals.courier"},
+    "random": {"system.chance"},
     "blinker": {
         *("signals", "signals.courier", "signals.deliveries"),
         "inspector.reporting",

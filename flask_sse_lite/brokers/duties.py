@@ -8,12 +8,12 @@ The follower's thread calls this, and decides how long it waits in between.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from ..errors import BrokerUnavailable
+from ..system.chance import CHANCE
 from .contract import Claim
 from .presence import Board, Presence
 from .store import Store
@@ -88,7 +88,7 @@ class Duties:
         now = time.monotonic()
         if now < self.due_at and not self._has_news_of_presence(now):
             return
-        self.due_at = now + self._store.duty_interval * random.uniform(0.8, 1)
+        self.due_at = now + self._store.duty_interval * CHANCE.uniform(0.8, 1)
         # Errors are ignored: the follower can still read a store that takes no writes.
         with suppress(BrokerUnavailable):
             if self.claims:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from ..history.pacing import BREATH
 from ..history.records import Past, Record
 from ..log_messages import FOLLOWING_FAILED, STORE_AWAY
 from ..system.backoff import Backoff
+from ..system.chance import CHANCE
 from ..system.gevent import is_kill
 from ..system.locks import Guard
 from .deadline import OutOfTime
@@ -222,7 +222,7 @@ class Follower:
                 if not isinstance(error, BrokerUnavailable):
                     # The store can be there, so that the next look can succeed.
                     pause = backoff.next()
-                closing.wait(pause * random.uniform(0.5, 1))
+                closing.wait(pause * CHANCE.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
                 if is_kill(error):

@@ -22,13 +22,13 @@ any         not told    nobody has had the turn to decide for that long, so nobo
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..event import Event
 from ..own_events import joined, left
+from ..system.chance import CHANCE
 
 #: Events of one channel that are told in one round, at most. Half of ``SSE_HISTORY``
 #: bounds it too: a room that fills at once must not outrun its own readers.
@@ -177,7 +177,7 @@ def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
     the channel. Channels of which nothing is to be told are left out."""
     channels = list({**roll.told, **roll.present})
     # If one of them cannot be told, the others behind it have their turn another time.
-    random.shuffle(channels)
+    CHANCE.shuffle(channels)
     for channel in channels:
         events = _events_due(channel, roll, wish)
         now = events[: wish.at_once]

@@ -6,7 +6,6 @@ delivery (fanout.py and iterated.py). Nothing here sends or waits.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 from .. import own_events
@@ -14,6 +13,7 @@ from ..event import channel_line, is_sendable_id
 from ..history.cursor import Batch, Cursor
 from ..history.log import Log
 from ..settings import Settings
+from ..system.chance import CHANCE
 
 #: Bytes of events sent in one piece, unless one event alone is larger. This bounds the
 #: memory that a client costs which does not read.
@@ -36,7 +36,7 @@ UNKNOWN_ID = "unknown"
 
 
 def spread_retry(milliseconds: int) -> int:
-    return round(milliseconds * random.uniform(1 - RETRY_SPREAD, 1 + RETRY_SPREAD))
+    return round(milliseconds * CHANCE.uniform(1 - RETRY_SPREAD, 1 + RETRY_SPREAD))
 
 
 def come_back(retry: int) -> bytes:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import random
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from ..settings import Settings
 from ..signals.courier import settle_all
 from ..signals.story import expect
 from ..system.backoff import Backoff
+from ..system.chance import CHANCE
 from ..system.locks import Guard
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
@@ -131,7 +131,7 @@ class Hub:
         cursors = [one.cursor for one in connections if one.log is log]
         cursors += [stream.cursor for stream in iterated if stream.log is log]
         if len(cursors) > most:
-            cursors = random.sample(cursors, most)
+            cursors = CHANCE.sample(cursors, most)
         return [log.behind(cursor) for cursor in cursors]
 
     def _open_streams(self) -> OpenStreams:

@@ -10,7 +10,6 @@ unknown here, except for the file's state, which every connection reads first.
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import sqlite3
 import sys
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from ...errors import BrokerUnavailable
 from ...log_messages import NO_WITNESS
 from ...position import BEGINNING, new_epoch
+from ...system.chance import CHANCE
 from ...system.locks import Guard
 from ..deadline import Deadline, OutOfTime
 from ..store import Retention, State, Store
@@ -142,7 +142,7 @@ class Connection:
                     ) from error
             finally:
                 self._lock.release()
-            time.sleep(min(random.uniform(0, pause), deadline.left))
+            time.sleep(min(CHANCE.uniform(0, pause), deadline.left))
             pause = min(2 * pause, LONGEST_RETRY)
 
     # The state of the file

@@ -7,7 +7,6 @@ process counts what it has written, and must do its part before it writes much m
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ...errors import BrokerUnavailable
 from ...event import Event
+from ...system.chance import CHANCE
 from ...system.gevent import wait_natively
 from .connection import Connection, transaction
 from .doorbell import Bells
@@ -83,7 +83,7 @@ class Diary:
         self._drop = drop
         self._checkpoint = checkpoint
         self._added: dict[str, int] = {}
-        self._published = random.randrange(checkpoint)
+        self._published = CHANCE.randrange(checkpoint)
         self._characters = 0
         self._checkpoint_at = time.monotonic() + CHECKPOINT_INTERVAL
 
@@ -94,7 +94,7 @@ class Diary:
         if channel not in self._added:
             if len(self._added) >= MAX_COUNTED:
                 self._added.pop(next(iter(self._added)), None)
-            self._added[channel] = random.randrange(self._drop)
+            self._added[channel] = CHANCE.randrange(self._drop)
         self._added[channel] += 1
 
     def is_drop_due(self, channel: str) -> bool:

@@ -7,13 +7,13 @@ event is dropped, and what else is, lives in housekeeping.py.
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from contextlib import closing
 
 from ...history.retention import HISTORY_BYTES
 from ...history.revocations import REVOCATIONS
 from ...history.sizes import excesses
+from ...system.chance import CHANCE
 from ...system.gevent import wait_natively
 from .statements import Statements
 
@@ -41,7 +41,7 @@ class Scales:
         self._limit = limit or HISTORY_BYTES
         # It begins at a random number, so that of many processes that each publish
         # once, some weigh.
-        self._written = random.uniform(0, self._limit * WEIGHED_AFTER)
+        self._written = CHANCE.uniform(0, self._limit * WEIGHED_AFTER)
         #: Bytes of the file's pages up to which the events cannot be too heavy.
         self._light = 0
 
