@@ -13,6 +13,8 @@
 # make bench        speed and memory beside the usual recipe, what scale costs, and what
 #                   brokers do (BENCH_ARGS="--only crowd resume" runs parts of it)
 # make bench-peers  speed and memory beside other projects, for docs/benchmarks.rst
+# make bench-against  whether a change made it slower: beside another checkout
+#                   (CHECKOUT=../before)
 #
 # Each target makes the virtual environment .venv, and installs there what it needs.
 
@@ -28,7 +30,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
-.PHONY: bench-peers clean
+.PHONY: bench-peers bench-against clean
 
 # Several workers share a file of SQLite, anew each time. A thousand streams need as many
 # descriptors.
@@ -98,6 +100,9 @@ bench: $(VENV)/demo.stamp $(VENV)/redis.stamp
 
 bench-peers: $(VENV)/demo.stamp
 	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
+
+bench-against: $(VENV)/demo.stamp $(VENV)/redis.stamp
+	$(BIN)/python benchmarks/against.py $(CHECKOUT) $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info benchmarks/build
