@@ -8,6 +8,7 @@ chosen it, ``client_faults`` tells.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from .client_faults import blamed, blamed_for_number, blamed_for_size
@@ -37,6 +38,17 @@ def check_own(*channels: Name) -> tuple[str, ...]:
     if not names:
         raise InvalidValue("Name at least one channel")
     return tuple(dict.fromkeys(names))
+
+
+def own_names(channel: Name | Iterable[Name]) -> tuple[str, ...]:
+    """The names of the channels of a ``publish``: see ``check_own``."""
+    if type(channel) is str:
+        return _own_name(channel)
+    return check_own(*listed(channel))
+
+
+#: Most publishes name one of few channels. A name that is refused is not remembered.
+_own_name = lru_cache(maxsize=1024)(check_own)
 
 
 def listed(channel: Name | Iterable[Name]) -> Iterable[Name]:

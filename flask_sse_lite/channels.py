@@ -14,7 +14,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from .advice import Advice
-from .arguments import check_own, check_since, check_timeout, checked_identity, listed
+from .arguments import (
+    check_own,
+    check_since,
+    check_timeout,
+    checked_identity,
+    own_names,
+)
 from .brokers import Broker, connect
 from .errors import InvalidType, InvalidValue
 from .event import Event, check_channel, check_size, to_text
@@ -158,27 +164,26 @@ class Channels:
             self.warn_of_siblings()
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
+        if len(names) == 1 and self.tracing is None:
+            sent = broker.publish(names[0], event)
+            self._note_published(sent, began)
+            return sent
         within = broker.within_timeout()
         if self.tracing is not None:
             event, within = self.tracing.publishing(names, event, within)
         with within:
-            every: Iterable[Event]
-            if len(names) == 1:
-                every = (broker.publish(names[0], event),)
-            else:
-                every = broker.publish_to_all(names, event)
-            for sent in every:
-                for record in self.recorders:
-                    record(sent)
-                if published.receivers and self.courier:
-                    self._tell_published(self.courier, sent, began)
+            for sent in broker.publish_to_all(names, event):
+                self._note_published(sent, began)
             if self.tracing is not None:
                 self.tracing.note_published(sent)
         return sent
 
-    def _tell_published(self, courier: Courier, event: Event, began: float) -> None:
-        seconds = time.monotonic() - began if began else 0.0
-        courier.tell(published, len(event.data), event=event, seconds=seconds)
+    def _note_published(self, event: Event, began: float) -> None:
+        for record in self.recorders:
+            record(event)
+        if published.receivers and self.courier:
+            seconds = time.monotonic() - began if began else 0.0
+            self.courier.tell(published, len(event.data), event=event, seconds=seconds)
 
     def tell_refused(
         self,
@@ -202,7 +207,7 @@ class Channels:
 
         :raises InvalidValue: when it cannot be sent.
         """
-        names = check_own(*listed(channel))
+        names = own_names(channel)
         event = self._event(data, type, id, retry)
         check_size(event, self.settings.max_event_bytes)
         if event.type is not None:
@@ -217,9 +222,10 @@ class Channels:
         retry: int | str | None,
     ) -> Event:
         if not isinstance(data, Event):
-            return Event(
-                to_text(data, self._dumps), worded(type), worded_id(id), counted(retry)
-            )
+            text = to_text(data, self._dumps)
+            if type is None and id is None and retry is None:
+                return Event(text)
+            return Event(text, worded(type), worded_id(id), counted(retry))
         if type is not None or id is not None or retry is not None:
             raise InvalidType(
                 "An Event has its own type, id and retry: publish it without others"

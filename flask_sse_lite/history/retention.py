@@ -139,7 +139,8 @@ class Retention:
                     channel.watchers.pop(tell, None)
                     self.touch(name, channel, now)
         oldest = now - self._age
-        self._forget(self._idle, MAX_IDLE_CHANNELS, oldest)
+        if self._idle:
+            self._forget(self._idle, MAX_IDLE_CHANNELS, oldest)
         if self._quiet:
             self._forget(self._quiet, MAX_QUIET_CHANNELS, oldest)
 
