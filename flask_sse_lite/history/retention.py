@@ -42,7 +42,7 @@ RUNS_BYTES = 64 * 1024 * 1024
 HISTORY_BYTES = 64 * 1024 * 1024
 
 
-class Retention:
+class Keeper:
     """The channels of a log, and the bounds of what it keeps of them.
 
     The log holds its lock when it calls any of this. Where a method returns whether
