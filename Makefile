@@ -7,6 +7,8 @@
 # make dist         the archives of a release, in dist/
 # make coverage     which lines and branches the tests reach, subprocesses included
 #                   (PYTEST_ARGS="-m quick" measures those of make quick)
+# make mutants      which small faults of the code its tests do not see: hours for all,
+#                   minutes for a module (MUTANTS_ARGS="history.reading")
 # make lint         style and types
 # make docs         the documentation as a site, in build/docs/
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
@@ -27,8 +29,8 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
-.PHONY: bench-peers clean
+.PHONY: demo quick test system-packages soak coverage mutants dist lint docs claim
+.PHONY: bench bench-peers clean
 
 # Several workers share a file of SQLite, anew each time. A thousand streams need as many
 # descriptors.
@@ -72,6 +74,10 @@ coverage: system-packages $(VENV)/dev.stamp
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# A copy of the code is broken, with one process that leaves the processor to others.
+mutants: $(VENV)/test.stamp
+	nice $(BIN)/python -m mutants $(MUTANTS_ARGS)
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist

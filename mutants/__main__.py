@@ -40,7 +40,7 @@ LIBRARIES = ("flask", "hypothesis", "psutil", "h11", "redis", "gevent", "blinker
 
 #: Seconds of tests that a mutant must survive, the fastest tests first. With more, a
 #: module takes hours: what slow tests alone would see deserves a fast one.
-MOST = 20.0
+MOST = 8.0
 
 #: A trial is over when it takes so many times as long as its tests, and so many seconds
 #: more: a busy machine must not look like a mutant that hangs.

@@ -12,7 +12,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterator
 from copy import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt},
@@ -63,7 +63,7 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[Function]:
         if isinstance(node, ast.ClassDef):
             yield from functions(node, f"{prefix}{node.name}.")
         elif isinstance(node, ast.FunctionDef):
-            first = min(d.lineno for d in (node, *node.decorator_list))
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             yield Function(prefix + node.name, first, node.end_lineno or first, node)
 
 
@@ -153,7 +153,7 @@ def _changes(node: ast.AST) -> Iterator[Change]:
             yield node.test, f"(not ({ast.unparse(node.test)}))"
 
 
-def _swapped(op: ast.AST) -> Iterator[ast.AST]:
+def _swapped(op: ast.AST) -> Iterator[Any]:
     if other := SWAPS.get(type(op)):
         yield other()
 

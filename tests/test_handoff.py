@@ -137,6 +137,26 @@ class TestTaking:
         finally:
             os.close(ours)
 
+    def test_gevent_forgets_the_servers_descriptor_before_it_is_a_dead_one(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps: list[tuple[str, int]] = []
+
+        def forget(descriptor: int) -> None:
+            steps.append(("forget", descriptor))
+
+        def dead_end() -> int:
+            steps.append(("replace", conversation.theirs.fileno()))
+            return real_dead_end()
+
+        real_dead_end = module._dead_end
+        monkeypatch.setattr(module, "forget_in_gevent", forget)
+        monkeypatch.setattr(module, "_dead_end", dead_end)
+        theirs = conversation.theirs.fileno()
+        ours, _ = conversation.take()
+        os.close(ours)
+        assert steps == [("forget", theirs), ("replace", theirs)]
+
     def test_an_event_waits_for_no_acknowledgement(
         self, conversation: Conversation
     ) -> None:
@@ -197,6 +217,7 @@ class TestStaying:
         conversation.server.hidden_by = "some.middleware"
         refusal = conversation.refusal()
         assert refusal.code == "middleware-hides"
+        assert refusal.is_remediable
         assert "some.middleware" in refusal.reason
         ours, _ = conversation.take(trusted=True)
         os.close(ours)
