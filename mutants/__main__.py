@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -38,8 +39,8 @@ COPIED = ("flask_sse_lite", "tests", "examples", "docs", "pyproject.toml")
 #: Libraries that most tests import, loaded once for all trials. None starts a thread.
 LIBRARIES = ("flask", "hypothesis", "psutil", "h11", "redis", "gevent", "blinker")
 
-#: Seconds of tests that a mutant must survive, the fastest tests first. With more, a
-#: module takes hours: what slow tests alone would see deserves a fast one.
+#: Seconds of tests of each file that a mutant must survive, the fastest tests first.
+#: With more, a module takes hours: what slow tests alone would see deserves a fast one.
 MOST = 8.0
 
 #: A trial is over when it takes so many times as long as its tests, and so many seconds
@@ -56,6 +57,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="a part of the mutants' names")
     wanted = parser.parse_args()
     equal = read_equal(EQUAL.read_text("utf-8"))
+    # As Ctrl-C does: the copy is removed, and the trial ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         enter_copy(Path(folder))
         architecture = importlib.import_module("tests.test_architecture")
@@ -163,21 +166,26 @@ def trial(
     path: Path, mutant: Mutant, files: Sequence[str], seen: Sequence[Seen]
 ) -> str:
     """Break the copy, and say what the tests make of it."""
-    lines = range(mutant.first, mutant.last + 1)
-    tests = [test for test in seen if any(line in lines for line in test.lines)]
-    chosen, seconds = [], 0.0
-    for test in tests:
-        if seconds + test.seconds <= MOST:
-            chosen.append(test.test)
-            seconds += test.seconds
-    if not chosen:
-        return "unreached"
     path.write_text(mutant.source, "utf-8")
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
         compiled.unlink()
-    limit = seconds * TIMES + MORE
-    code = run(files, Chosen(chosen), limit, Path("output.txt"))
-    return {None: "too slow", 0: "survived"}.get(code, "killed")
+    lines = range(mutant.first, mutant.last + 1)
+    reaching = [test for test in seen if any(line in lines for line in test.lines)]
+    result = "unreached"
+    for file in files:
+        # One file at a time: most mutants do not survive the first.
+        chosen, seconds = [], 0.0
+        for test in reaching:
+            if test.file == file and seconds + test.seconds <= MOST:
+                chosen.append(test.test)
+                seconds += test.seconds
+        if chosen:
+            limit = seconds * TIMES + MORE
+            code = run([file], Chosen(chosen), limit, Path("output.txt"))
+            result = {None: "too slow", 0: "survived"}.get(code, "killed")
+            if code != 0:
+                break
+    return result
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -35,6 +36,10 @@ class Seen(NamedTuple):
     test: str
     seconds: float
     lines: list[int]
+
+    @property
+    def file(self) -> str:
+        return self.test.partition("::")[0].removeprefix("tests/")
 
 
 class Chosen:
@@ -89,16 +94,19 @@ def run(files: Sequence[str], plugin: object, limit: float, output: Path) -> int
     """
     child = os.fork()
     if not child:
-        _be_trial(lambda: _pytest(files, plugin), output)
+        _be_trial(lambda: _pytest(files, plugin), limit, output)
     deadline = time.monotonic() + limit
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
+    try:
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                child = 0
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(LOOK)
+        return None
+    finally:
+        if child:
             _kill(child)
-            return None
-        time.sleep(LOOK)
 
 
 def _pytest(files: Sequence[str], plugin: object) -> int:
@@ -109,12 +117,15 @@ def _pytest(files: Sequence[str], plugin: object) -> int:
     return int(pytest.main([*options, *paths], plugins=[plugin]))
 
 
-def _be_trial(work: Callable[[], int], output: Path) -> None:
+def _be_trial(work: Callable[[], int], limit: float, output: Path) -> None:
     """Do the work of the child, and end. It never returns."""
     code = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        # A loop that never ends must not outlive the run, however that ends.
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
         descriptor = os.open(output, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(descriptor, stream)

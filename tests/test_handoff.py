@@ -306,6 +306,18 @@ class TestStaying:
         assert conversation.refusal().code == "no-descriptors"
 
 
+def test_a_server_whose_standard_input_is_closed_has_descriptor_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class First:
+        def fileno(self) -> int:
+            return 0
+
+    monkeypatch.setattr(module, "is_plain", lambda sock: True)
+    assert module._plain_descriptor(0) == 0
+    assert module._plain_descriptor(First()) == 0
+
+
 def test_where_no_python_code_is_below_the_application_nobody_is_suspected(
     conversation: Conversation,
 ) -> None:
