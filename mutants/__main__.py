@@ -64,7 +64,7 @@ def main() -> int:
         architecture = importlib.import_module("tests.test_architecture")
         bad = 0
         for module in named(wanted.modules, architecture.GUESSED):
-            files = architecture.tests_of(module)
+            files = architecture.files_of(module)
             bad += try_module(module, files, wanted.only, equal)
     return int(bool(bad))
 

@@ -447,7 +447,7 @@ def is_explained(name: str) -> bool:
     return any(f"{name}.".startswith(f"{explained}.") for explained in EXPLAINED)
 
 
-def tests_of(name: str) -> list[str]:
+def files_of(name: str) -> list[str]:
     """The files where one looks for the tests of a module, the most telling first."""
     parts = name.split(".")
     guesses = [f"test_{part}.py" for part in reversed(parts)]
@@ -458,7 +458,7 @@ def tests_of(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", GUESSED)
 def test_one_can_guess_where_the_tests_of_a_module_stand(name: str) -> None:
-    assert tests_of(name)
+    assert files_of(name)
 
 
 @pytest.mark.parametrize(

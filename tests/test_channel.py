@@ -190,6 +190,11 @@ class TestItSheds:
         assert sequences(channel) == [2]
         assert (channel.size, channel.dropped) == (0, 1)
 
+    def test_an_end_before_the_last_goes_only_with_what_is_behind_it(self) -> None:
+        channel = channel_of(entry(1), end(2), end(3))
+        channel.shed(10**6)
+        assert sequences(channel) == [2, 3]
+
     def test_the_last_stays_where_it_must(self) -> None:
         channel = channel_of(entry(1), entry(2))
         channel.shed(10**6, keeps_last=True)

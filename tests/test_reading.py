@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from flask_sse_lite import Event
@@ -12,10 +14,15 @@ from flask_sse_lite.position import BEGINNING, RUN_PREFIX, position_id
 
 from .batches import data_of, lost_in
 from .clocks import Clock
+from .patience import patient
 
 EPOCH, OTHER_EPOCH = "0123456789abcdef", "fedcba9876543210"
 HISTORY, AGE, BUDGET = 4, 10.0, 10_000
 ALL = 1 << 30
+
+#: Seconds after which a thread counts as one that waits.
+TOO_LONG = patient(30.0)
+
 SIZE = len(Event("1").published("a", f"{EPOCH}-1").encode())
 
 
@@ -42,6 +49,12 @@ class TestWatching:
     def test_there_is_room_for_so_many(self, log: Log) -> None:
         log.watch(["a", "b"], tell)
         assert log.has_room(["c"], 3)
+        # Whoever still has room waits for no lock.
+        with log._lock:
+            thread = threading.Thread(target=log.has_room, args=(["c"], 3))
+            thread.start()
+            thread.join(TOO_LONG)
+            assert not thread.is_alive()
         assert not log.has_room(["c"], 2)
         assert not log.has_room(["c", "d"], 3)
 
@@ -69,6 +82,9 @@ class TestWatching:
         log.unwatch(iter(["a"]), tell)
         assert log._keeper.watched == 0
         assert not log._keeper.leavers
+
+    def test_revocations_are_asked_for_by_number(self, log: Log) -> None:
+        assert log.revoked_since(log.revocations.newest) == []
 
     def test_a_lower_bound_ends_what_readers_share(self, log: Log) -> None:
         publish(log, "a", "1", "2", "3")
@@ -195,7 +211,7 @@ class TestComing:
     def test_whether_a_new_cursor_is_finished(self, log: Log) -> None:
         log.end("a")
         assert log.is_finished(log.cursor(["a"]))
-        assert not log.is_finished(log.cursor(["a", "b"]))
+        assert log.is_finished(log.cursor(["a", "b"])) is False
         publish(log, "b", "2")
         log.end("b")
         assert log.is_finished(log.cursor(["a", "b"]))
@@ -318,6 +334,34 @@ class TestReading:
         log.remembers("a")
         assert lost_in(log.read(second, ALL)) == ["a"]
 
+    def test_one_who_reads_what_is_too_old_ends_what_others_share(
+        self, log: Log, clock: Clock
+    ) -> None:
+        first, second, third = (log.cursor(["a"]) for _ in range(3))
+        publish(log, "a", "1")
+        log.read(first, ALL)
+        clock.now += AGE + 1
+        third.floors = {"a": 1}
+        log.read(third, ALL)
+        assert lost_in(log.read(second, ALL)) == ["a"]
+
+    def test_the_output_of_a_run_that_is_read_is_kept_for_longer(
+        self, log: Log
+    ) -> None:
+        cursor = log.cursor(["a"])
+        for name in ("a", "b"):
+            start = log.hold(name, BUDGET)
+            assert start is not None
+            log.say(name, start, Event("1"))
+        log.read(cursor, ALL)
+        log.limit(ALL, SIZE)
+        assert (log.unread("b"), log.run_start("a")) == (0, 0)
+        assert data_of(log.read(log.cursor(["a"], last=1), ALL)) == ["1"]
+
+    def test_an_operator_is_shown_what_there_is(self, log: Log) -> None:
+        publish(log, "a", "1")
+        assert len(log.glances({}, 9)) == 1
+
     def test_events_of_several_channels_are_in_order(self, log: Log) -> None:
         cursor = log.cursor(["a", "b", "c"])
         publish(log, "b", "1")
@@ -393,3 +437,12 @@ class TestGaps:
         publish(log, "c", "3")
         assert lost_in(log.read(log.cursor(["a"], since=f"{EPOCH}-1"), ALL)) == ["a"]
         assert lost_in(log.read(log.cursor(["a"], since=f"{EPOCH}-2"), ALL)) == []
+
+    def test_what_is_not_known_of_a_channel_can_be_lost(self, log: Log) -> None:
+        log.watch(["a"], tell)
+        cursor = log.cursor(["a"])
+        log._channels["a"].is_whole = False
+        log._keeper.forgotten = 7
+        batch = log.read(cursor, ALL)
+        assert lost_in(batch) == ["a"]
+        assert cursor.floor("a") == 7

@@ -92,7 +92,7 @@ class TestWhoIsRemembered:
         it.keeper.watch(["a", "b"], tell)
         it.keeper.leavers.append((("a", "b", "unknown"), tell))
         it.keeper.let_go(it.clock())
-        assert (it.idle, it.quiet) == ([], ["a", "b"])
+        assert (it.idle, it.quiet, it.keeper.watched) == ([], ["a", "b"], 0)
         assert it.keeper.channels["a"].watchers == {}
         it.keeper.touch("a", it.keeper.channels["a"], it.clock())
         assert it.quiet == ["b", "a"]
@@ -258,6 +258,15 @@ class TestWhatIsKept:
         assert it.kept("a") == [16]
         it.check()
 
+    def test_output_of_which_a_store_has_nothing_counts_no_longer(
+        self, it: Kept
+    ) -> None:
+        it.keeper.begin_run("a", BUDGET, 0)
+        it.put("a")
+        it.keeper.fill("a", Past(1, []), 1, it.clock())
+        assert it.keeper.outputs.excess == -RUNS_BYTES
+        it.check()
+
     def test_a_store_begins_anew(self, it: Kept) -> None:
         it.put("a", "b")
         it.keeper.touch("quiet", it.keeper.channel("quiet"), it.clock())
@@ -305,7 +314,7 @@ class TestBytes:
             it.keeper.watch([name], tell)
         assert it.put(*"abab") == [False] * 4
         it.keeper.outputs.note_read("a")
-        assert it.keeper.limit(HISTORY_BYTES, 3 * SIZE) is True
+        assert it.keeper.limit(HISTORY_BYTES, 4 * SIZE - 1) is True
         assert it.kept("b") == [4]
         assert it.kept("a") == [1, 3]
         assert it.keeper.channels["b"].is_running
@@ -320,6 +329,20 @@ class TestBytes:
         assert (channel.entries, channel.budget, channel.dropped) == ([], 0, 2)
         assert channel.is_whole
         assert (it.idle, it.quiet, it.keeper.forgotten) == ([], ["a"], BEGINNING)
+
+    def test_a_run_that_goes_on_can_lose_all(self, it: Kept) -> None:
+        it.keeper.begin_run("a", BUDGET, 0)
+        it.put("a")
+        assert it.keeper.limit(HISTORY_BYTES, 0) is True
+        assert it.kept("a") == []
+        assert it.keeper.channels["a"].is_running
+
+    def test_no_more_is_dropped_than_up_to_the_goal(self, it: Kept) -> None:
+        names = [f"channel-{number}" for number in range(17)]
+        it.put(*names)
+        it.keeper.limit(16 * SIZE, RUNS_BYTES)
+        assert it.keeper._size == 15 * SIZE
+        it.check()
 
     def test_where_a_store_has_it_it_can_be_loaded_anew(self, it: Kept) -> None:
         it.keeper.restart(0, HISTORY, AGE)

@@ -103,7 +103,6 @@ class Keeper:
             return
         self._idle.pop(name, None)
         if not channel.is_whole:
-            self._quiet.pop(name, None)
             del self.channels[name]
         else:
             # A channel known to hold nothing is worth its place: without it, a client
