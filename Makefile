@@ -46,7 +46,8 @@ demo: $(VENV)/demo.stamp
 		--bind $(HOST):$(PORT) --log-level warning showcase:app
 
 # Test files run in parallel, each in one process, in the order of tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS := --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 quick: $(VENV)/test.stamp
 	$(PYTEST) --numprocesses 2 -m quick $(PYTEST_ARGS)
@@ -67,11 +68,11 @@ soak: system-packages $(VENV)/test.stamp
 		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
 		$(PYTEST_ARGS)
 
-# In one process: what is measured takes longer, and the tests are not in a hurry.
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage
 	mkdir .coverage
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST_OPTIONS) \
+		--numprocesses 4 $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

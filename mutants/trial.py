@@ -65,20 +65,32 @@ class Watching:
         self._notes = notes
         self._seen: list[Seen] = []
         self._lines: set[int] = set()
+        self._imported: set[int] = set()
 
     def _note(self, frame: Any, event: str, argument: object) -> None:
         if event == "call" and frame.f_code.co_filename == self._module:
             self._lines.add(frame.f_code.co_firstlineno)
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    def _watch(self) -> None:
         self._lines = set()
         threading.setprofile(self._note)
         sys.setprofile(self._note)
+
+    def pytest_collection(self) -> None:
+        self._watch()
+
+    def pytest_collection_finish(self) -> None:
+        # What a test file does when it is imported can be meant for each of its tests.
+        self._imported = self._lines
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._watch()
         began = time.monotonic()
         result = yield
         seconds = time.monotonic() - began
-        self._seen.append(Seen(item.nodeid, seconds, sorted(self._lines)))
+        lines = self._lines | self._imported
+        self._seen.append(Seen(item.nodeid, seconds, sorted(lines)))
         return result
 
     def pytest_sessionfinish(self) -> None:
