@@ -185,3 +185,55 @@ class TestAServerStops:
         clock.now += 0.1
         endings.stop()
         assert is_closed(reader)
+
+
+class Reasons:
+    """What a stream's end is told as."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def expect(self, why: str) -> None:
+        self.told.append(why)
+
+
+class TestAServerIsStopped:
+    def test_its_streams_end_and_no_others(
+        self,
+        log: Log,
+        parts: Parts,
+        endings: Endings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        program = SimpleNamespace(grace=7.0)
+        stopped = SimpleNamespace(take_stopped=lambda: [program])
+        monkeypatch.setattr(module, "programs", stopped)
+        mine, other = join(parts, Stream(log)), join(parts, Stream(log))
+        for stream, served_by in ((mine, program), (other, SimpleNamespace())):
+            monkeypatch.setattr(stream, "program", served_by, raising=False)
+        endings.end_the_dismissed()
+        assert (mine.stops, other.stops) == ([7.0], [])
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_end_is_told_with_its_reason(
+    log: Log,
+    parts: Parts,
+    endings: Endings,
+    monkeypatch: pytest.MonkeyPatch,
+    stops: bool,
+) -> None:
+    stream, reasons = join(parts, Stream(log)), Reasons()
+    monkeypatch.setattr(stream, "story", reasons, raising=False)
+    if stops:
+        endings.stop()
+    else:
+        endings.ask(Ending(lambda whom: True))
+        endings.end_the_dismissed()
+    assert reasons.told == ["shutdown" if stops else "end-streams"]
+
+
+def test_a_stopped_servers_streams_end_as_at_a_shutdown() -> None:
+    program = SimpleNamespace(grace=7.0)
+    ending = module.of_program(program)  # type: ignore[arg-type]
+    assert (ending.why, ending.patience) == ("shutdown", 7.0)
