@@ -237,3 +237,15 @@ def test_a_stopped_servers_streams_end_as_at_a_shutdown() -> None:
     program = SimpleNamespace(grace=7.0)
     ending = module.of_program(program)  # type: ignore[arg-type]
     assert (ending.why, ending.patience) == ("shutdown", 7.0)
+
+
+def test_all_that_was_asked_for_is_done(
+    log: Log, parts: Parts, endings: Endings
+) -> None:
+    streams = [join(parts, Stream(log)) for _ in range(3)]
+    asked = [Ending(lambda whom, one=one: whom is one) for one in streams[:2]]  # type: ignore[misc]
+    for ending in asked:
+        endings.ask(ending)
+    endings.end_the_dismissed()
+    assert [stream.stops for stream in streams] == [[0], [0], []]
+    assert all(ending.is_done.is_set() for ending in asked)
