@@ -100,6 +100,7 @@ class TestAnApplicationEnds:
         endings.end_the_dismissed()
         assert stream.stops == [0]
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert caplog.records[0].exc_info
 
     def test_what_fails_is_done_when_the_loop_comes_back(
         self, log: Log, parts: Parts, endings: Endings
