@@ -7,6 +7,8 @@
 # make dist         the archives of a release, in dist/
 # make coverage     which lines and branches the tests reach, subprocesses included
 #                   (PYTEST_ARGS="-m quick" measures those of make quick)
+# make mutants      which small faults of the code its tests do not see: hours for all,
+#                   minutes for a module (MUTANTS_ARGS="history.reading")
 # make lint         style and types
 # make docs         the documentation as a site, in build/docs/
 # make claim        what 1,000 subscribers cost, on each WSGI server, in seconds
@@ -29,8 +31,8 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak coverage dist lint docs claim bench
-.PHONY: bench-peers bench-against clean
+.PHONY: demo quick test system-packages soak coverage mutants dist lint docs claim
+.PHONY: bench bench-peers bench-against clean
 
 # Several workers share a file of SQLite, anew each time. A thousand streams need as many
 # descriptors.
@@ -46,7 +48,8 @@ demo: $(VENV)/demo.stamp
 		--bind $(HOST):$(PORT) --log-level warning showcase:app
 
 # Test files run in parallel, each in one process, in the order of tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST_OPTIONS := --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 quick: $(VENV)/test.stamp
 	$(PYTEST) --numprocesses 2 -m quick $(PYTEST_ARGS)
@@ -67,13 +70,17 @@ soak: system-packages $(VENV)/test.stamp
 		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
 		$(PYTEST_ARGS)
 
-# In one process: what is measured takes longer, and the tests are not in a hurry.
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage
 	mkdir .coverage
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest $(PYTEST_OPTIONS) \
+		--numprocesses 4 $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+# A copy of the code is broken, with one process that leaves the processor to others.
+mutants: $(VENV)/test.stamp
+	nice $(BIN)/python -m mutants $(MUTANTS_ARGS)
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist

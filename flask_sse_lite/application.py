@@ -84,10 +84,20 @@ def current_channels() -> Channels:
         raise NoApplication(
             "Outside a request, say which application is meant: with app.app_context()"
         )
-    if "sse" not in app.extensions:
+    return channels_of(
+        app, "app.register_blueprint(sse), or sse.init_app(app), when you make it"
+    )
+
+
+def channels_of(app: Flask, call: str) -> Channels:
+    """The channels of an application.
+
+    :param call: what the developer must call, and when.
+    :raises NoApplication: when it has no channels.
+    """
+    channels: Channels | None = app.extensions.get("sse")
+    if channels is None:
         raise NoApplication(
-            f"The application {app.name!r} has no channels: call "
-            "app.register_blueprint(sse), or sse.init_app(app), when you make it"
+            f"The application {app.name!r} has no channels: call {call}"
         )
-    channels: Channels = app.extensions["sse"]
     return channels

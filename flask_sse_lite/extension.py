@@ -41,7 +41,7 @@ from .inspector import pages as inspector
 from .own_functions import OneEach, SharedBlueprint
 from .permission import Authorizer, Guard, Identify
 from .position import RUN_PREFIX
-from .routes import DEFAULT_URL_PREFIX, Place
+from .routes import DEFAULT_URL_PREFIX, Prefix
 from .wording import Name, worded
 
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
@@ -121,7 +121,7 @@ class SSE(SharedBlueprint):
     # Registration
 
     def init_app(
-        self, app: Flask, url_prefix: str | Place | None = Place.DEFAULT
+        self, app: Flask, url_prefix: str | Prefix | None = Prefix.DEFAULT
     ) -> None:
         """Set an application up, and register the routes, unless it has them::
 
@@ -136,7 +136,7 @@ class SSE(SharedBlueprint):
         :raises InvalidValue: for what the application has configured wrongly.
         :raises SetupError: where another SSE has the place, or the name.
         """
-        if not isinstance(url_prefix, Place | None):
+        if not isinstance(url_prefix, Prefix | None):
             app.register_blueprint(self, url_prefix=url_prefix)
         elif url_prefix is None or self.url_prefix is None:
             set_up(app)

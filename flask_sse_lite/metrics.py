@@ -26,8 +26,9 @@ from prometheus_client import (
 )
 
 from . import signals
+from .application import channels_of
 from .channels import Channels
-from .errors import BrokerUnavailable, NoApplication
+from .errors import BrokerUnavailable
 from .event import Event
 from .hub import current_hub
 from .signals.courier import Courier
@@ -64,12 +65,8 @@ def register(app: Flask, registry: CollectorRegistry = REGISTRY) -> None:
     :param registry: where the metrics are; by default, prometheus_client's own.
     :raises NoApplication: for an application that has no channels yet.
     """
-    channels: Channels | None = app.extensions.get("sse")
-    if channels is None or channels.courier is None:
-        raise NoApplication(
-            f"The application {app.name!r} has no channels: call sse.init_app(app) "
-            "before metrics.register(app)"
-        )
+    channels = channels_of(app, "sse.init_app(app) before metrics.register(app)")
+    assert channels.courier is not None  # An application's channels have one.
     if _KEY not in app.extensions:
         metrics = _metrics.get(registry)
         if metrics is None:

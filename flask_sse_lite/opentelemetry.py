@@ -28,11 +28,10 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
-from .channels import Channels
-from .errors import NoApplication
+from .application import channels_of
 from .event import Event
 from .position import RUN_PREFIX
-from .publisher import Publisher, channels_of
+from .publisher import Publisher, channels_of_publisher
 from .signals.deliveries import traced_delivery
 from .traced import Fallible, traced
 
@@ -55,25 +54,16 @@ def instrument(
     :raises NoApplication: for an application that has no channels yet.
     """
     if isinstance(application, Publisher):
-        channels = channels_of(application)
+        channels = channels_of_publisher(application)
     else:
-        channels = _channels_of(application)
+        behind = "sse.init_app(app) before opentelemetry.instrument(app)"
+        channels = channels_of(application, behind)
     if channels.tracing is None:
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
         channels.tracing = _Tracing(tracer)
         if channels.courier is not None:
             channels.courier.watch_deliveries().trace()
             traced_delivery.connect(channels.tracing.deliver, application)
-
-
-def _channels_of(app: Flask) -> Channels:
-    channels: Channels | None = app.extensions.get("sse")
-    if channels is None:
-        raise NoApplication(
-            f"The application {app.name!r} has no channels: call sse.init_app(app) "
-            "before opentelemetry.instrument(app)"
-        )
-    return channels
 
 
 class _Tracing:

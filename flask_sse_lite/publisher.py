@@ -153,7 +153,7 @@ class Publisher:
         self.shutdown()
 
 
-def channels_of(publisher: Publisher) -> Channels:
+def channels_of_publisher(publisher: Publisher) -> Channels:
     """The channels that a publisher publishes to."""
     return publisher._channels
 

@@ -22,7 +22,7 @@ DEFAULT_URL_PREFIX = "/stream"
 _KEY = "sse.at_default"
 
 
-class Place(Enum):
+class Prefix(Enum):
     """What ``init_app`` takes as ``url_prefix``, beside a prefix and None."""
 
     DEFAULT = "the instance's own url_prefix"

@@ -34,10 +34,10 @@ BANDS: list[set[str]] = [
     {"advice", "arguments", "brokers", "hub"},
     {"generators"},
     {"channels", "response"},
-    {"browser_module", "doctor", "metrics", "publisher"},
-    {"cli", "opentelemetry"},
+    {"browser_module", "doctor", "publisher"},
+    {"cli"},
     {"application"},
-    {"tokens"},
+    {"metrics", "opentelemetry", "tokens"},
     {"permission", "sqlalchemy", "testing"},
     {"views"},
     {"inspector"},
@@ -172,6 +172,10 @@ EXPLAINED = {
         "Flask-SSE is the package whose applications must go on working.",
     ),
     "history": ("test_log.py", "All modules of the folder are parts of the log."),
+    "history.fed": (
+        "test_feeding.py",
+        "A log is fed by what follows a store, and the file has the events' whole way.",
+    ),
     "own_functions": (
         "test_several_applications.py",
         "An application's own functions matter where applications share an SSE.",
@@ -444,12 +448,18 @@ def is_explained(name: str) -> bool:
     return any(f"{name}.".startswith(f"{explained}.") for explained in EXPLAINED)
 
 
+def files_of(name: str) -> list[str]:
+    """The files where one looks for the tests of a module, the most telling first."""
+    parts = name.split(".")
+    guesses = [f"test_{part}.py" for part in reversed(parts)]
+    rooms = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    explained = [EXPLAINED[room][0] for room in rooms if room in EXPLAINED]
+    return [name for name in [*guesses, *explained] if (TESTS / name).exists()]
+
+
 @pytest.mark.parametrize("name", GUESSED)
 def test_one_can_guess_where_the_tests_of_a_module_stand(name: str) -> None:
-    guesses = [f"test_{part}.py" for part in reversed(name.split("."))]
-    assert [guess for guess in guesses if (TESTS / guess).exists()] or is_explained(
-        name
-    )
+    assert files_of(name)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ class TestAnApplicationEnds:
         endings.end_the_dismissed()
         assert stream.stops == [0]
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert caplog.records[0].exc_info
 
     def test_what_fails_is_done_when_the_loop_comes_back(
         self, log: Log, parts: Parts, endings: Endings
@@ -185,3 +186,67 @@ class TestAServerStops:
         clock.now += 0.1
         endings.stop()
         assert is_closed(reader)
+
+
+class Reasons:
+    """What a stream's end is told as."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def expect(self, why: str) -> None:
+        self.told.append(why)
+
+
+class TestAServerIsStopped:
+    def test_its_streams_end_and_no_others(
+        self,
+        log: Log,
+        parts: Parts,
+        endings: Endings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        program = SimpleNamespace(grace=7.0)
+        stopped = SimpleNamespace(take_stopped=lambda: [program])
+        monkeypatch.setattr(module, "programs", stopped)
+        mine, other = join(parts, Stream(log)), join(parts, Stream(log))
+        for stream, served_by in ((mine, program), (other, SimpleNamespace())):
+            monkeypatch.setattr(stream, "program", served_by, raising=False)
+        endings.end_the_dismissed()
+        assert (mine.stops, other.stops) == ([7.0], [])
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_end_is_told_with_its_reason(
+    log: Log,
+    parts: Parts,
+    endings: Endings,
+    monkeypatch: pytest.MonkeyPatch,
+    stops: bool,
+) -> None:
+    stream, reasons = join(parts, Stream(log)), Reasons()
+    monkeypatch.setattr(stream, "story", reasons, raising=False)
+    if stops:
+        endings.stop()
+    else:
+        endings.ask(Ending(lambda whom: True))
+        endings.end_the_dismissed()
+    assert reasons.told == ["shutdown" if stops else "end-streams"]
+
+
+def test_a_stopped_servers_streams_end_as_at_a_shutdown() -> None:
+    program = SimpleNamespace(grace=7.0)
+    ending = module.of_program(program)  # type: ignore[arg-type]
+    assert (ending.why, ending.patience) == ("shutdown", 7.0)
+
+
+def test_all_that_was_asked_for_is_done(
+    log: Log, parts: Parts, endings: Endings
+) -> None:
+    streams = [join(parts, Stream(log)) for _ in range(3)]
+    asked = [Ending(lambda whom, one=one: whom is one) for one in streams[:2]]  # type: ignore[misc]
+    for ending in asked:
+        endings.ask(ending)
+    endings.end_the_dismissed()
+    assert [stream.stops for stream in streams] == [[0], [0], []]
+    assert all(ending.is_done.is_set() for ending in asked)

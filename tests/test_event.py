@@ -13,13 +13,17 @@ from typing import Any
 
 import pytest
 
-from flask_sse_lite import Event, InvalidType, InvalidValue, SSEError
+from flask_sse_lite import Event, EventTooLarge, InvalidType, InvalidValue, SSEError
 from flask_sse_lite.event import (
     HEARTBEAT,
     MAX_CHANNEL_LENGTH,
     channel_line,
     check_channel,
+    check_size,
+    encode_text,
+    good_event,
     is_sendable_id,
+    stored_event,
     to_text,
 )
 
@@ -378,3 +382,121 @@ def test_what_cannot_be_made_json_is_refused() -> None:
     for data in ({1, 2}, object(), circle):
         with pytest.raises(InvalidType, match=type(data).__name__):
             to_text(data, json.dumps)
+
+
+# What it has of bytes
+
+OF_ALL_SIZES = [
+    Event("hello"),
+    Event("h\u00e9llo\nworld"),
+    Event("hello", type="greeting"),
+    Event("hello", id="7"),
+    Event("hello", id="\u00e9"),
+    Event("hello", retry=0),
+    Event("hello", type="greeting", id="\u00e9\u20ac", retry=1234),
+]
+
+
+@pytest.mark.parametrize("event", OF_ALL_SIZES)
+def test_its_size_is_that_of_its_frame_whether_that_is_made_or_not(
+    event: Event,
+) -> None:
+    unmade = copy.copy(event).published("a", "id") if event.id is None else event
+    for each in (event, unmade):
+        before = each.size
+        assert before == len(each.encode())
+        assert each.size == before
+
+
+@pytest.mark.parametrize(
+    ("event", "size"),
+    [
+        (Event("12345"), 5),
+        (Event("\u00e9\u20ac"), 5),
+        (Event("12", type="3", id="45", retry=1234), 5),
+        (Event("", type="12345"), 5),
+        (Event("", id="\u00e9\u20ac"), 5),
+    ],
+)
+def test_an_event_of_more_bytes_than_allowed_is_refused(
+    event: Event, size: int
+) -> None:
+    check_size(event, size)
+    with pytest.raises(EventTooLarge, match=f"of {size} bytes") as caught:
+        check_size(event, size - 1)
+    assert caught.value.size == size
+
+
+@pytest.mark.parametrize("type", [None, "greeting"])
+def test_text_alone_makes_the_same_frame(type: str | None) -> None:
+    for data in ("", "hello", "two\nlines\r\nthree"):
+        assert encode_text(data, type) == Event(data, type).encode()
+    with pytest.raises(InvalidValue):
+        encode_text("\ud800", type)
+
+
+def test_one_of_ours_has_a_type_that_is_kept_for_us() -> None:
+    event = good_event("hello", "stream-end", "7", 5, "a")
+    assert event.encode() == b"event: stream-end\ndata: hello\nid: 7\nretry: 5\n\n"
+    assert event.channel == "a"
+
+
+# What comes from a store
+
+
+def test_what_a_store_has_of_an_event_makes_the_event() -> None:
+    whole = stored_event("hello", "greeting", "7", 5, "a", "position")
+    assert whole == Event("hello", "greeting", "7", 5, channel="a")
+    bare = stored_event("hello", None, None, None, "a", "position")
+    assert bare == Event("hello", id="position", channel="a")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ((b"hello", None, None, None), "data"),
+        (("hello", "two\nlines", None, None), "type"),
+        (("hello", 7, None, None), "type"),
+        (("hello", None, "two\nlines", None), "id"),
+        (("hello", None, b"7", None), "id"),
+        (("hello", None, None, -1), "retry"),
+        (("hello", None, None, "5"), "retry"),
+    ],
+)
+def test_what_no_event_can_have_is_refused_from_a_store(
+    values: tuple[object, object, object, object], named: str
+) -> None:
+    with pytest.raises(InvalidValue, match=f"^An event's {named} "):
+        stored_event(*values, "a", "position")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"), [({"type": "a\nb"}, "type"), ({"id": "a\nb"}, "id")]
+)
+def test_the_error_names_the_field(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^An event's {named} has no CR"):
+        Event("hello", **fields)
+
+
+@pytest.mark.parametrize(
+    ("event", "frame"),
+    [
+        (Event(""), b"data: \n\n"),
+        (Event("hello"), b"data: hello\n\n"),
+        (Event("a\rb"), b"data: a\ndata: b\n\n"),
+        (Event("a\r\nb\n"), b"data: a\ndata: b\ndata: \n\n"),
+        (
+            Event("a", type="b", id="c", retry=0),
+            b"event: b\ndata: a\nid: c\nretry: 0\n\n",
+        ),
+    ],
+)
+def test_these_are_its_bytes(event: Event, frame: bytes) -> None:
+    assert event.encode() == frame
+
+
+@pytest.mark.parametrize("field", ["id", "retry"])
+def test_a_number_that_python_does_not_write_is_refused(field: str) -> None:
+    fields: dict[str, Any] = {field: 10**5000}
+    with pytest.raises(InvalidValue, match=f"^An event's {field} is too long a number"):
+        Event("hello", **fields)

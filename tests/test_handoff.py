@@ -137,6 +137,26 @@ class TestTaking:
         finally:
             os.close(ours)
 
+    def test_gevent_forgets_the_servers_descriptor_before_it_is_a_dead_one(
+        self, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps: list[tuple[str, int]] = []
+
+        def forget(descriptor: int) -> None:
+            steps.append(("forget", descriptor))
+
+        def dead_end() -> int:
+            steps.append(("replace", conversation.theirs.fileno()))
+            return real_dead_end()
+
+        real_dead_end = module._dead_end
+        monkeypatch.setattr(module, "forget_in_gevent", forget)
+        monkeypatch.setattr(module, "_dead_end", dead_end)
+        theirs = conversation.theirs.fileno()
+        ours, _ = conversation.take()
+        os.close(ours)
+        assert steps == [("forget", theirs), ("replace", theirs)]
+
     def test_an_event_waits_for_no_acknowledgement(
         self, conversation: Conversation
     ) -> None:
@@ -197,6 +217,7 @@ class TestStaying:
         conversation.server.hidden_by = "some.middleware"
         refusal = conversation.refusal()
         assert refusal.code == "middleware-hides"
+        assert refusal.is_remediable
         assert "some.middleware" in refusal.reason
         ours, _ = conversation.take(trusted=True)
         os.close(ours)
@@ -283,6 +304,18 @@ class TestStaying:
 
         monkeypatch.setattr(module, "_dead_end", fail)
         assert conversation.refusal().code == "no-descriptors"
+
+
+def test_a_server_whose_standard_input_is_closed_has_descriptor_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class First:
+        def fileno(self) -> int:
+            return 0
+
+    monkeypatch.setattr(module, "is_plain", lambda sock: True)
+    assert module._plain_descriptor(0) == 0
+    assert module._plain_descriptor(First()) == 0
 
 
 def test_where_no_python_code_is_below_the_application_nobody_is_suspected(

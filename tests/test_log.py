@@ -883,7 +883,7 @@ def test_names_that_were_listened_to_are_gone_while_others_listen(log: Log) -> N
     log.unwatch(["a", "b"], other)
     publish(log, "a", "1")
     assert (one.told, other.told) == (1, 0)
-    assert list(log._retention._quiet) == ["b"]
+    assert list(log._keeper._quiet) == ["b"]
 
 
 def test_a_channel_that_lost_something_is_listened_to_and_remembers_it(

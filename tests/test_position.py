@@ -12,6 +12,7 @@ from flask_sse_lite.position import (
     Position,
     is_position,
     new_epoch,
+    new_run_channel,
     parse_position,
     position_id,
     run_channel,
@@ -90,3 +91,10 @@ def test_each_life_has_an_epoch_of_its_own() -> None:
 )
 def test_a_text_for_a_log_shows_no_name_of_a_run(text: str, shown: str) -> None:
     assert without_run_names(text) == shown
+
+
+def test_the_name_of_a_run_is_new_and_long_enough_not_to_be_guessed() -> None:
+    names = {new_run_channel() for _ in range(100)}
+    assert len(names) == 100
+    for name in names:
+        assert run_channel(position_id(EPOCH, 1, name)) == name

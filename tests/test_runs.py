@@ -432,7 +432,7 @@ def let_all_grow_old(app: Flask) -> None:
     ``SSE_HISTORY_AGE`` instead would be over before a busy machine has read it.)"""
     log = app.extensions["sse"].log
     ahead = 2 * Settings.read(app.config).history_age
-    log._clock = log._retention._clock = lambda: time.monotonic() + ahead
+    log._clock = log._keeper._clock = lambda: time.monotonic() + ahead
 
 
 def test_whoever_comes_back_when_it_is_forgotten_is_told_and_not_left_waiting(

@@ -182,8 +182,8 @@ def test_what_was_counted_is_counted_no_more_when_it_is_forgotten(log: Log) -> N
         now += 1
         log.append(f"c{number % 50}", Event(large(number)))
     assert len(log._channels) <= 12
-    assert log._retention._size == sum(c.size for c in log._channels.values())
-    assert log._retention._size <= 11 * (LARGE + 100)
+    assert log._keeper._size == sum(c.size for c in log._channels.values())
+    assert log._keeper._size <= 11 * (LARGE + 100)
 
 
 def test_a_lower_limit_holds_at_once(log: Log) -> None:
@@ -210,7 +210,7 @@ def test_a_log_that_is_fed_is_counted_anew_in_another_life() -> None:
     log.limit(LIMIT, RUNS_BYTES)
     for epoch in ("1", "2", "3"):
         log.restart(epoch * 16, 0, {}, history=MANY, age=300)
-        assert log._retention._size == 0
+        assert log._keeper._size == 0
 
 
 # Redis

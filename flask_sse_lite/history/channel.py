@@ -145,7 +145,7 @@ class Channel:
         entries = self.entries
         count = 0
         if self.budget:
-            while self.size > self.budget and count < len(entries):
+            while self.size > self.budget:
                 self.size -= entries[count].size
                 count += 1
         else:

@@ -70,15 +70,15 @@ class FedLog(Log):
             self.sequence = sequence
             self.epoch = epoch
             self._step = None
-            self._retention.restart(sequence, history, age)
+            self._keeper.restart(sequence, history, age)
             for name, past in pasts.items():
-                self._retention.fill(name, past, sequence, now)
+                self._keeper.fill(name, past, sequence, now)
             self._note_revocations(pasts, now)
             if not is_first and (was_away or self._dropped_revocations):
                 self.revocations.note_lost(self.revocations.known_since)
             self._current_at = now
-            self._retention.fit()
-            self._retention.unfed = {
+            self._keeper.fit()
+            self._keeper.unfed = {
                 n for n, c in self._channels.items() if not c.is_whole
             }
             tells = {t for c in self._channels.values() for t in c.watchers}
@@ -92,12 +92,12 @@ class FedLog(Log):
         with self._lock:
             now = self._clock()
             for name, past in pasts.items():
-                channel = self._retention.fill(name, past, self.sequence, now)
+                channel = self._keeper.fill(name, past, self.sequence, now)
                 tells.update(channel.watchers)
             self._note_revocations(pasts, now)
-            self._retention.fit()
+            self._keeper.fit()
             self._step = None
-            self._retention.let_go(now)
+            self._keeper.let_go(now)
         for tell in tells:
             tell()
 
@@ -115,7 +115,7 @@ class FedLog(Log):
     def _dropped_revocations(self) -> bool:
         """Whether the store had more revocations than it was to keep."""
         channel = self._channels[REVOCATIONS]
-        return len(channel.entries) >= self._retention.history and channel.dropped > 0
+        return len(channel.entries) >= self._keeper.history and channel.dropped > 0
 
     def feed(self, record: Record) -> None:
         """Put what stands at the store's next position where it belongs, and tell those
@@ -126,11 +126,11 @@ class FedLog(Log):
             self._advance(sequence)
             channel = self._channels.get(name)
             if channel is None or not channel.is_whole:
-                self._retention.forgotten = sequence
+                self._keeper.forgotten = sequence
                 return
             now = self._clock()
             if budget:
-                self._retention.hold(name, channel, budget, sequence, now)
+                self._keeper.hold(name, channel, budget, sequence, now)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
                 if name == REVOCATIONS:
@@ -139,12 +139,12 @@ class FedLog(Log):
                     at = max(entry.time, self._current_at)
                     self.revocations.note(entry._replace(time=at))
                     channel.unread = 0  # Nobody reads them.
-                if self._retention.keep(channel, entry, now):
+                if self._keeper.keep(channel, entry, now):
                     self._step = None
             watchers = tuple(channel.watchers)
         for tell in watchers:
             tell()
-        history = self._retention.history
+        history = self._keeper.history
         if watchers and channel.unread * 2 > history:
             # As in append, with more patience: the follower is no request that waits.
             pause_follower(channel, history)
@@ -155,7 +155,7 @@ class FedLog(Log):
             self._current_at = self._clock()
             if sequence > self.sequence:
                 self._advance(sequence)
-                self._retention.forgotten = sequence
+                self._keeper.forgotten = sequence
 
     def _advance(self, sequence: int) -> None:
         if sequence <= self.sequence:
@@ -169,7 +169,7 @@ class FedLog(Log):
             kept = self._channels.get(channel)
             if kept is None or dropped <= kept.dropped:
                 return
-            self._retention.lose(channel, kept, dropped)
+            self._keeper.lose(channel, kept, dropped)
             if channel == REVOCATIONS:
                 self.revocations.note_lost(self._clock())
             self._step = None
@@ -202,7 +202,7 @@ class FedLog(Log):
             missing = []
             for name in channels:
                 if self.holds(name):
-                    self._retention.touch(name, self._channels[name], now)
+                    self._keeper.touch(name, self._channels[name], now)
                 else:
                     missing.append(name)
             return missing
@@ -210,21 +210,21 @@ class FedLog(Log):
     @property
     def has_unfed(self) -> bool:
         """Whether ``unfed`` can have any to name."""
-        return bool(self._retention.unfed)
+        return bool(self._keeper.unfed)
 
     def unfed(self) -> list[str]:
         """The channels that are watched and were not loaded: another life began, or
         they were forgotten, after they were loaded and before they were watched.
         Nothing is lost as long as they are loaded before anything is fed."""
-        if not self._retention.unfed:
+        if not self._keeper.unfed:
             return []
         with self._lock:
             names = [
                 name
-                for name in self._retention.unfed
+                for name in self._keeper.unfed
                 if name in self._channels and not self._channels[name].is_whole
             ]
-            self._retention.unfed.clear()
+            self._keeper.unfed.clear()
             return names
 
     def awaiting_end(self) -> list[str]:

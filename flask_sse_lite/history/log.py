@@ -24,7 +24,7 @@ from .channel import Channel, Tell
 from .cursor import Entry
 from .pacing import pause_publisher
 from .reading import Readable
-from .retention import RUNS_BYTES, Retention
+from .retention import RUNS_BYTES, Keeper
 from .revocations import REVOCATIONS
 
 
@@ -54,9 +54,9 @@ class Log(Readable):
         runs_bytes: int = RUNS_BYTES,
         leeway: float = 0.0,
     ) -> None:
-        retention = Retention(history, age, clock, runs_bytes)
+        keeper = Keeper(history, age, clock, runs_bytes)
         lock = Section(self._settle)
-        super().__init__(epoch or new_epoch(), retention, clock, lock, leeway)
+        super().__init__(epoch or new_epoch(), keeper, clock, lock, leeway)
         #: Positions for what grows by itself. Each is taken in one step, which nothing
         #: interrupts.
         self._numbers = count(BEGINNING + 1)
@@ -111,7 +111,7 @@ class Log(Readable):
             run goes on.
         """
         with self._lock:
-            if not self._retention.begin_run(channel, budget, self.sequence):
+            if not self._keeper.begin_run(channel, budget, self.sequence):
                 return None
             return self.sequence
 
@@ -190,20 +190,20 @@ class Log(Readable):
         if self._behind:
             self._take_up(sequence)
         now = self._clock()
-        channel = self._channels.get(name) or self._retention.channel(name)
+        channel = self._channels.get(name) or self._keeper.channel(name)
         entry = Entry(sequence, now, name, event)
         if name == REVOCATIONS:
             self.revocations.note(entry)
             channel.unread = 0  # Nobody reads them.
         self.sequence = sequence
-        if self._retention.keep(channel, entry, now):
+        if self._keeper.keep(channel, entry, now):
             self._step = None
         return channel
 
     def _tell(self, watchers: tuple[Tell, ...], kept: Channel) -> None:
         for tell in watchers:
             tell()
-        if watchers and kept.unread * 2 > self._retention.history:
+        if watchers and kept.unread * 2 > self._keeper.history:
             # A burst is about to outrun its readers, and what they have not read would
             # be evicted.
             pause_publisher(kept)

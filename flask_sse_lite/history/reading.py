@@ -20,7 +20,7 @@ from ..system.locks import Section
 from .channel import Channel, Tell
 from .cursor import Batch, Cursor, Entry
 from .glances import Glance, glances
-from .retention import Retention
+from .retention import Keeper
 from .revocations import Revocation, Revocations
 
 #: Characters of names, up to which streams of the same channels share them: strangers
@@ -44,7 +44,7 @@ class Readable:
     Thread-safe; no callback runs while the lock is held.
 
     :param epoch: the name of this life of the log.
-    :param retention: what is kept.
+    :param keeper: what is kept.
     :param clock: seconds, never falling.
     :param lock: guards all of this.
     :param leeway: see ``Revocations``.
@@ -53,7 +53,7 @@ class Readable:
     def __init__(
         self,
         epoch: str,
-        retention: Retention,
+        keeper: Keeper,
         clock: Callable[[], float],
         lock: Section,
         leeway: float,
@@ -63,8 +63,8 @@ class Readable:
         self.revocations = Revocations(leeway)
         #: The position of the newest entry.
         self.sequence = BEGINNING
-        self._retention = retention
-        self._channels = retention.channels
+        self._keeper = keeper
+        self._channels = keeper.channels
         self._clock = clock
         self._lock = lock
         #: The last step of a reader that came from and got to where most readers are.
@@ -77,7 +77,7 @@ class Readable:
         that brings them: it must neither wait nor raise. Until ``unwatch`` the log
         forgets none of them."""
         with self._lock:
-            self._retention.watch(channels, tell)
+            self._keeper.watch(channels, tell)
 
     def unwatch(self, channels: Iterable[str], tell: Tell) -> None:
         """Undo ``watch``; nothing happens where there is nothing to undo. A channel
@@ -87,10 +87,10 @@ class Readable:
         This never waits for the lock. Garbage collection can close a generator that
         watches, in a thread that holds the lock.
         """
-        self._retention.leavers.append((tuple(channels), tell))
+        self._keeper.leavers.append((tuple(channels), tell))
         if self._lock.enter_at_once():
             try:
-                self._retention.let_go(self._clock())
+                self._keeper.let_go(self._clock())
             finally:
                 self._lock.leave()
 
@@ -98,17 +98,17 @@ class Readable:
         """Whether these channels can be watched, where so many can be in all. Those
         that are watched already need no room. Two callers at once can both be told that
         there is room."""
-        if self._retention.watched + len(channels) <= most:
+        if self._keeper.watched + len(channels) <= most:
             return True
         with self._lock:
             # Some have left, and are still counted.
-            self._retention.let_go(self._clock())
+            self._keeper.let_go(self._clock())
             new = [
                 name
                 for name in channels
                 if not (kept := self._channels.get(name)) or not kept.watchers
             ]
-            return not new or self._retention.watched + len(new) <= most
+            return not new or self._keeper.watched + len(new) <= most
 
     def revoked_since(self, seen: int) -> list[Revocation] | None:
         """See ``Revocations.since``."""
@@ -119,7 +119,7 @@ class Readable:
         """Keep no more than so many bytes of all events together, and of the output of
         all runs together."""
         with self._lock:
-            if self._retention.limit(history, runs):
+            if self._keeper.limit(history, runs):
                 self._step = None
 
     # Runs
@@ -260,7 +260,7 @@ class Readable:
 
     def _read(self, cursor: Cursor, limit: int, until: int) -> Batch:
         start, is_plain = cursor.position, not (cursor.floors or cursor.ended)
-        if self._retention.evict(cursor.channels):
+        if self._keeper.evict(cursor.channels):
             self._step = None
         gap = self._gap(cursor)
         pending = _pending(cursor, self._channels)
@@ -273,7 +273,7 @@ class Readable:
         for name in cursor.channels:
             if (kept := self._channels.get(name)) and kept.budget:
                 kept.read_to = max(kept.read_to, cursor.position)
-                self._retention.outputs.note_read(name)
+                self._keeper.outputs.note_read(name)
         if not ended and not more:
             cursor.arrive(until)
             if is_plain and not gap and not cursor.ended and until == self.sequence:
@@ -308,7 +308,7 @@ class Readable:
 
     def _evict(self, names: Iterable[str]) -> None:
         """Drop what is too old of some channels, before they are looked at."""
-        if self._retention.evict(names):
+        if self._keeper.evict(names):
             self._step = None
 
     def _gap(self, cursor: Cursor) -> Event | None:
@@ -319,7 +319,7 @@ class Readable:
             channel = self._channels.get(name)
             is_whole = channel is not None and channel.is_whole
             dropped = (
-                channel.dropped if channel and is_whole else self._retention.forgotten
+                channel.dropped if channel and is_whole else self._keeper.forgotten
             )
             if not is_of_now or dropped > cursor.floor(name):
                 lost.append((name, dropped))

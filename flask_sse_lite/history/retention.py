@@ -42,7 +42,7 @@ RUNS_BYTES = 64 * 1024 * 1024
 HISTORY_BYTES = 64 * 1024 * 1024
 
 
-class Retention:
+class Keeper:
     """The channels of a log, and the bounds of what it keeps of them.
 
     The log holds its lock when it calls any of this. Where a method returns whether
@@ -103,7 +103,6 @@ class Retention:
             return
         self._idle.pop(name, None)
         if not channel.is_whole:
-            self._quiet.pop(name, None)
             del self.channels[name]
         else:
             # A channel known to hold nothing is worth its place: without it, a client

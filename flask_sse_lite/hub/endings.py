@@ -29,17 +29,18 @@ LAST_WORDS = 1.0
 
 
 class Ending:
-    """Streams that must end while the hub goes on.
+    """Streams that must end.
 
     :param is_of: whether a stream is one of them.
-    :param patience: seconds that the requests among them can still take.
+    :param patience: seconds that the requests among them can still take. None where the
+        whole hub stops: the readers of runs are then kept for the runs' last words.
     :param why: what their ends are told as.
     """
 
     def __init__(
         self,
         is_of: Callable[[Timed | Connection], bool],
-        patience: float = 0,
+        patience: float | None = 0,
         why: DisconnectReason = "end-streams",
     ) -> None:
         self.is_of = is_of
@@ -86,22 +87,9 @@ class Endings:
     def stop(self) -> None:
         """End all streams, so that their clients come back elsewhere. The readers of a
         run are kept until they have its last words, for ``LAST_WORDS`` at most."""
+        self._end_all(Ending(lambda whom: True, None, "shutdown"))
         with self._lock:
-            timed = self._audiences.everybody()
-        for whom in timed:
-            self._have_stop(whom, "shutdown")
-        awaited = self._still_awaited()
-        self._loop._welcome_all()
-        fanout = self._fanout
-        for group in list(fanout.groups.values()):
-            fanout.guard(fanout.deliver_all, group)
-            fanout.take_in(group)
-        for connection in list(fanout.connections.values()):
-            channels = connection.cursor.channels
-            if not any((connection.log, channel) in awaited for channel in channels):
-                fanout.end(connection, "shutdown")
-        with self._lock:
-            if not len(fanout):
+            if not len(self._fanout):
                 self.has_stopped.set()
 
     def end_the_dismissed(self) -> None:
@@ -123,7 +111,9 @@ class Endings:
             timed = self._audiences.everybody()
         for whom in timed:
             if ending.is_of(whom):
-                self._have_stop(whom, ending.why, ending.patience)
+                self._have_stop(whom, ending)
+        # A run that ends from here on has its last words sent by a later turn.
+        awaited = set() if ending.patience is not None else self._still_awaited()
         self._loop._welcome_all()
         fanout = self._fanout
         for group in list(fanout.groups.values()):
@@ -131,17 +121,18 @@ class Endings:
                 fanout.guard(fanout.deliver_all, group)
                 fanout.take_in(group)
         for connection in list(fanout.connections.values()):
-            if ending.is_of(connection):
+            channels = connection.cursor.channels
+            if not ending.is_of(connection):
+                continue
+            if not any((connection.log, channel) in awaited for channel in channels):
                 fanout.end(connection, ending.why)
 
-    def _have_stop(
-        self, whom: Timed, why: DisconnectReason, patience: float | None = None
-    ) -> None:
+    def _have_stop(self, whom: Timed, ending: Ending) -> None:
         try:
-            expect(whom.story, why)
-            if patience is None and (last_words := whom.last_words):
+            expect(whom.story, ending.why)
+            if ending.patience is None and (last_words := whom.last_words):
                 self._awaited.add(last_words)
-            whom.stop(patience)
+            whom.stop(ending.patience)
         except Exception:
             NOT_STOPPED.log(whom, error=True)
 

@@ -8,18 +8,17 @@ So nothing is paid before somebody asks. Streams are never changed here.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import NamedTuple
 
 from ..history.log import Log
 from ..servers.server import Reason
 from ..signals import Path
 from ..system.locks import Guard
-from ..system.outgoing import bytes_acknowledged, bytes_waiting
 from .audiences import Audiences
 from .connection import Connection
 from .fanout import Fanout
 from .iterated import IteratedStream
+from .stall import on_the_wire
 
 
 class OpenStream(NamedTuple):
@@ -89,11 +88,10 @@ def open_streams(
 
 def _of_socket(connection: Connection) -> tuple[int, int | None]:
     """Bytes that wait for the client, and that the client has taken."""
-    waiting = len(connection.frame) - connection.sent if connection.frame else 0
-    with suppress(OSError):  # A library closed the descriptor.
-        waiting += bytes_waiting(connection.descriptor)
-        return waiting, bytes_acknowledged(connection.descriptor)
-    return waiting, None
+    # A library can have closed the descriptor.
+    waiting, taken = on_the_wire(connection.descriptor)
+    left = len(connection.frame) - connection.sent if connection.frame else 0
+    return left + waiting, taken
 
 
 def _told(

@@ -60,6 +60,18 @@ def cut(sock: Any) -> None:
             ours.close()
 
 
+def on_the_wire(sock: Any) -> tuple[int, int | None]:
+    """Bytes that wait for the client, and bytes that the client has taken on this
+    connection; None where the system does not say. Any thread can ask.
+
+    :param sock: a socket or its descriptor. It can be closed.
+    """
+    with suppress(OSError):
+        waiting = bytes_waiting(_descriptor(sock))
+        return waiting, bytes_acknowledged(sock)
+    return 0, None
+
+
 class Progress:
     """Whether the client of a socket takes what it is sent, looked at now and then.
 
@@ -103,12 +115,8 @@ class Progress:
         return not self._waiting
 
     def on_the_wire(self) -> tuple[int, int | None]:
-        """Bytes that wait for the client, and bytes that the client has taken on this
-        connection; None where the system does not say. Any thread can ask."""
-        with suppress(OSError):  # The socket was closed.
-            waiting = bytes_waiting(_descriptor(self._sock))
-            return waiting, bytes_acknowledged(self._sock)
-        return 0, None
+        """See the function of this name."""
+        return on_the_wire(self._sock)
 
     def cut(self) -> None:
         cut(self._sock)

@@ -28,7 +28,7 @@ from ..deadline import Deadline, OutOfTime
 from ..store import Retention, State, Store
 from .files import make_file
 from .life import StoreLife, TooNew
-from .place import Place
+from .named_files import NamedFiles
 from .statements import Statements
 from .witness import Witness
 
@@ -80,7 +80,7 @@ class Connection:
         self._lock = Guard()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._place: Place | None = None
+        self._named_files: NamedFiles | None = None
         self.witness = Witness(wanted.path, wanted.prefix)
         #: The store's life, as this connection found it. Each opening makes a new
         #: object.
@@ -207,7 +207,7 @@ class Connection:
 
     def _is_in_place(self) -> bool:
         """Whether the connection's files are still those under their names."""
-        return self._place is not None and self._place.is_same()
+        return self._named_files is not None and self._named_files.is_same()
 
     def _can_read_on(self, error: Exception) -> bool:
         """Whether an error comes of text that is not UTF-8, which another program has
@@ -235,7 +235,7 @@ class Connection:
             ):
                 connection.execute(f"PRAGMA {pragma}").close()
             self._set_up(connection)
-            self._place = Place(wanted.path)
+            self._named_files = NamedFiles(wanted.path)
             self._go_on(connection)
         except BaseException:
             connection.close()

@@ -1,4 +1,4 @@
-"""Place: whether the files of an open database are still those under their names.
+"""Named files: whether the files of an open database are still those under their names.
 
 A connection checks that before and after it writes. Deleting, renaming and replacing a
 file change its folder's time, so that most often the folder alone is looked at.
@@ -16,7 +16,7 @@ ENDINGS = ("-wal", "-shm")
 CLOCK_TICK = 50_000_000
 
 
-class Place:
+class NamedFiles:
     """The files of a database that was just opened, and their folder.
 
     :param path: the database.
