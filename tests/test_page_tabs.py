@@ -98,19 +98,20 @@ class Tabs:
     """Tabs that listen to one address. The first leads: locks are given in the order
     in which they were asked for."""
 
-    def __init__(self, visitor: Visitor, address: str, count: int) -> None:
+    def __init__(self, visitor: Visitor, address: str) -> None:
         self._visitor = visitor
         self._address = f"{address}/page"
         self.all: list[Any] = []
-        for _ in range(count):
-            self.add()
 
     def add(self) -> None:
         tab = self._visitor.open(self._address)
         self.all.append(tab)
         connect(tab, STREAM)
 
-    def close(self) -> None:
+    def __enter__(self) -> Tabs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for tab in self.all:
             with suppress(Exception):  # It can be broken, if the test has failed.
                 tab.close()
@@ -164,8 +165,9 @@ def test_restarts_behind_nginx_lose_and_double_nothing_in_any_tab(
         server.publish({"data": "makes the store"})
         front = stack.enter_context(nginx(f"{HOST}:{server.port}", LOCATION))
         publisher = stack.enter_context(Publisher.from_url(url))
-        tabs = Tabs(visitor, front.url, TABS)
-        stack.callback(tabs.close)
+        tabs = stack.enter_context(Tabs(visitor, front.url))
+        for _ in range(TABS):
+            tabs.add()
         with bursting(lambda text: publisher.publish(text, channel=CHANNEL)) as burst:
             for turn in range(TURNS[name]):
                 restart(server, tabs.all[turn % TABS])
@@ -214,8 +216,9 @@ def test_leaders_that_go_in_a_burst_lose_and_double_nothing(
         server = stack.enter_context(
             serve("gunicorn gevent", SSE_RETRY=RETRY, SSE_HISTORY=HISTORY)
         )
-        tabs = Tabs(visitor, server.url, LEADERS)
-        stack.callback(tabs.close)
+        tabs = stack.enter_context(Tabs(visitor, server.url))
+        for _ in range(LEADERS):
+            tabs.add()
 
         def publish(text: str) -> None:
             server.publish({"data": text, "channel": CHANNEL})
