@@ -1,8 +1,8 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
 How a server is measured lives in measuring.py, the parts about scale in scale.py, the
-parts about shared brokers in brokers.py, those about a page in pages.py, and the meaning
-of the figures in report.py.
+parts about shared brokers in brokers.py, those about a page in pages.py, and the
+meaning of the figures in report.py.
 """
 
 from __future__ import annotations

@@ -18,6 +18,9 @@ from .servers import HOST
 
 PAGE = b"<!doctype html><title>A page</title><link rel=icon href=data:>"
 
+#: What a page is made of: nobody is told that it was asked for.
+FOR_THE_PAGE = ("/page", "/stream/sse.js")
+
 EVENT_STREAM = {"Content-Type": "text/event-stream"}
 
 
@@ -73,7 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         fields = (self.headers["Accept"], self.headers["Last-Event-ID"])
-        self.server.asked.append(Asked(self.path, *fields))
+        if path not in FOR_THE_PAGE:
+            self.server.asked.append(Asked(self.path, *fields))
         answer = self.server.answer(path)
         self.close_connection = True
         if answer.status is None:

@@ -217,6 +217,10 @@ CLOSED = ["error 2"]
 LATER = "setTimeout(() => { say(`${source.readyState}`); end(); }, 50);"
 
 
+CHARSET = "Chromium refuses a charset that is not UTF-8. The standard ignores it."
+HANDLER = "A handler comes before all listeners, whenever it was set."
+
+
 def typed(content_type: str) -> Answer:
     return HELLO._replace(headers={"Content-Type": content_type})
 
@@ -245,16 +249,25 @@ MANNERS = {
                 headers={"Content-Type": "text/event-stream;charset=windows-1252"},
             )
         ],
-        ["open 1", ["message", "größer", ""], "error 0", "error 2"],
+        CLOSED,
+        of_module=["open 1", ["message", "größer", ""], "error 0", "error 2"],
+        reason=CHARSET,
     ),
-    "a charset that is none": Manner([typed("text/event-stream; charset=x")], ONCE),
+    "a charset that is none": Manner(
+        [typed("text/event-stream; charset=x")], CLOSED, of_module=ONCE, reason=CHARSET
+    ),
     "a semicolon": Manner([typed("text/event-stream;")], ONCE),
     "another parameter": Manner([typed("text/event-stream; x=y; z")], ONCE),
     "capitals": Manner([typed("TEXT/Event-Stream")], ONCE),
     "spaces": Manner([typed("text/event-stream ; charset=utf-8")], ONCE),
     "another type": Manner([typed("text/x-bogus")], CLOSED),
     "a longer type": Manner([typed("text/event-streams")], CLOSED),
-    "a type that is none": Manner([typed("text/event-stream x")], CLOSED),
+    "a type that is none": Manner(
+        [typed("text/event-stream x")],
+        ONCE,
+        of_module=CLOSED,
+        reason="Chromium takes the first word. The standard knows no such type.",
+    ),
     "a page": Manner([typed("text/html")], CLOSED),
     "no type": Manner([HELLO._replace(headers={})], CLOSED),
     # Statuses
@@ -281,11 +294,15 @@ MANNERS = {
         [HELLO],
         ["open 1", "2"],
         f"source.onopen = () => {{ source.close(); {LATER} }}",
+        of_module=["open 2", "2"],
+        reason=HANDLER,
     ),
     "closed while it waits": Manner(
         [HELLO],
         ["open 1", HEARD, "error 0", "2"],
         f"source.onerror = () => {{ source.close(); {LATER} }}",
+        of_module=["open 1", HEARD, "error 2"],
+        reason=HANDLER,
     ),
     "closed at once": Manner([HELLO], ["2"], f"source.close(); {LATER}"),
     "closed twice": Manner([HELLO], ["2"], f"source.close(); source.close(); {LATER}"),
@@ -295,7 +312,7 @@ MANNERS = {
         ["open 1", HEARD, "new", "error 0", "error 2"],
         "source.onmessage = () => say('old'); source.onmessage = () => say('new')",
         of_module=["open 1", "new", HEARD, "error 0", "error 2"],
-        reason="A handler comes before all listeners, whenever it was set.",
+        reason=HANDLER,
     ),
     "a handler is taken off": Manner(
         [HELLO],
@@ -315,7 +332,7 @@ MANNERS = {
         ["open 1", HEARD, "true", "error 0", "error 2"],
         "source.onmessage = function () { say(`${this === source}`); }",
         of_module=["open 1", "true", HEARD, "error 0", "error 2"],
-        reason="A handler comes before all listeners, whenever it was set.",
+        reason=HANDLER,
     ),
     "a listener is called once": Manner(
         [Answer(SOON + b"event: y\ndata: a\n\nevent: y\ndata: b\n\n")],
@@ -375,19 +392,21 @@ def test_a_bad_address_is_an_error_of_its_own_kind(tab: Tab) -> None:
         const { connect } = await import("/stream/sse.js");
         try { make(connect); } catch (error) { return error.name; }
     })"""
-    url = '"http://this is invalid/"'
+    url = '"http://["'
     assert tab.evaluate(f"{thrown}(() => new EventSource({url}))") == "SyntaxError"
     assert tab.evaluate(f"{thrown}(connect => connect({url}))") == "TypeError"
 
 
 @sources
-def test_after_a_redirect_the_first_address_is_asked_again(
+def test_after_a_redirect_the_module_asks_the_first_address_again(
     server: Scripted, tab: Tab, is_module: bool
 ) -> None:
     server.script("/there", [HELLO])
     server.script("/case", [to(302)])
     note(tab, is_module, "/case", [], "")
-    assert [asked.target for asked in server.asked] == ["/case", "/there", "/case"]
+    # Chromium's own comes back to where it was led. The standard has it begin anew.
+    last = "/case" if is_module else "/there"
+    assert [asked.target for asked in server.asked] == ["/case", "/there", last]
 
 
 @sources

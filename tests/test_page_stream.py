@@ -506,23 +506,6 @@ def test_a_wait_ends_whatever_the_clock_does(
     assert take(page, 1) == ["0"]
 
 
-def test_a_page_that_slept_for_hours_goes_on_where_it_was(
-    server: Server, page: Page, channel: str
-) -> None:
-    page.evaluate(CLOCK)
-    page.evaluate("() => addEventListener('resume', () => { hours = 5; }, true)")
-    connect(page, stream_of(channel))
-    publish(server, channel, "0")
-    take(page, 1)
-    protocol = page.context.new_cdp_session(page)
-    protocol.send("Page.setWebLifecycleState", {"state": "frozen"})
-    until(lambda: server.stats()["streams"] == 0)
-    publish(server, channel, "1")
-    protocol.send("Page.setWebLifecycleState", {"state": "active"})
-    assert take(page, 2) == ["0", "1"]
-    assert page.evaluate("hours") == 5
-
-
 def test_a_token_that_has_expired_is_asked_for_anew(server: Server, page: Page) -> None:
     server.request("POST", "/next", [[401, {}, ""]])
     page.evaluate(
