@@ -63,7 +63,8 @@ test: system-packages $(VENV)/test.stamp
 system-packages:
 	@tests/system-packages apache2 caddy chromium firefox-esr haproxy \
 		libapache2-mod-wsgi-py3 nginx nodejs=node npm prometheus redis-server \
-		systemd=systemd-analyze varnish=varnishd
+		systemd=systemd-analyze varnish=varnishd webkit2gtk-driver=WebKitWebDriver \
+		xvfb=Xvfb
 
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \

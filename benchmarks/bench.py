@@ -1,7 +1,8 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
 How a server is measured lives in measuring.py, the parts about scale in scale.py, the
-parts about shared brokers in brokers.py, and the meaning of the figures in report.py.
+parts about shared brokers in brokers.py, those about a page in pages.py, and the
+meaning of the figures in report.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import brokers
+import pages
 import scale
 from contenders import CONTENDERS
 from driver import attempt, parser, prepare
@@ -21,7 +23,7 @@ from measuring import measure, measure_lone_publish
 from report import Finding, Result, findings_table, report
 
 LONE_PUBLISH = "lone-publish"
-PARTS = {**scale.PARTS, **brokers.PARTS}
+PARTS = {**scale.PARTS, **brokers.PARTS, **pages.PARTS}
 NAMES = (*CONTENDERS, LONE_PUBLISH, *PARTS)
 SUBSCRIBERS = 5000  # the limits of the findings hold for this number
 

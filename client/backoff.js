@@ -1,7 +1,6 @@
 // How long a client waits before it comes back. Nothing here waits.
 
-/** Milliseconds that a client waits at most, unless its server asks for more. */
-const LONGEST = 30_000;
+import { LONGEST } from "./limits.js";
 
 /**
  * Exponential backoff with full jitter: the clients of a server that restarts come

@@ -27,11 +27,11 @@ export class Leader {
   #waiting = new Set(); // The tabs that wait for that.
   #said; // The state of the connection; undefined where there is none.
   #late; // The tabs for which this connection went back; undefined where it did not.
-  #timer;
+  #newest; // The last plan: it stands in for those before.
 
   /**
    * @param {(message: object) => void} post tells all tabs
-   * @param {number} gather milliseconds in which tabs say what they want
+   * @param {number} gather turns in which tabs say what they want
    */
   constructor(base, options, post, gather) {
     this.#post = post;
@@ -74,13 +74,15 @@ export class Leader {
   }
 
   close() {
-    clearTimeout(this.#timer);
+    this.#tabs.clear(); // Whatever is planned is for nobody.
     this.#wire.close();
   }
 
-  #plan() {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#reconsider(), this.#gather);
+  /** A turn is one question to the browser: timers of hidden pages are a second late. */
+  async #plan() {
+    const plan = (this.#newest = {});
+    for (let turns = this.#gather; turns--; ) await navigator.locks?.query();
+    if (plan === this.#newest) this.#reconsider();
   }
 
   #reconsider() {

@@ -7,9 +7,7 @@
 // and an empty one, by which a new leader asks all what they want.
 
 import { Leader } from "./leader.js";
-
-/** Milliseconds in which a leader gathers what the tabs want. */
-const GATHER = 30;
+import { GATHER } from "./limits.js";
 
 export class Line {
   #tab;
@@ -27,7 +25,7 @@ export class Line {
     this.#tab = tab;
     this.#receive = receive;
     if (!name) {
-      this.#leader = new Leader(base, options, receive, 0);
+      this.#leader = new Leader(base, options, receive, 1);
       return;
     }
     this.#channel = new BroadcastChannel(name);
@@ -37,8 +35,7 @@ export class Line {
         this.#lock(`${name} ${data.tab}`, () => this.#leader.leave(data.tab));
       }
     };
-    const { signal } = this.#over;
-    const end = new Promise((resolve) => signal.addEventListener("abort", resolve));
+    const end = new Promise((resolve) => (this.#over.signal.onabort = resolve));
     // The leader asks for a tab's lock when it hears of the tab: it must be held by then.
     this.#lock(`${name} ${tab}`, () => {
       receive({});

@@ -41,7 +41,6 @@ export function parser(id) {
   }
 
   return (text) => {
-    if (!text) return [];
     const piece = endedWithCr && text[0] === "\n" ? text.slice(1) : text;
     endedWithCr = text.endsWith("\r");
     // Only the new piece is looked through: a line of many pieces costs no more.

@@ -87,8 +87,11 @@ class Stream extends EventTarget {
   }
 
   json(type, listener, options) {
-    const parse = (event) => listener(JSON.parse(event.data), event);
-    this.addEventListener(type, parse, options);
+    this.addEventListener(
+      type,
+      (event) => listener(JSON.parse(event.data), event),
+      options,
+    );
   }
 
   /** Listen to one more channel, from here on. Rejected where the server refuses it. */

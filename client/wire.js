@@ -4,19 +4,8 @@
 // knows where it stands (`position`) and no listener: the leader hears from it.
 
 import { backoff, retryAfter } from "./backoff.js";
+import { HEARTBEAT, LONGEST_TIMER, RETRY, SILENCE } from "./limits.js";
 import { parser } from "./parser.js";
-
-/** Milliseconds to wait where the server does not say how long. */
-const RETRY = 3000;
-
-/** Seconds between a server's signs of life, until it says how many. */
-const HEARTBEAT = 15;
-
-/** Heartbeats without a byte that are a cut. */
-const SILENT_HEARTBEATS = 2.5;
-
-/** Milliseconds that a timer can take. */
-const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** Statuses of a server that has not done what it was asked to do. */
 const NOT_DONE = [408, 429, 503];
@@ -114,7 +103,9 @@ export class Wire {
     if (this.position) {
       // Another origin would have to allow the header.
       const isOurs = url.origin === location.origin;
-      if (isOurs) fields.set("Last-Event-ID", asHeader(this.position));
+      // A header takes bytes, each as a character.
+      const asHeader = String.fromCharCode(...bytesOf(this.position));
+      if (isOurs) fields.set("Last-Event-ID", asHeader);
       else url.searchParams.set("last_event_id", this.position);
     }
     const response = await fetch(url, {
@@ -181,14 +172,17 @@ export class Wire {
   /** From now on, so many seconds are a heartbeat. */
   #suspect(heartbeat) {
     this.#heardAt = Date.now();
-    this.#patience = heartbeat * SILENT_HEARTBEATS * 1000;
+    this.#patience = heartbeat * SILENCE;
     this.#watch();
   }
 
   #watch() {
     clearTimeout(this.#timer);
     if (!this.#patience) return;
-    const left = this.#heardAt + this.#patience - Date.now();
+    const now = Date.now();
+    // A clock that was set back would have us trust a silence for as long.
+    this.#heardAt = Math.min(this.#heardAt, now);
+    const left = this.#heardAt + this.#patience - now;
     if (left > 0) this.#later(left, () => this.#watch());
     else this.#settle({ reason: "The stream is silent" });
   }
@@ -212,6 +206,3 @@ export const fieldsOf = (headers) => (typeof headers === "function" ? headers() 
 export const isPosted = ({ method = "GET", body }) => method !== "GET" || body;
 
 export const bytesOf = (text) => new TextEncoder().encode(text);
-
-/** A header takes bytes, each as a character. */
-const asHeader = (text) => String.fromCharCode(...bytesOf(text));

@@ -30,6 +30,11 @@ from .servers import HOST, PATIENCE, until
 #: What Firefox says once it can be driven.
 _LISTENING = re.compile(r"WebDriver BiDi listening on ws://[\d.]+:(\d+)")
 
+#: What a window of Firefox knows of its tabs: the address and the process of each.
+_PROCESSES = """[...gBrowser.tabs].map(({ linkedBrowser }) => [
+    linkedBrowser.currentURI.spec,
+    linkedBrowser.browsingContext.currentWindowGlobal.osPid])"""
+
 #: The bits of a frame's head: the last one of a message, and one whose payload is
 #: masked, as everything must be that a client sends.
 _LAST = 0x80
@@ -91,19 +96,72 @@ class WebSocket:
         self._socket.close()
 
 
+class FirefoxTab:
+    def __init__(self, browser: Firefox, context: str) -> None:
+        self._browser = browser
+        self._context = context
+
+    def goto(self, url: str) -> None:
+        self._browser.command(
+            "browsingContext.navigate", context=self._context, url=url, wait="complete"
+        )
+
+    def evaluate(self, expression: str) -> Any:
+        """What an expression is, as JSON has it; of a promise, what comes of it."""
+        answer = self._browser.command(
+            "script.evaluate",
+            expression=f"(async () => JSON.stringify(await ({expression})))()",
+            target={"context": self._context},
+            awaitPromise=True,
+        )
+        assert answer["type"] == "success", answer
+        return json.loads(answer["result"].get("value", "null"))
+
+    def close(self) -> None:
+        self._browser.command("browsingContext.close", context=self._context)
+
+    def kill(self) -> None:
+        """Kill the process that runs the page, and close what is left."""
+        mark = f"#{secrets.token_hex(8)}"
+        self.evaluate(f"history.replaceState(null, '', '{mark}')")
+        os.kill(self._browser.process_of(mark), signal.SIGKILL)
+        self.close()
+
+
 class Firefox:
-    """A browser with one page."""
+    """A browser with one page, and with as many tabs as are opened."""
 
     def __init__(self, port: int) -> None:
         self._socket = WebSocket(port, "/session")
         self._commands = 0
         self._files: Callable[[str], Path] | None = None
-        self._command("session.new", capabilities={})
-        (context,) = self._command("browsingContext.getTree")["contexts"]
-        self._context = context["context"]
+        self.command("session.new", capabilities={})
+        (context,) = self.command("browsingContext.getTree")["contexts"]
+        self._first = FirefoxTab(self, context["context"])
 
     def close(self) -> None:
         self._socket.close()
+
+    def open(self, url: str) -> FirefoxTab:
+        context = self.command("browsingContext.create", type="tab")["context"]
+        tab = FirefoxTab(self, context)
+        tab.goto(url)
+        return tab
+
+    def process_of(self, mark: str) -> int:
+        """The process of the tab whose address ends so. It must run no other tab."""
+        tree = self.command("browsingContext.getTree", **{"moz:scope": "chrome"})
+        window = FirefoxTab(self, tree["contexts"][0]["context"])
+
+        def found() -> list[int]:
+            tabs = window.evaluate(_PROCESSES)
+            processes = [process for _, process in tabs]
+            marked = [process for url, process in tabs if url.endswith(mark)]
+            assert all(processes.count(process) == 1 for process in marked), tabs
+            return marked
+
+        (process,) = until(found)  # An address is known to the window a little later.
+        return process
 
     def serve(self, host: str, file: Callable[[str], Path]) -> None:
         """Have the page get a host's files from this machine.
@@ -112,28 +170,20 @@ class Firefox:
         """
         self._files = file
         event = "network.beforeRequestSent"
-        self._command("session.subscribe", events=[event])
+        self.command("session.subscribe", events=[event])
         pattern = {"type": "pattern", "hostname": host}
         phases = ["beforeRequestSent"]
-        self._command("network.addIntercept", phases=phases, urlPatterns=[pattern])
+        self.command("network.addIntercept", phases=phases, urlPatterns=[pattern])
 
     def goto(self, url: str) -> None:
-        self._command(
-            "browsingContext.navigate", context=self._context, url=url, wait="complete"
-        )
+        """Have the first page go to an address."""
+        self._first.goto(url)
 
     def evaluate(self, expression: str) -> Any:
-        """What an expression is, as JSON has it."""
-        answer = self._command(
-            "script.evaluate",
-            expression=f"JSON.stringify({expression})",
-            target={"context": self._context},
-            awaitPromise=False,
-        )
-        assert answer["type"] == "success", answer
-        return json.loads(answer["result"].get("value", "null"))
+        """What an expression is in the first page."""
+        return self._first.evaluate(expression)
 
-    def _command(self, method: str, **parameters: Any) -> Any:
+    def command(self, method: str, **parameters: Any) -> Any:
         number = self._send(method, parameters)
         while True:
             message = json.loads(self._socket.receive())
@@ -181,6 +231,8 @@ def firefox() -> Iterator[Firefox]:
     with TemporaryDirectory(prefix="firefox-", ignore_cleanup_errors=True) as home:
         log = Path(home, "log")
         options = ["--headless", "--no-remote", "--remote-debugging-port", "0"]
+        # Which process runs a tab is known to the browser's own window alone.
+        options += ["--remote-allow-system-access"]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [program, *options, "--profile", home],

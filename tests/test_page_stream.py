@@ -453,6 +453,59 @@ def test_an_elements_event_of_the_same_name_is_none_of_the_pages(
     assert told(page, "waiting") == []
 
 
+#: A clock that goes wrong by so many hours.
+CLOCK = """() => {
+    const now = Date.now.bind(Date);
+    window.hours = 0;
+    Date.now = () => now() + hours * 3_600_000;
+}"""
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_clock_that_jumps_loses_nothing(
+    server: Server, page: Page, channel: str, hours: int
+) -> None:
+    page.evaluate(CLOCK)
+    connect(page, stream_of(channel))
+    publish(server, channel, "0")
+    take(page, 1)
+    page.evaluate(f"hours = {hours}")
+    publish(server, channel, "1")
+    take(page, 2)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    publish(server, channel, "2")
+    assert take(page, 3) == ["0", "1", "2"]
+    assert told(page, "gap") == []
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_silence_is_a_cut_whatever_the_clock_does(
+    server: Server, proxy: Proxy, page: Page, channel: str, hours: int
+) -> None:
+    page.evaluate(CLOCK)
+    connect(page, stream_of(channel))
+    publish(server, channel, "0")
+    take(page, 1)
+    proxy.fall_silent()
+    page.evaluate(f"hours = {hours}")
+    publish(server, channel, "1")
+    assert take(page, 2) == ["0", "1"]
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_wait_ends_whatever_the_clock_does(
+    server: Server, proxy: Proxy, page: Page, channel: str, hours: int
+) -> None:
+    page.evaluate(CLOCK)
+    connect(page, stream_of(channel))
+    proxy.cut()
+    wait_for(page, "waiting")
+    page.evaluate(f"hours = {hours}")
+    publish(server, channel, "0")
+    proxy.mend()
+    assert take(page, 1) == ["0"]
+
+
 def test_a_token_that_has_expired_is_asked_for_anew(server: Server, page: Page) -> None:
     server.request("POST", "/next", [[401, {}, ""]])
     page.evaluate(
