@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from flask_sse_lite.doctor import (
     Wanted,
     account,
     examine,
+    gunicorn_settings,
     headers_of,
     processes,
     stores,
@@ -30,7 +33,10 @@ from flask_sse_lite.doctor.account import HEADER, Question
 from flask_sse_lite.doctor.asking import proxy_of
 from flask_sse_lite.doctor.case import CHANNEL_PREFIX
 from flask_sse_lite.doctor.codes import CODES
+from flask_sse_lite.doctor.discretion import without_secrets
+from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
 from flask_sse_lite.doctor.report import WORDS, Finding, Report
+from flask_sse_lite.doctor.running import Running, option
 from flask_sse_lite.doctor.wire import Head, parts_of
 from flask_sse_lite.testing import read_events
 
@@ -158,6 +164,55 @@ def test_what_cannot_be_asked_for_is_said(
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "http://x/stream?token=sse1.a.b answers 200.",
+            "http://x/stream?token=… answers 200.",
+        ),
+        (
+            "/s?channel=a&token=sse1.a.b&channel=c#d",
+            "/s?channel=a&token=…&channel=c#d",
+        ),
+        (
+            "https://x/login?next=%2Fstream%3Ftoken%3Dsse1.a.b%26channel%3Da",
+            "https://x/login?next=%2Fstream%3Ftoken%3D…%26channel%3Da",
+        ),
+        ("not 'ftp://x/?token=a'", "not 'ftp://x/?token=…'"),
+        ("https://ann:pw@x/s?Access_Token=a", "https://…@x/s?Access_Token=…"),
+        (
+            "Error 111 connecting to redis://:pw@h:1.",
+            "Error 111 connecting to redis://…@h:1.",
+        ),
+        ("?next=/a&X-Amz-Signature=ab%2Fc", "?next=/a&X-Amz-Signature=…"),
+        ("SSE_HISTORY by ?history=9, a@b.c", "SSE_HISTORY by ?history=9, a@b.c"),
+        (
+            "https://x/s?channel=a@b&last_event_id=1-2",
+            "https://x/s?channel=a@b&last_event_id=1-2",
+        ),
+    ],
+)
+def test_what_lets_somebody_in_is_kept_back(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_no_report_has_a_token(app: Flask, stub: Stub) -> None:
+    """Neither where the address is named, nor where a server repeats it."""
+    token = "sse1.secret"
+    login = f"/login?next=%2Fstream%3Ftoken%3D{token}"
+    moved = answer(b"", f"Location: {login}", status="302 Found")
+    away = answer(b"", "Content-Type: text/html", status="502 Bad Gateway")
+    for stub.answers in [(moved, False)], [(away, False)], [(answer(OPENING), True)]:
+        wanted = Wanted(f"{stub.url}/stream?token={token}", wait=0.3, patience=1.0)
+        report = examine(app, wanted)
+        told = report.as_text() + json.dumps(report.as_data(), ensure_ascii=False)
+        assert "token" in told
+        assert token not in told
+    result = run(app, "--url", f"ftp://x/?token={token}")
+    assert "not 'ftp://x/?token=…'" in result.output
 
 
 # The application
@@ -374,11 +429,11 @@ def test_what_redis_says_of_itself_is_judged(
 # Servers of this machine
 
 
-def running(name: str, *words: str, workers: int = 0) -> processes.Running:
-    return processes.Running(name, 7, workers, words, 4096)
+def running(name: str, *words: str, workers: int = 0) -> Running:
+    return Running(name, 7, workers, words, 4096)
 
 
-def judged(app: Flask, server: processes.Running) -> set[str]:
+def judged(app: Flask, server: Running) -> set[str]:
     report = Report()
     processes._judge(app.extensions["sse"], server, report)
     return {f.code for f in report.findings() if f.is_complaint}
@@ -407,9 +462,7 @@ def judged(app: Flask, server: processes.Running) -> set[str]:
     ],
     ids=lambda value: " ".join(getattr(value, "words", ())),
 )
-def test_a_command_line_is_judged(
-    app: Flask, server: processes.Running, codes: set[str]
-) -> None:
+def test_a_command_line_is_judged(app: Flask, server: Running, codes: set[str]) -> None:
     assert judged(app, server) == codes
 
 
@@ -453,6 +506,108 @@ def test_several_workers_that_the_environment_asks_for_are_named(
 ) -> None:
     monkeypatch.setattr(processes, "PROC", str(tmp_path))
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert complaints(app) == {"workers"}
+
+
+# What gunicorn is told by a file and its environment
+
+
+def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
+    (folder / name).write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("workers = 4", {"workers": 4}),
+        ("a = workers = 4", {"a": 4, "workers": 4}),
+        ("workers: int = 4", {"workers": 4}),
+        ("worker_class = 'gevent'  # and so on", {"worker_class": "gevent"}),
+        ("workers = 2 * 2", {"workers": UNREAD}),
+        ("workers = cpu_count()", {"workers": UNREAD}),
+        ("workers = 1\nworkers = 4", {"workers": UNREAD}),
+        ("workers = 1\nworkers += 3", {"workers": UNREAD}),
+        ("if x:\n    workers = 4", {"workers": UNREAD}),
+        ("for workers in (1, 4): pass", {"workers": UNREAD}),
+        ("try:\n    pass\nfinally:\n    workers = 1", {"workers": UNREAD}),
+        ("with a as workers: pass", {"workers": UNREAD}),
+        ("(workers, threads) = (1, 4)", {"workers": UNREAD, "threads": UNREAD}),
+        ("print(workers := 4)", {"workers": UNREAD}),
+        ("from a import b as workers", {"workers": UNREAD}),
+        ("import workers.a", {"workers": UNREAD}),
+        ("def post_fork(a, b):\n    workers = 4", {"post_fork": UNREAD}),
+        ("from a import *", None),
+        ("workers = ", None),
+        ("\0", None),
+    ],
+)
+def test_a_file_of_gunicorns_is_read_and_not_run(
+    text: str, settings: dict[str, object] | None
+) -> None:
+    assert settings_in(text) == settings
+
+
+def test_gunicorn_itself_reads_the_same(tmp_path: Path) -> None:
+    """From the file, its environment and its command line, of which the later goes
+    before the earlier."""
+    write(
+        tmp_path,
+        "workers = 4\nworker_class = 'gthread'\nthreads = 7\nmax_requests = 9\n"
+        "graceful_timeout = 5\nwsgi_app = 'shop:app'\n",
+    )
+    variables = {"WEB_CONCURRENCY": "2", "GUNICORN_CMD_ARGS": "--threads 3 -t '8'"}
+    words = ("--max-requests=11",)
+    (tmp_path / "shop.py").write_text("def app(environ, start): ...")
+    printed = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--print-config", *words],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+    said = dict(re.findall(r"^(\w+) += (.*)$", printed, re.MULTILINE))
+    told = gunicorn_settings.told(variables, words, str(tmp_path))
+    assert told.sources == ("WEB_CONCURRENCY", "gunicorn.conf.py", "GUNICORN_CMD_ARGS")
+    assert "shop:app" in told.words
+    for name, long in gunicorn_settings.OPTIONS.items():
+        names = (long, "-t") if name == "timeout" else (long,)
+        read = option((*told.words, *words), *names)
+        assert read in ("", said[name]), name
+    assert option(told.words, "--workers") == "4"
+
+
+def test_a_file_that_gunicorn_is_told_of_is_the_one_that_is_read(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "workers = 2")
+    write(tmp_path, "workers = 3", "other.py")
+    write(tmp_path, "workers = 5", "third.py")
+
+    def workers(words: tuple[str, ...], variable: str = "") -> str:
+        variables = {"GUNICORN_CMD_ARGS": variable}
+        told = gunicorn_settings.told(variables, words, str(tmp_path))
+        return option(told.words, "--workers")
+
+    assert workers(()) == "2"
+    assert workers(("-c", "other.py")) == "3"
+    assert workers(("--config=file:other.py",)) == "3"
+    assert workers((), "-c third.py") == "5"
+    assert workers(("-cother.py",), "-c third.py") == "3"
+    assert workers(("-c", "python:shop.settings")) == UNREAD
+    assert workers(("-c", "missing.py")) == ""
+    assert workers((), "--workers 'an open quotation mark") == "2"
+
+
+def test_a_file_of_gunicorns_belongs_to_the_application_that_it_names(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "PROC", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "workers = 4\nwsgi_app = 'other:app'")
+    assert complaints(app) == set()
+    write(tmp_path, "workers = 4\nwsgi_app = 'application:app'")
     assert complaints(app) == {"workers"}
 
 
