@@ -3,6 +3,7 @@ answers it. ``test_planted_faults.py`` shows it servers and proxies."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,13 @@ from flask_sse_lite.doctor import (
     examine,
     gunicorn_settings,
     headers_of,
+    passage,
     processes,
     stores,
 )
 from flask_sse_lite.doctor.account import HEADER, Question
 from flask_sse_lite.doctor.asking import proxy_of
-from flask_sse_lite.doctor.case import CHANNEL_PREFIX
+from flask_sse_lite.doctor.case import CHANNEL_PREFIX, Case
 from flask_sse_lite.doctor.codes import CODES
 from flask_sse_lite.doctor.discretion import without_secrets
 from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
@@ -749,8 +753,16 @@ class Stub(ThreadingHTTPServer):
     #: The answers: bytes, and whether the stream goes on.
     answers: list[tuple[bytes, bool]]
 
+    #: Which OPTIONS are not answered, counted from 0.
+    unanswered: frozenset[int] = frozenset()
+
+    #: Whether nobody is answered while a stream is open.
+    is_held = False
+
     def __init__(self) -> None:
         self.over = threading.Event()
+        self.asked = itertools.count()
+        self.worker = threading.Lock()
         super().__init__((HOST, 0), StubHandler)
         self.url = f"http://{HOST}:{self.server_port}"
 
@@ -759,17 +771,32 @@ class StubHandler(BaseHTTPRequestHandler):
     server: Stub
 
     def do_OPTIONS(self) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        if next(self.server.asked) in self.server.unanswered:
+            self._go_on()
+        with self._worker():
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.close_connection = True
 
     def do_GET(self) -> None:
-        answers = self.server.answers
-        answer, goes_on = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.wfile.write(answer)
-        self.wfile.flush()
-        if goes_on:
-            self.server.over.wait(PATIENCE)
+        with self._worker():
+            answers = self.server.answers
+            answer, goes_on = answers.pop(0) if len(answers) > 1 else answers[0]
+            self.wfile.write(answer)
+            self.wfile.flush()
+            if goes_on:
+                self._go_on()
         self.close_connection = True
+
+    def _worker(self) -> AbstractContextManager[object]:
+        return self.server.worker if self.server.is_held else nullcontext()
+
+    def _go_on(self) -> None:
+        """Wait until the client leaves, or the test ends."""
+        self.connection.settimeout(0.05)
+        while not self.server.over.is_set():
+            with suppress(TimeoutError):
+                if not self.connection.recv(1):
+                    return
 
     def log_message(self, *_: Any) -> None:
         """Nothing: what was asked is no affair of the test's log."""
@@ -886,6 +913,86 @@ def test_a_stream_that_is_held_and_a_server_that_answers_are_told_apart(
 ) -> None:
     stub.answers = [(b"", True)]
     assert seen(app, stub) == {"buffering": "wrong"}
+
+
+# What is held, and what is busy
+
+
+def verdicts(app: Flask, stub: Stub, patience: float = 1.0) -> dict[str, str]:
+    wanted = Wanted(f"{stub.url}/stream", wait=0.3, patience=patience)
+    report = examine(app, wanted)
+    print(report.as_text())
+    return {finding.code: finding.verdict for finding in report.findings()}
+
+
+def test_a_server_that_is_held_by_a_stream_is_named(app: Flask, stub: Stub) -> None:
+    stub.is_held = True
+    stub.answers = [(answer(OPENING), True)]
+    assert verdicts(app, stub)["held-worker"] == "wrong"
+
+
+def test_a_server_that_is_busy_once_is_not_taken_for_held(
+    app: Flask, stub: Stub
+) -> None:
+    """The doctor's second stream begins too late, and all else is answered."""
+    begun = answer(OPENING), True
+    stub.answers = [begun, (b"", True), begun]
+    assert verdicts(app, stub)["held-worker"] == "unknown"
+
+
+def test_what_comes_too_late_from_a_busy_server_is_not_taken_for_held_back(
+    app: Flask, stub: Stub
+) -> None:
+    """Neither the stream nor the bare request beside it is answered in time."""
+    stub.answers = [(b"", True), (answer(OPENING), True)]
+    stub.unanswered = frozenset({1})
+    found = verdicts(app, stub)
+    assert (found["buffering"], found["held-worker"]) == ("unknown", "unknown")
+
+
+def test_a_stream_that_was_cut_before_has_not_held_the_server(
+    app: Flask, stub: Stub
+) -> None:
+    stub.answers = [(answer(OPENING), False), (answer(OPENING), True)]
+    found = verdicts(app, stub)
+    assert (found["held-worker"], found["time-out"]) == ("ok", "wrong")
+
+
+def test_a_stream_that_begins_too_late_proves_no_lost_header(
+    app: Flask, stub: Stub
+) -> None:
+    """Its head has come, and nothing else yet."""
+    begun, late = (answer(OPENING), True), (answer(b""), True)
+    stub.answers = [begun, late]
+    assert verdicts(app, stub)["last-event-id"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("delays", "bare", "verdict"),
+    [
+        ([0.01, 0.4, 0.4], [0.01, 0.01, 0.01], "ok"),
+        ([0.4, 0.4, 0.4], [0.01, 0.01, 0.01], None),
+        ([0.21] * 10, [0.01] * 10, "warning"),
+        # All is late.
+        ([0.4] * 10, [0.3] * 10, "ok"),
+        ([0.4] * 10, [0.01, *[0.3] * 9], None),
+        ([0.4] * 30, [0.01, *[0.3] * 29], "warning"),
+        ([0.4] * 30, [0.2] * 30, "unknown"),
+        ([0.4], [inf], "unknown"),
+        ([0.1], [inf], "ok"),
+    ],
+)
+def test_events_are_held_back_if_each_is_slower_than_what_waits_for_nothing(
+    app: Flask, delays: list[float], bare: list[float], verdict: str | None
+) -> None:
+    pace = passage._Pace(delays, bare)
+    assert pace.is_known() is (verdict is not None and len(delays) > 1)
+    if verdict:
+        report = Report()
+        case = Case(app, app.extensions["sse"], Wanted("http://x/"), report)
+        passage._judge_delay(case, pace)
+        (found,) = [f for f in report.findings() if f.code == "delay"]
+        assert found.verdict == verdict
 
 
 def test_what_the_server_tells_is_judged(app: Flask, stub: Stub) -> None:

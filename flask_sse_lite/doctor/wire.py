@@ -139,6 +139,11 @@ class Answer:
                 break
         return bool(is_enough())
 
+    @property
+    def is_left(self) -> bool:
+        """Whether the doctor itself has ended this request."""
+        return self._is_left
+
     def event(self, type: str | None) -> Heard | None:
         """The first event of a type that has come."""
         return next((h for h in self.heard if h.event.type == type), None)
