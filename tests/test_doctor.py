@@ -3,13 +3,18 @@ answers it. ``test_planted_faults.py`` shows it servers and proxies."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +27,20 @@ from flask_sse_lite.doctor import (
     Wanted,
     account,
     examine,
+    gunicorn_settings,
     headers_of,
+    passage,
     processes,
     stores,
 )
 from flask_sse_lite.doctor.account import HEADER, Question
 from flask_sse_lite.doctor.asking import proxy_of
-from flask_sse_lite.doctor.case import CHANNEL_PREFIX
+from flask_sse_lite.doctor.case import CHANNEL_PREFIX, Case
 from flask_sse_lite.doctor.codes import CODES
+from flask_sse_lite.doctor.discretion import without_secrets
+from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
 from flask_sse_lite.doctor.report import WORDS, Finding, Report
+from flask_sse_lite.doctor.running import Running, option
 from flask_sse_lite.doctor.wire import Head, parts_of
 from flask_sse_lite.testing import read_events
 
@@ -158,6 +168,55 @@ def test_what_cannot_be_asked_for_is_said(
     assert result.exit_code == 1
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (
+            "http://x/stream?token=sse1.a.b answers 200.",
+            "http://x/stream?token=… answers 200.",
+        ),
+        (
+            "/s?channel=a&token=sse1.a.b&channel=c#d",
+            "/s?channel=a&token=…&channel=c#d",
+        ),
+        (
+            "https://x/login?next=%2Fstream%3Ftoken%3Dsse1.a.b%26channel%3Da",
+            "https://x/login?next=%2Fstream%3Ftoken%3D…%26channel%3Da",
+        ),
+        ("not 'ftp://x/?token=a'", "not 'ftp://x/?token=…'"),
+        ("https://ann:pw@x/s?Access_Token=a", "https://…@x/s?Access_Token=…"),
+        (
+            "Error 111 connecting to redis://:pw@h:1.",
+            "Error 111 connecting to redis://…@h:1.",
+        ),
+        ("?next=/a&X-Amz-Signature=ab%2Fc", "?next=/a&X-Amz-Signature=…"),
+        ("SSE_HISTORY by ?history=9, a@b.c", "SSE_HISTORY by ?history=9, a@b.c"),
+        (
+            "https://x/s?channel=a@b&last_event_id=1-2",
+            "https://x/s?channel=a@b&last_event_id=1-2",
+        ),
+    ],
+)
+def test_what_lets_somebody_in_is_kept_back(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_no_report_has_a_token(app: Flask, stub: Stub) -> None:
+    """Neither where the address is named, nor where a server repeats it."""
+    token = "sse1.secret"
+    login = f"/login?next=%2Fstream%3Ftoken%3D{token}"
+    moved = answer(b"", f"Location: {login}", status="302 Found")
+    away = answer(b"", "Content-Type: text/html", status="502 Bad Gateway")
+    for stub.answers in [(moved, False)], [(away, False)], [(answer(OPENING), True)]:
+        wanted = Wanted(f"{stub.url}/stream?token={token}", wait=0.3, patience=1.0)
+        report = examine(app, wanted)
+        told = report.as_text() + json.dumps(report.as_data(), ensure_ascii=False)
+        assert "token" in told
+        assert token not in told
+    result = run(app, "--url", f"ftp://x/?token={token}")
+    assert "not 'ftp://x/?token=…'" in result.output
 
 
 # The application
@@ -374,11 +433,11 @@ def test_what_redis_says_of_itself_is_judged(
 # Servers of this machine
 
 
-def running(name: str, *words: str, workers: int = 0) -> processes.Running:
-    return processes.Running(name, 7, workers, words, 4096)
+def running(name: str, *words: str, workers: int = 0) -> Running:
+    return Running(name, 7, workers, words, 4096)
 
 
-def judged(app: Flask, server: processes.Running) -> set[str]:
+def judged(app: Flask, server: Running) -> set[str]:
     report = Report()
     processes._judge(app.extensions["sse"], server, report)
     return {f.code for f in report.findings() if f.is_complaint}
@@ -407,9 +466,7 @@ def judged(app: Flask, server: processes.Running) -> set[str]:
     ],
     ids=lambda value: " ".join(getattr(value, "words", ())),
 )
-def test_a_command_line_is_judged(
-    app: Flask, server: processes.Running, codes: set[str]
-) -> None:
+def test_a_command_line_is_judged(app: Flask, server: Running, codes: set[str]) -> None:
     assert judged(app, server) == codes
 
 
@@ -453,6 +510,108 @@ def test_several_workers_that_the_environment_asks_for_are_named(
 ) -> None:
     monkeypatch.setattr(processes, "PROC", str(tmp_path))
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert complaints(app) == {"workers"}
+
+
+# What gunicorn is told by a file and its environment
+
+
+def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
+    (folder / name).write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("workers = 4", {"workers": 4}),
+        ("a = workers = 4", {"a": 4, "workers": 4}),
+        ("workers: int = 4", {"workers": 4}),
+        ("worker_class = 'gevent'  # and so on", {"worker_class": "gevent"}),
+        ("workers = 2 * 2", {"workers": UNREAD}),
+        ("workers = cpu_count()", {"workers": UNREAD}),
+        ("workers = 1\nworkers = 4", {"workers": UNREAD}),
+        ("workers = 1\nworkers += 3", {"workers": UNREAD}),
+        ("if x:\n    workers = 4", {"workers": UNREAD}),
+        ("for workers in (1, 4): pass", {"workers": UNREAD}),
+        ("try:\n    pass\nfinally:\n    workers = 1", {"workers": UNREAD}),
+        ("with a as workers: pass", {"workers": UNREAD}),
+        ("(workers, threads) = (1, 4)", {"workers": UNREAD, "threads": UNREAD}),
+        ("print(workers := 4)", {"workers": UNREAD}),
+        ("from a import b as workers", {"workers": UNREAD}),
+        ("import workers.a", {"workers": UNREAD}),
+        ("def post_fork(a, b):\n    workers = 4", {"post_fork": UNREAD}),
+        ("from a import *", None),
+        ("workers = ", None),
+        ("\0", None),
+    ],
+)
+def test_a_file_of_gunicorns_is_read_and_not_run(
+    text: str, settings: dict[str, object] | None
+) -> None:
+    assert settings_in(text) == settings
+
+
+def test_gunicorn_itself_reads_the_same(tmp_path: Path) -> None:
+    """From the file, its environment and its command line, of which the later goes
+    before the earlier."""
+    write(
+        tmp_path,
+        "workers = 4\nworker_class = 'gthread'\nthreads = 7\nmax_requests = 9\n"
+        "graceful_timeout = 5\nwsgi_app = 'shop:app'\n",
+    )
+    variables = {"WEB_CONCURRENCY": "2", "GUNICORN_CMD_ARGS": "--threads 3 -t '8'"}
+    words = ("--max-requests=11",)
+    (tmp_path / "shop.py").write_text("def app(environ, start): ...")
+    printed = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--print-config", *words],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+    said = dict(re.findall(r"^(\w+) += (.*)$", printed, re.MULTILINE))
+    told = gunicorn_settings.told(variables, words, str(tmp_path))
+    assert told.sources == ("WEB_CONCURRENCY", "gunicorn.conf.py", "GUNICORN_CMD_ARGS")
+    assert "shop:app" in told.words
+    for name, long in gunicorn_settings.OPTIONS.items():
+        names = (long, "-t") if name == "timeout" else (long,)
+        read = option((*told.words, *words), *names)
+        assert read in ("", said[name]), name
+    assert option(told.words, "--workers") == "4"
+
+
+def test_a_file_that_gunicorn_is_told_of_is_the_one_that_is_read(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "workers = 2")
+    write(tmp_path, "workers = 3", "other.py")
+    write(tmp_path, "workers = 5", "third.py")
+
+    def workers(words: tuple[str, ...], variable: str = "") -> str:
+        variables = {"GUNICORN_CMD_ARGS": variable}
+        told = gunicorn_settings.told(variables, words, str(tmp_path))
+        return option(told.words, "--workers")
+
+    assert workers(()) == "2"
+    assert workers(("-c", "other.py")) == "3"
+    assert workers(("--config=file:other.py",)) == "3"
+    assert workers((), "-c third.py") == "5"
+    assert workers(("-cother.py",), "-c third.py") == "3"
+    assert workers(("-c", "python:shop.settings")) == UNREAD
+    assert workers(("-c", "missing.py")) == ""
+    assert workers((), "--workers 'an open quotation mark") == "2"
+
+
+def test_a_file_of_gunicorns_belongs_to_the_application_that_it_names(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "PROC", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "workers = 4\nwsgi_app = 'other:app'")
+    assert complaints(app) == set()
+    write(tmp_path, "workers = 4\nwsgi_app = 'application:app'")
     assert complaints(app) == {"workers"}
 
 
@@ -594,8 +753,16 @@ class Stub(ThreadingHTTPServer):
     #: The answers: bytes, and whether the stream goes on.
     answers: list[tuple[bytes, bool]]
 
+    #: Which OPTIONS are not answered, counted from 0.
+    unanswered: frozenset[int] = frozenset()
+
+    #: Whether nobody is answered while a stream is open.
+    is_held = False
+
     def __init__(self) -> None:
         self.over = threading.Event()
+        self.asked = itertools.count()
+        self.worker = threading.Lock()
         super().__init__((HOST, 0), StubHandler)
         self.url = f"http://{HOST}:{self.server_port}"
 
@@ -604,17 +771,32 @@ class StubHandler(BaseHTTPRequestHandler):
     server: Stub
 
     def do_OPTIONS(self) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        if next(self.server.asked) in self.server.unanswered:
+            self._go_on()
+        with self._worker():
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.close_connection = True
 
     def do_GET(self) -> None:
-        answers = self.server.answers
-        answer, goes_on = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.wfile.write(answer)
-        self.wfile.flush()
-        if goes_on:
-            self.server.over.wait(PATIENCE)
+        with self._worker():
+            answers = self.server.answers
+            answer, goes_on = answers.pop(0) if len(answers) > 1 else answers[0]
+            self.wfile.write(answer)
+            self.wfile.flush()
+            if goes_on:
+                self._go_on()
         self.close_connection = True
+
+    def _worker(self) -> AbstractContextManager[object]:
+        return self.server.worker if self.server.is_held else nullcontext()
+
+    def _go_on(self) -> None:
+        """Wait until the client leaves, or the test ends."""
+        self.connection.settimeout(0.05)
+        while not self.server.over.is_set():
+            with suppress(TimeoutError):
+                if not self.connection.recv(1):
+                    return
 
     def log_message(self, *_: Any) -> None:
         """Nothing: what was asked is no affair of the test's log."""
@@ -731,6 +913,86 @@ def test_a_stream_that_is_held_and_a_server_that_answers_are_told_apart(
 ) -> None:
     stub.answers = [(b"", True)]
     assert seen(app, stub) == {"buffering": "wrong"}
+
+
+# What is held, and what is busy
+
+
+def verdicts(app: Flask, stub: Stub, patience: float = 1.0) -> dict[str, str]:
+    wanted = Wanted(f"{stub.url}/stream", wait=0.3, patience=patience)
+    report = examine(app, wanted)
+    print(report.as_text())
+    return {finding.code: finding.verdict for finding in report.findings()}
+
+
+def test_a_server_that_is_held_by_a_stream_is_named(app: Flask, stub: Stub) -> None:
+    stub.is_held = True
+    stub.answers = [(answer(OPENING), True)]
+    assert verdicts(app, stub)["held-worker"] == "wrong"
+
+
+def test_a_server_that_is_busy_once_is_not_taken_for_held(
+    app: Flask, stub: Stub
+) -> None:
+    """The doctor's second stream begins too late, and all else is answered."""
+    begun = answer(OPENING), True
+    stub.answers = [begun, (b"", True), begun]
+    assert verdicts(app, stub)["held-worker"] == "unknown"
+
+
+def test_what_comes_too_late_from_a_busy_server_is_not_taken_for_held_back(
+    app: Flask, stub: Stub
+) -> None:
+    """Neither the stream nor the bare request beside it is answered in time."""
+    stub.answers = [(b"", True), (answer(OPENING), True)]
+    stub.unanswered = frozenset({1})
+    found = verdicts(app, stub)
+    assert (found["buffering"], found["held-worker"]) == ("unknown", "unknown")
+
+
+def test_a_stream_that_was_cut_before_has_not_held_the_server(
+    app: Flask, stub: Stub
+) -> None:
+    stub.answers = [(answer(OPENING), False), (answer(OPENING), True)]
+    found = verdicts(app, stub)
+    assert (found["held-worker"], found["time-out"]) == ("ok", "wrong")
+
+
+def test_a_stream_that_begins_too_late_proves_no_lost_header(
+    app: Flask, stub: Stub
+) -> None:
+    """Its head has come, and nothing else yet."""
+    begun, late = (answer(OPENING), True), (answer(b""), True)
+    stub.answers = [begun, late]
+    assert verdicts(app, stub)["last-event-id"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("delays", "bare", "verdict"),
+    [
+        ([0.01, 0.4, 0.4], [0.01, 0.01, 0.01], "ok"),
+        ([0.4, 0.4, 0.4], [0.01, 0.01, 0.01], None),
+        ([0.21] * 10, [0.01] * 10, "warning"),
+        # All is late.
+        ([0.4] * 10, [0.3] * 10, "ok"),
+        ([0.4] * 10, [0.01, *[0.3] * 9], None),
+        ([0.4] * 30, [0.01, *[0.3] * 29], "warning"),
+        ([0.4] * 30, [0.2] * 30, "unknown"),
+        ([0.4], [inf], "unknown"),
+        ([0.1], [inf], "ok"),
+    ],
+)
+def test_events_are_held_back_if_each_is_slower_than_what_waits_for_nothing(
+    app: Flask, delays: list[float], bare: list[float], verdict: str | None
+) -> None:
+    pace = passage._Pace(delays, bare)
+    assert pace.is_known() is (verdict is not None and len(delays) > 1)
+    if verdict:
+        report = Report()
+        case = Case(app, app.extensions["sse"], Wanted("http://x/"), report)
+        passage._judge_delay(case, pace)
+        (found,) = [f for f in report.findings() if f.code == "delay"]
+        assert found.verdict == verdict
 
 
 def test_what_the_server_tells_is_judged(app: Flask, stub: Stub) -> None:

@@ -555,6 +555,25 @@ def test_it_names_as_many_workers_as_have_streams(
                 expect(shown.rows("workers", process)).to_have_count(1, timeout=WAIT)
 
 
+def test_it_says_how_many_workers_are_silent(browser: Browser, tmp_path: Path) -> None:
+    """A worker that never had a stream tells nothing, and is counted."""
+    with (
+        place("SQLite", tmp_path) as there,
+        inspector(browser, there.server) as shown,
+        ExitStack() as stack,
+    ):
+        # The page's own stream has made one worker speak.
+        expect(shown.page.locator("#silent")).to_contain_text(
+            f"{WORKERS - 1} more workers are silent", timeout=WAIT
+        )
+        processes: set[str] = set()
+        while len(processes) < WORKERS:
+            client = stack.enter_context(Client(there.server.port))
+            client.request("/stream")
+            processes.add(client.headers["x-process"])
+        expect(shown.page.locator("#silent")).to_be_hidden(timeout=WAIT)
+
+
 def test_it_shows_a_channels_events_as_they_pass(
     there: Place, browser: Browser
 ) -> None:

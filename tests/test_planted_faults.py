@@ -24,6 +24,7 @@ from .redis_servers import PERSISTENT, RedisServer, redis_server
 from .servers import (
     CHANNELS,
     PATIENCE,
+    ROOT,
     Server,
     descriptor_limit,
     reserved_port,
@@ -48,6 +49,17 @@ LONG, ENOUGH = f"{PATIENCE:g}", f"{patient(10):g}"
 
 Findings = dict[str, dict[str, str]]
 
+#: An application in a folder of its own.
+SHOP = """
+from flask import Flask
+from flask_sse_lite import sse
+
+app = Flask(__name__)
+app.config.from_prefixed_env()
+sse.init_app(app)
+app.add_url_rule("/ping", "ping", lambda: "pong")
+"""
+
 
 def ask_doctor(
     server: Server,
@@ -63,12 +75,23 @@ def ask_doctor(
     target = () if url is None else ("--url", url, "--patience", ENOUGH)
     environment = dict(server._environment)
     environment |= {f"FLASK_{name}": json.dumps(v) for name, v in changed.items()}
+    folder = Path(server.home("."))
+    return doctor_in(folder, *target, *words, app=app, environment=environment)
+
+
+def doctor_in(
+    folder: Path,
+    *words: str,
+    app: str = "shop",
+    environment: dict[str, str] | None = None,
+) -> Findings:
+    """What the command finds, by code, in a folder."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "flask", "--app", app),
-            *("sse", "doctor", "--json", *target, *words),
+            *("sse", "doctor", "--json", *words),
         ],
-        cwd=server.home("."),
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -411,6 +434,106 @@ def test_a_command_with_another_broker_than_the_servers_says_so(
     url = f"sqlite:///{tmp_path}/others.db"
     found = ask_doctor(application, f"{application.url}/stream", SSE_URL=url)
     check_named(found, "same-broker")
+
+
+# What gunicorn is told by a file and its environment
+
+
+class Folder(NamedTuple):
+    """A folder in which gunicorn would be started, and the code that names what is
+    wrong; empty where nothing is."""
+
+    code: str
+    file: str = ""
+    arguments: str = ""
+    config: dict[str, Any] = {}  # noqa: RUF012
+
+
+FOLDERS = {
+    "several workers on memory": Folder("workers", "workers = 4"),
+    "several workers by the environment": Folder("workers", "", "--workers 4"),
+    "recycled workers": Folder("server-options", "max_requests = 500"),
+    "workers killed at once": Folder("server-options", "graceful_timeout = 0"),
+    "eventlet": Folder("server-options", "worker_class = 'eventlet'"),
+    "ASGI": Folder("asgi-adapter", "worker_class = 'asgi'"),
+    "uvicorn": Folder("asgi-adapter", "worker_class = 'uvicorn.workers.UvicornWorker'"),
+    "tornado": Folder("collecting-server", "worker_class = 'tornado'"),
+    "kept by one thread": Folder(
+        "held-worker", "timeout = 60", config={"SSE_HANDOFF": False}
+    ),
+    "kept by too few threads": Folder(
+        "kept-streams",
+        "threads = 8",
+        config={"SSE_HANDOFF": False, "SSE_MAX_CONNECTIONS": 100},
+    ),
+    "kept by too few greenlets": Folder(
+        "kept-streams",
+        "worker_class = 'gevent'",
+        config={"SSE_HANDOFF": False, "SSE_MAX_CONNECTIONS": 1500},
+    ),
+    "one worker": Folder("", "workers = 1\nworker_class = 'gevent'"),
+    "a sync worker": Folder("", "timeout = 5\npreload_app = True"),
+    "several workers on SQLite": Folder(
+        "", "workers = 4", config={"SSE_URL": "sqlite:///events.db"}
+    ),
+    "the environment goes before the file": Folder("", "workers = 4", "--workers 1"),
+    "hardly any recycling": Folder("", "max_requests = 1_000_000"),
+    "kept by enough threads": Folder(
+        "",
+        "threads = 200",
+        config={"SSE_HANDOFF": False, "SSE_MAX_CONNECTIONS": 100},
+    ),
+    "made by code": Folder(
+        "",
+        "import os\nworkers = int(os.environ.get('WORKERS', 1))\nmax_requests = 2 * 9",
+    ),
+    "the file of examples/deploy": Folder(
+        "", (ROOT / "examples" / "deploy" / "gunicorn.conf.py").read_text("utf-8")
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", FOLDERS)
+def test_what_gunicorn_would_be_told_wrongly_is_named(
+    planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, file, arguments, config = FOLDERS[planted]
+    (tmp_path / "shop.py").write_text(SHOP, "utf-8")
+    if file:
+        (tmp_path / "gunicorn.conf.py").write_text(file, "utf-8")
+    if arguments:
+        monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
+    for name, value in config.items():
+        monkeypatch.setenv(f"FLASK_{name}", json.dumps(value))
+    found = doctor_in(tmp_path)
+    if code:
+        check_named(found, code)
+        assert complaints(found) == {code}
+        source = "gunicorn.conf.py" if file else "GUNICORN_CMD_ARGS"
+        assert source in found[code]["how"]
+    else:
+        assert complaints(found) == set()
+
+
+def test_nothing_of_gunicorns_file_is_run(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP, "utf-8")
+    trap = "open('run', 'w')\nworkers = 4\nraise SystemExit(3)\n"
+    (tmp_path / "gunicorn.conf.py").write_text(trap, "utf-8")
+    check_named(doctor_in(tmp_path), "workers")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_file_of_a_gunicorn_that_runs_is_read(tmp_path: Path) -> None:
+    """Its command line names neither the application nor the number of workers."""
+    (tmp_path / "shop.py").write_text(SHOP, "utf-8")
+    settings = "wsgi_app = 'shop:app'\nworkers = 3\nmax_requests = 500\n"
+    (tmp_path / "settings.py").write_text(settings, "utf-8")
+    with serve("gunicorn sync", app="", folder=tmp_path, options="-c settings.py"):
+        found = doctor_in(tmp_path)
+    for code in ("workers", "server-options"):
+        check_named(found, code)
+        assert "The process " in found[code]["how"]
+        assert "settings.py" in found[code]["how"]
 
 
 # What the machine has

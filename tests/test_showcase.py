@@ -13,11 +13,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import groupby, islice, takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+
+from flask_sse_lite.publisher import Publisher
 
 from .browsers import blank_page, chromium
 from .client_packages import npm_packages
@@ -34,6 +37,8 @@ PACE = 0.2
 ENDLESS = 10_000
 
 WORKERS = 4
+
+TICKER = ROOT / "examples" / "showcase" / "ticker.py"
 
 #: Pixels: the width of a small telephone.
 NARROW = 360
@@ -824,6 +829,35 @@ def test_the_worker_behind_the_page_is_killed_and_no_number_is_lost(
         assert victim not in several.workers()
         assert int(tab.page.locator("#kill-worker").inner_text()) != victim
         assert tab.page.locator("#ticks .twice").count() == 0
+
+
+@contextmanager
+def ticking(url: str, count: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A ticker, and a process for it to kill."""
+    idle = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(idle, stdin=subprocess.PIPE) as victim:
+        words = [sys.executable, str(TICKER), url, f"{victim.pid}", f"{count}"]
+        with subprocess.Popen(words) as ticker:
+            try:
+                yield ticker
+            finally:
+                ticker.kill()
+                victim.kill()
+
+
+def test_two_showcases_of_one_folder_count_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    one, other = (f"sqlite:///{tmp_path}/{name}.db" for name in ("one", "other"))
+    with Publisher.from_url(one) as seen, ExitStack() as stack:
+        before = seen.position()
+        first = stack.enter_context(ticking(one, 10_000))
+        until(lambda: seen.position() != before)
+        with ticking(one, 3) as second, ticking(other, 3) as third:
+            assert second.wait(PATIENCE) == 3
+            assert third.wait(PATIENCE) == 0
+        assert first.poll() is None
 
 
 # What it is like to use

@@ -11,22 +11,31 @@ import re
 import time
 from functools import partial
 from itertools import pairwise
+from math import inf
+from statistics import median
+from typing import NamedTuple
 
 from ..event import Event
 from ..own_events import OPEN
 from ..position import parse_position
 from ..response import HEADERS
-from . import account, arrival, asking, held, wire
+from . import account, arrival, asking, beside, held, wire
 from .case import HEARTBEATS, Case
 from .wire import Answer, Heard
 
-#: Events that are published, one after the other: a few, and more where each was late.
-#: A machine that is busy delays some of them, and a proxy all.
-EVENTS, MOST_EVENTS = 3, 10
+#: Events that are published, one after the other: a few, more where each was late, and
+#: still more where bare requests are slow. A machine that is busy delays some events,
+#: and a proxy all.
+EVENTS, MOST_EVENTS, MOST_EVENTS_WHEN_BUSY = 3, 10, 30
 
 #: Seconds by which every event must be late before that is a complaint. HAProxy holds
-#: each back for 0.2 s; a network of slow links takes half of this.
+#: each back for 0.2 s; a network of slow links takes half of this. A bare request at
+#: the same time says by how much everything is late.
 HELD_BACK = 0.15
+
+#: Times that the doctor listens to a silent stream until it complains of the silence: a
+#: machine that is busy can delay one sign of life.
+LISTENINGS = 2
 
 #: Heartbeats that a silence can last before it is a complaint, and seconds beside them:
 #: a server sends the next sign of life within one, and a busy machine delays it.
@@ -138,19 +147,48 @@ def measure(case: Case, stream: Answer) -> bool:
         for code in ("buffering", "delay"):
             case.report.unknown(code, _why_nothing_is_told(case))
         return True
-    delays: list[float] = []
-    for number in range(MOST_EVENTS):
-        if number >= EVENTS and min(delays) <= HELD_BACK + stream.connected_after:
-            break
-        published = _publish(case)
-        if published is None:
-            return True
-        if not stream.wait(partial(_has_come, stream, number), case.patience):
-            _judge_missing(case, stream)
-            return False
-        delays.append(max(0.0, _own(stream)[number].at - published))
-    _judge_delay(case, stream, delays)
+    pace = _Pace([], [])
+    while not pace.is_known():
+        with beside.bare(case) as bare:
+            published = _publish(case, stream)
+            if published is None:
+                return True
+            if not stream.wait(
+                partial(_has_come, stream, len(pace.delays)), case.patience
+            ):
+                _judge_missing(case, stream)
+                return False
+            delay = _own(stream)[len(pace.delays)].at - published
+            bare.wait(lambda: bare.head, case.patience)
+        pace.delays.append(max(0.0, delay))
+        if not bare.head:
+            pace.bare.append(inf)
+            break  # Another check says why.
+        pace.bare.append(bare.head_at - bare.began - bare.connected_after)
+    _judge_delay(case, pace)
     return True
+
+
+class _Pace(NamedTuple):
+    """Seconds that events took from their publishing, and that the answers to bare
+    requests took at the same times."""
+
+    delays: list[float]
+    bare: list[float]
+
+    @property
+    def excess(self) -> float:
+        """By how much even the fastest event was slower than a bare request."""
+        return min(self.delays) - min(self.bare)
+
+    def is_known(self) -> bool:
+        """Whether there are enough events to tell whether they are held back."""
+        count = len(self.delays)
+        if count < EVENTS:
+            return False
+        is_calm = median(self.bare) <= HELD_BACK / 2
+        most = MOST_EVENTS if is_calm else MOST_EVENTS_WHEN_BUSY
+        return self.excess <= HELD_BACK or count >= most
 
 
 def _why_nothing_is_told(case: Case) -> str:
@@ -173,7 +211,7 @@ def _has_come(stream: Answer, number: int) -> bool:
     return len(_own(stream)) > number
 
 
-def _publish(case: Case) -> float | None:
+def _publish(case: Case, stream: Answer) -> float | None:
     """Publish an event to the doctor's channel.
 
     :returns: when it was published; None where that could not be had.
@@ -185,8 +223,8 @@ def _publish(case: Case) -> float | None:
     # Events stay in the server's process, which must publish itself.
     with asking.short_stream(case, publishes=True) as other:
         other.wait(lambda: other.head, case.patience)
-        if other.head is None:
-            judge_held_worker(case)
+        if other.head is None or beside.is_late(stream, other):
+            beside.judge(case, stream)
             return None
         here = case.told
         asking.note(case, other)
@@ -194,15 +232,6 @@ def _publish(case: Case) -> float | None:
             judge_several(case)
             return None
         return other.head_at
-
-
-def judge_held_worker(case: Case) -> None:
-    case.report.wrong(
-        "held-worker",
-        "While a stream is open, the server answers nobody else.",
-        f"A second stream got no answer within {case.patience:g} s, or only when the "
-        "first had ended.",
-    )
 
 
 def judge_several(case: Case) -> None:
@@ -230,21 +259,27 @@ def _judge_missing(case: Case, stream: Answer) -> None:
     held.judge(case, stream, "An event that was published")
 
 
-def _judge_delay(case: Case, stream: Answer, delays: list[float]) -> None:
-    report, least = case.report, min(delays)
+def _judge_delay(case: Case, pace: _Pace) -> None:
+    report = case.report
     report.ok("buffering", "Events come as they are published.")
     if case.channels.broker.is_shared:
         report.ok("same-broker", "What this command publishes, the server sends.")
-    if least - stream.connected_after > HELD_BACK:
+    least, bare = min(pace.delays), min(pace.bare)
+    if least <= HELD_BACK or (bare < inf and pace.excess <= HELD_BACK):
+        report.ok("delay", f"The fastest event came within {least:.3f} s.")
+    elif bare > HELD_BACK:
+        took = f"took {bare:.2f} s at least" if bare < inf else "was not answered"
+        report.unknown(
+            "delay", f"the server or this machine is busy: a bare request {took}."
+        )
+    else:
         report.warning(
             "delay",
             f"Each event is held back for {least:.2f} s.",
-            f"Of {len(delays)} events, the fastest came {least:.2f} s after it was "
-            "published.",
+            f"Of {len(pace.delays)} events, the fastest came {least:.2f} s after it "
+            f"was published. A bare request was answered within {bare:.2f} s.",
             by=case.proxy,
         )
-    else:
-        report.ok("delay", f"The fastest event came within {least:.3f} s.")
 
 
 # Silence
@@ -254,14 +289,22 @@ def listen(case: Case, stream: Answer) -> None:
     """Listen to the stream for longer than two heartbeats, while nothing happens."""
     heartbeat = _heartbeat(case, stream)
     wait = max(case.wanted.wait or 0.0, HEARTBEATS * heartbeat)
-    began, before = time.monotonic(), len(stream.beats)
-    stream.wait(lambda: stream.end, wait)
-    if stream.end:
-        _judge_end(case, stream, heartbeat)
-        return
+    silences: list[float] = []
+    while len(silences) < LISTENINGS:
+        began, before = time.monotonic(), len(stream.beats)
+        stream.wait(lambda: stream.end, wait)
+        if stream.end:
+            _judge_end(case, stream, heartbeat)
+            return
+        times = [began, *stream.beats[before:], time.monotonic()]
+        silences.append(max(b - a for a, b in pairwise(times)))
+        if silences[-1] <= SILENCE * heartbeat + SLACK:
+            break
     case.report.ok("time-out", f"The stream stayed open for {wait:.1f} s of silence.")
-    times = [began, *stream.beats[before:], time.monotonic()]
-    silence = max(b - a for a, b in pairwise(times))
+    _judge_silence(case, min(silences), heartbeat)
+
+
+def _judge_silence(case: Case, silence: float, heartbeat: float) -> None:
     if silence > SILENCE * heartbeat + SLACK:
         case.report.wrong(
             "heartbeat",

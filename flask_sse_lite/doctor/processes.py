@@ -3,25 +3,27 @@ them.
 
 Here lives how a server is recognized by its command line, and what follows from its
 options. A server that runs elsewhere, or as another user, is not seen: the account that
-it gives to a visit tells more.
+it gives to a visit tells more. Where no server runs, what a gunicorn would be told in
+this folder is judged in its place.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Set
 from contextlib import suppress
-from typing import NamedTuple
 
 from flask import Flask
 
 from ..channels import Channels
 from ..servers.server import ENOUGH_REQUESTS
 from ..system.open_files import room_for_streams
+from . import gunicorn_options, gunicorn_settings
+from .gunicorn_settings import UNREAD
 from .report import Report
+from .running import Running
 
 #: Where the system shows its processes.
 PROC = "/proc"
@@ -45,39 +47,19 @@ ADAPTERS = ("uvicorn", "hypercorn")
 FIRST_WORDS = 3
 
 
-class Running(NamedTuple):
-    """A server: its master process, how many processes it has started, its options, and
-    the limit on its open files, if that is known."""
-
-    name: str
-    pid: int
-    workers: int
-    words: tuple[str, ...]
-    limit: int | None
-
-    def option(self, *names: str) -> str:
-        """The value of the last of these options on the command line; ``"yes"`` where
-        it has none; empty where it is not given."""
-        found = ""
-        for word, following in zip(self.words, (*self.words[1:], ""), strict=True):
-            name, equals, value = word.partition("=")
-            if name in names:
-                bare = "yes" if following.startswith("-") else following or "yes"
-                found = value if equals else bare
-            elif len(word) > 2 and word[:2] in names and not word.startswith("--"):
-                found = word[2:]
-        return found
-
-
 def examine(app: Flask, channels: Channels, report: Report) -> None:
     """Look at the servers of an application that run here."""
     modules = {app.import_name, os.environ.get("FLASK_APP", "")}
-    found = list(servers({_package(module) for module in modules} - {""}))
-    if not found:
-        _judge_intention(channels, report)
-        return
+    packages = {_package(module) for module in modules} - {""}
+    found = list(servers(packages)) or list(_intended(packages))
     for server in found:
         _judge(channels, server, report)
+    if not found:
+        report.unknown(
+            "workers",
+            "no server of this application runs in this folder, that this user can "
+            "see. With --url, the server tells it.",
+        )
 
 
 def servers(packages: Set[str]) -> Iterator[Running]:
@@ -93,10 +75,18 @@ def servers(packages: Set[str]) -> Iterator[Running]:
             continue  # It is none, or a worker of one.
         with suppress(OSError):
             if os.readlink(f"{PROC}/{pid}/cwd") == here and pid != os.getpid():
+                words, sources = _all_words(pid, name, words, here)
                 if packages.isdisjoint(map(_package, _names(words))):
                     continue  # Another application lives in this folder, too.
-                words = (*_environment_words(pid, name), *words)
-                yield Running(name, pid, children[pid], words, _limit(pid))
+                yield Running(name, pid, children[pid], words, _limit(pid), sources)
+
+
+def _intended(packages: Set[str]) -> Iterator[Running]:
+    """The gunicorn that would be started in this folder, where something tells how."""
+    words, sources = gunicorn_settings.told(os.environ, (), os.getcwd())
+    names = {_package(name) for name in _names(words)}
+    if sources and not (names and packages.isdisjoint(names)):
+        yield Running("gunicorn", 0, 0, words, None, sources)
 
 
 def _pids() -> list[int]:
@@ -142,18 +132,22 @@ def _parent(pid: int) -> int:
     return 0
 
 
-def _environment_words(pid: int, name: str) -> tuple[str, ...]:
-    """What the environment adds to gunicorn's command line, which goes before it."""
+def _all_words(
+    pid: int, name: str, words: tuple[str, ...], folder: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A server's options, and what says some of them beside its command line."""
     if name != "gunicorn":
-        return ()
-    with suppress(OSError, ValueError), open(f"{PROC}/{pid}/environ", "rb") as file:
+        return words, ()
+    beside, sources = gunicorn_settings.told(_variables(pid), words, folder)
+    return (*beside, *words), sources
+
+
+def _variables(pid: int) -> dict[str, str]:
+    """A process's environment, as it was when the process began."""
+    with suppress(OSError), open(f"{PROC}/{pid}/environ", "rb") as file:
         text = file.read().decode(errors="replace")
-        variables = dict(e.split("=", 1) for e in text.split("\0") if "=" in e)
-        words = shlex.split(variables.get("GUNICORN_CMD_ARGS", ""))
-        if count := variables.get("WEB_CONCURRENCY"):
-            words = [f"--workers={count}", *words]
-        return tuple(words)
-    return ()
+        return dict(e.split("=", 1) for e in text.split("\0") if "=" in e)
+    return {}
 
 
 def _limit(pid: int) -> int | None:
@@ -166,37 +160,41 @@ def _limit(pid: int) -> int | None:
 # What follows
 
 
-def _judge_intention(channels: Channels, report: Report) -> None:
-    """Judge what the environment would have a gunicorn do."""
-    count = os.environ.get("WEB_CONCURRENCY", "")
-    if count.isdecimal() and int(count) > 1 and not channels.broker.is_shared:
-        _judge_several(report, int(count), "WEB_CONCURRENCY says so.")
-        return
-    report.unknown(
-        "workers",
-        "no server of this application runs in this folder, that this user can see. "
-        "With --url, the server tells it.",
-    )
-
-
 def _judge(channels: Channels, server: Running, report: Report) -> None:
-    how = f"The process {server.pid} is {server.name}, with {server.workers} others."
-    count = _workers(server)
-    if count > 1 and not channels.broker.is_shared:
-        _judge_several(report, count, how)
-    else:
-        report.ok("workers", f"{server.name} has {count} worker(s).")
+    _judge_workers(channels, server, report)
     if server.name in ADAPTERS:
         report.wrong(
             "asgi-adapter",
             f"{server.name}, a server of ASGI, serves from this folder. Its adapter "
             "never tells a WSGI application that a client has left.",
-            how,
+            server.how,
         )
-    _judge_recycling(server, report, how)
+    _judge_recycling(server, report)
     most = channels.settings.max_connections
     if most is not None and server.limit is not None:
-        _judge_limit(server.limit, most, report, how)
+        _judge_limit(server.limit, most, report, server.how)
+    if server.name == "gunicorn":
+        gunicorn_options.judge(server, channels.settings, report)
+
+
+def _judge_workers(channels: Channels, server: Running, report: Report) -> None:
+    count, said = _workers(server), server.option("--workers", "-w")
+    if not channels.broker.is_shared and not server.pid and said == UNREAD:
+        report.unknown(
+            "workers",
+            f"{' and '.join(server.sources)} can ask for several: the number is made "
+            "by code, which the doctor does not run.",
+        )
+    elif count > 1 and not channels.broker.is_shared:
+        report.wrong(
+            "workers",
+            f"The server runs several worker processes ({count}), and SSE_URL is "
+            "memory://, which is one process's own: a browser sees only what its own "
+            "worker publishes.",
+            server.how,
+        )
+    else:
+        report.ok("workers", f"{server.name} has {count} worker(s).")
 
 
 def _workers(server: Running) -> int:
@@ -213,21 +211,11 @@ def _workers(server: Running) -> int:
     return max(1, server.workers if server.name == "gunicorn" else 1)
 
 
-def _judge_several(report: Report, count: int, how: str) -> None:
-    report.wrong(
-        "workers",
-        f"The server runs several worker processes ({count}), and SSE_URL is "
-        "memory://, which is one process's own: a browser sees only what its own "
-        "worker publishes.",
-        how,
-    )
-
-
-def _judge_recycling(server: Running, report: Report, how: str) -> None:
+def _judge_recycling(server: Running, report: Report) -> None:
     harmful = [
         f"{option} {value}"
         for option in ("--max-requests", "--cheaper", "--idle")
-        if (value := server.option(option))
+        if (value := server.option(option)) not in ("", UNREAD)
         and not (option == "--max-requests" and _is_enough(value))
     ]
     if harmful:
@@ -235,7 +223,7 @@ def _judge_recycling(server: Running, report: Report, how: str) -> None:
             "server-options",
             f"{server.name} has options that end workers, and all of their streams: "
             f"{', '.join(harmful)}.",
-            how,
+            server.how,
         )
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .codes import CODES
+from .discretion import without_secrets
 
 #: ``unknown`` stands for "could not tell, because".
 Verdict = Literal["ok", "warning", "wrong", "unknown"]
@@ -100,7 +101,13 @@ class Report:
 
     def _add(self, finding: Finding) -> None:
         """Keep a finding, unless a worse one of its code is known. Whatever is known
-        goes before what could not be told."""
+        goes before what could not be told. Reports are sent to others, so that what
+        lets somebody in is in none."""
+        finding = replace(
+            finding,
+            what=without_secrets(finding.what),
+            how=without_secrets(finding.how),
+        )
         known = self._found.get(finding.code)
         order = ["wrong", "warning", "ok", "unknown"]
         if known is None or order.index(finding.verdict) < order.index(known.verdict):

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from ..own_events import GAP, OPEN
 from ..response import LAST_ID_PARAMETER
-from . import arrival, asking, passage
+from . import arrival, asking, beside, passage
 from .case import Case
 from .wire import Answer
 
@@ -34,15 +34,16 @@ def _judge_header(case: Case, stream: Answer) -> bool:
         has_gap = _has_gap(case, other)
     if _is_turned_away(case, other):
         return False
-    stream.wait(lambda: False, 0)
-    is_late = stream.end and other.head and other.head_at >= stream.ended_at
-    if other.head is None or is_late:
-        passage.judge_held_worker(case)
-        return False
+    if other.head is None or beside.is_late(stream, other):
+        is_held = beside.judge(case, stream)
+        if is_held or other.head is None:
+            return False
     case.report.ok("held-worker", "The server answers while a stream is open.")
     if has_gap:
         case.report.ok("last-event-id", "Last-Event-ID reaches the application.")
         return True
+    if _is_silent(case, other, "last-event-id"):
+        return False
     case.report.wrong(
         "last-event-id",
         "Last-Event-ID does not reach the application: a browser that comes back "
@@ -59,7 +60,7 @@ def _judge_query(case: Case) -> None:
         if _has_gap(case, other):
             case.report.ok("query", "The query reaches the application.")
             return
-    if _is_turned_away(case, other):
+    if _is_turned_away(case, other) or _is_silent(case, other, "query"):
         return
     case.report.wrong(
         "query",
@@ -88,6 +89,19 @@ def _is_turned_away(case: Case, other: Answer) -> bool:
         arrival.blame_end(case, other)
         return True
     return False
+
+
+def _is_silent(case: Case, other: Answer, code: str) -> bool:
+    """Whether a short stream did not begin, so that it shows nothing of what it came
+    with, though another one did: the server is busy."""
+    is_silent = not other.event(OPEN)
+    if is_silent:
+        case.report.unknown(
+            code,
+            f"a stream did not begin within {case.patience:g} s. Try again, with a "
+            "larger --patience.",
+        )
+    return is_silent
 
 
 def _how(case: Case, key: str, what: str) -> str:

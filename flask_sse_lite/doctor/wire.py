@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 from ..decoder import Decoder
 from ..errors import InvalidValue
 from ..event import Event
+from .discretion import without_secrets
 
 #: Seconds for which a connection may be on its way.
 CONNECT_PATIENCE = 10.0
@@ -72,7 +73,8 @@ def parts_of(url: str) -> SplitResult:
         is_port = False
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
         raise InvalidValue(
-            f"An address is like https://example.com/stream, not {url!r}"
+            "An address is like https://example.com/stream, not "
+            f"{without_secrets(url)!r}"
         )
     return parts
 
@@ -136,6 +138,11 @@ class Answer:
             except queue.Empty:
                 break
         return bool(is_enough())
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the doctor itself has ended this request."""
+        return self._is_left
 
     def event(self, type: str | None) -> Heard | None:
         """The first event of a type that has come."""

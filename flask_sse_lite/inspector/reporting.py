@@ -7,6 +7,11 @@ store, both channels are the store's; otherwise the only worker that is called i
 one that serves the page. Here lives who calls and answers, and when. What a snapshot
 says lives in snapshot.py.
 
+A worker begins to hear calls with its first stream. Before that it tells nothing:
+hearing takes a follower of the store, which is a thread and perhaps a connection, and
+an idle worker has neither. The others say how many workers there are, so that the page
+can say how many are silent.
+
 While nobody looks, a worker that has had a stream watches one channel in which nothing
 comes, and no thread or timer is there for it. Calls and answers are the courier's work:
 neither a publisher, the follower nor the hub waits for a snapshot.
@@ -50,7 +55,10 @@ DUE_SHARE = 0.9
 #: workers call more often.
 LEAST_INTERVAL = 0.5
 
-#: Seconds in which the stream begins for which a worker begins to call.
+#: Seconds in which the stream begins for which a worker begins to call. A stream that
+#: is asked for and never read costs ten calls and the hub's clock for ten seconds, and
+#: then nothing. To know at once that it will not begin, each stream's end would have to
+#: be noted.
 EXPECTED = 10.0
 
 

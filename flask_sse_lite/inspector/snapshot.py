@@ -59,6 +59,9 @@ def snapshot(channels: Channels, worker: str) -> dict[str, Any]:
         "host": platform.node(),
         "time": time.time(),
         "shared": broker.is_shared,
+        # The workers of one server have one parent.
+        "parent": os.getppid(),
+        "processes": channels.processes,
         "several": channels.processes != 1,
         "away": broker.is_away,
         "reconnects": broker.reconnects,

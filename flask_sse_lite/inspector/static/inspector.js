@@ -234,6 +234,15 @@ const drawTables = (channels, connections, runs) => {
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
+/** How many workers there are, by what the others say, that have told nothing. */
+const silentWorkers = (told) => {
+  const servers = new Map(); // By host and parent: how many workers each has started.
+  for (const { host, parent, processes, shared } of told) {
+    if (shared) servers.set(`${host} ${parent}`, processes ?? 0);
+  }
+  return Math.max(0, sum([...servers.values()]) - told.length);
+};
+
 const drawNumbers = (channels, connections) => {
   const told = [...workers.values()];
   // The streams of the inspectors' own pages are not among those that are shown.
@@ -251,6 +260,11 @@ const drawNumbers = (channels, connections) => {
     $(name).textContent = told.length ? written[name](values[name]) : "–";
     if (told.length) plot.add(values[name]);
   }
+  const silent = silentWorkers(told);
+  $("silent").hidden = silent === 0;
+  $("silent").textContent =
+    `${count(silent)} more ${silent === 1 ? "worker is" : "workers are"} silent: ` +
+    "a worker tells of itself from its first stream on.";
   $("alone").hidden = !told.some(({ shared, several }) => several && !shared);
   $("connections-note").hidden = open <= connections.length;
   $("connections-note").textContent =
