@@ -17,7 +17,7 @@ import flask_sse_lite
 from .plan import DEEDS, DROP, KILL, REPLACE, RESTART
 from .plots import Line, Mark, Plot, svg
 from .record import Record
-from .verdicts import Verdict, delays, delays_of_all, is_kept
+from .verdicts import MISSED, Verdict, delays, delays_of_all, is_kept
 
 #: Seconds of one figure of what clients and publishers do.
 _STEP = 5.0
@@ -43,7 +43,7 @@ td.number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .state { font-weight: 600; white-space: nowrap; }
 .held { color: var(--held); } .broken { color: var(--broken); }
-.noted, .skipped { color: var(--noted); }
+.noted, .skipped, .missed { color: var(--noted); }
 .plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, 30rem), 1fr)); }
 figure { margin: 0; padding: .75rem; background: var(--panel); border-radius: 8px;
@@ -75,6 +75,8 @@ _KINDS = {KILL: "faintly", REPLACE: "c", RESTART: "b", DROP: "d"}
 def page(record: Record, found: Sequence[Verdict]) -> str:
     kept = is_kept(found)
     headline = "All promises held" if kept else "A promise broke"
+    if kept and any(verdict.state == MISSED for verdict in found):
+        headline = "No promise broke, in less than was asked for"
     plan = record.plan
     lead = (
         f"{plan.clients:,} clients that come and go, {plan.rate:g} events a second, "

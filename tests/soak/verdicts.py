@@ -13,7 +13,13 @@ from .plan import BEGIN, DEEDS, DROP, END, REPLACE, RESTART
 from .record import Record, Sample, merged, quantile
 
 #: States of a verdict. What is noted is not judged, and its text says why.
+#: What is missed is no promise: the run was not what it was to be.
 HELD, BROKEN, SKIPPED, NOTED = "held", "broken", "skipped", "noted"
+MISSED = "missed"
+
+#: The part of the clients and of the events that there must be for a run to be what was
+#: asked for. Events are fewer while Redis and the workers are away.
+ASKED = 0.75
 
 #: Seconds over which growth can be judged. In less, what fluctuates looks like growth.
 JUDGED = 240.0
@@ -303,6 +309,31 @@ def _halves(
 # Whether it was a soak
 
 
+def _load(record: Record) -> Iterator[Verdict]:
+    """Whether the machine was fast enough for what was asked of it."""
+    plan = record.plan
+    rate = record.events / plan.seconds
+    clients = median(connected(record, BEGIN * plan.seconds, plan.seconds) or [0])
+    for what, found, asked in (
+        ("clients", clients, plan.clients),
+        ("events a second", rate, plan.rate),
+    ):
+        state = HELD if found >= ASKED * asked else MISSED
+        why = f"{found:,.0f}, where {asked:,.0f} were asked for"
+        yield Verdict(f"There were as many {what} as asked for", state, why)
+
+
+def connected(record: Record, begin: float, end: float) -> list[int]:
+    """How many clients had a stream, at each report of a part of the run."""
+    latest: dict[str, int] = {}
+    counts = []
+    for seen in sorted(record.seen):
+        latest[seen.who] = seen.connected
+        if begin <= seen.at <= end:
+            counts.append(sum(latest.values()))
+    return counts
+
+
 def _done(record: Record) -> Iterator[Verdict]:
     for name, what in DEEDS.items():
         if why := record.skipped.get(name):
@@ -319,4 +350,4 @@ def _done(record: Record) -> Iterator[Verdict]:
         )
 
 
-_JUDGES = (_deliveries, _memory, _rest, _growing, _store, _delay, _done)
+_JUDGES = (_deliveries, _memory, _rest, _growing, _store, _delay, _load, _done)
