@@ -52,15 +52,17 @@ svg { display: block; width: 100%; height: auto; font: 14px system-ui, sans-seri
   fill: var(--faint); }
 .end { text-anchor: end; } .middle { text-anchor: middle; }
 .grid { stroke: var(--edge); } .line { fill: none; stroke-width: 1.75; }
-.mark { stroke-width: 2; } .since { stroke-width: 1; opacity: .18; }
+.mark { stroke-width: 2; }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .c { stroke: var(--c); }
 .d { stroke: var(--d); } .faintly { stroke: var(--faint); opacity: .6; }
+.since, .since.faintly { stroke-width: 1; opacity: .2; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .875rem; }
 .legend i { display: inline-block; width: 1.1em; height: 0; border-top: 3px solid;
   vertical-align: middle; margin-right: .35em; }
 i.a { border-color: var(--a); } i.b { border-color: var(--b); }
 i.c { border-color: var(--c); } i.d { border-color: var(--d); }
 i.faintly { border-color: var(--faint); opacity: .6; }
+.deeds th { white-space: nowrap; }
 details pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   table.stacked, .stacked tbody, .stacked tr, .stacked td { display: block; }
@@ -139,7 +141,7 @@ def _deeds(record: Record) -> str:
         )
 
     rows = [row(name, what) for name, what in DEEDS.items()]
-    return _table(("Deed", "Times", "At (minutes:seconds)"), rows)
+    return _table(("Deed", "Times", "At (minutes:seconds)"), rows, "deeds")
 
 
 def _minutes(seconds: float) -> str:
