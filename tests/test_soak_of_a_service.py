@@ -123,6 +123,14 @@ def test_a_visitor_notices_what_is_not_of_its_channels(
     assert len(tally.wrong) == 1
 
 
+def test_of_a_visitor_that_never_had_a_stream_nothing_is_known(tally: Tally) -> None:
+    visitor = Visitor("a visitor", (ROOM,), tally)
+    visitor.come()
+    visitor.finish({ROOM: 9})
+    assert visitor.lacks({ROOM: 9}) == [ROOM]
+    assert tally.firsts == []
+
+
 # Verdicts
 
 

@@ -173,5 +173,7 @@ class Visitor:
     def finish(self, finals: dict[str, int]) -> None:
         """Tell what a newcomer that was sent nothing would have been sent next: its
         opening must lie behind all that was published."""
+        if not self._opening:
+            return  # It never had a stream, and lacks all.
         for channel in {*self.channels} - self._last.keys() - self._forgiven:
             self._tally.firsts.append((channel, self._opening, finals[channel] + 1))
