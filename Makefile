@@ -3,7 +3,9 @@
 # make quick        the tests that need no browser and no other server, in a minute
 # make test         all tests
 # make soak         the long tests in full size: half an hour, with figures
-#                   (PYTEST_ARGS="-k million" runs some of them)
+#                   (PYTEST_ARGS="-k million" runs some of them); then make soak-service
+# make soak-service a whole service for half an hour (SOAK_MINUTES=10: for less), while
+#                   workers are killed and networks fail; the page build/soak/index.html
 # make dist         the archives of a release, in dist/
 # make coverage     which lines and branches the tests reach, subprocesses included
 #                   (PYTEST_ARGS="-m quick" measures those of make quick)
@@ -24,6 +26,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 WORKERS ?= 1
+SOAK_MINUTES ?= 30
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -31,8 +34,8 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak coverage mutants dist lint docs claim
-.PHONY: bench bench-peers bench-against clean
+.PHONY: demo quick test system-packages soak soak-service coverage mutants dist lint
+.PHONY: docs claim bench bench-peers bench-against clean
 
 # Several workers share a file of SQLite, anew each time. A thousand streams need as many
 # descriptors.
@@ -70,6 +73,10 @@ soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
 		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
 		$(PYTEST_ARGS)
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
+
+soak-service: system-packages $(VENV)/test.stamp
+	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage

@@ -135,6 +135,11 @@ class Member:
                 self.opening = event
 
     @property
+    def since(self) -> str:
+        """The id from which the client would resume."""
+        return self._decoder.last_event_id or self._since
+
+    @property
     def retry(self) -> int | None:
         """The last ``retry`` that the client was sent."""
         return self._decoder.retry

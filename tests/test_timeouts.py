@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event, Publisher
 from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.brokers.deadline import Deadline
+from flask_sse_lite.brokers.redis.links import Link
 from flask_sse_lite.brokers.redis.pool import MAX_LINKS
+from flask_sse_lite.brokers.redis.url import read_url
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import RedisServer, redis_server
@@ -145,6 +149,18 @@ def way(server: RedisServer) -> Iterator[Way]:
 
 
 # Redis
+
+
+@pytest.mark.parametrize("scheme", ["redis", "unix"])
+def test_a_connection_for_which_no_time_is_left(
+    server: RedisServer, scheme: str
+) -> None:
+    """redis-py looks for a host then, which a Unix socket does not have."""
+    url = f"unix://{server.path}" if scheme == "unix" else server.url
+    _, connection_class, options = read_url(Settings.read({"SSE_URL": url}), {})
+    link = Link(connection_class, options, Deadline(0.0))
+    with closing(link), pytest.raises(redis.TimeoutError, match="Timeout connecting"):
+        link.open()
 
 
 @pytest.mark.parametrize("is_known", [True, False])

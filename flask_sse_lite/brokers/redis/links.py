@@ -17,6 +17,7 @@ from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from ..deadline import Deadline
@@ -147,7 +148,13 @@ def _bounded(connection_class: type) -> type:
             # redis-py connects anew whenever it finds no socket, also after a close.
             if self._link.is_closed:
                 raise OSError("The connection was closed")
-            sock = super()._connect()
+            try:
+                _left(self._link.deadline)  # Before there is a socket to be closed.
+                sock = super()._connect()
+            except TimeoutError as error:
+                # redis-py would look for the host and the port of this error, and a
+                # Unix socket has none.
+                raise RedisTimeoutError("Timeout connecting to server") from error
             if self._link.is_closed:
                 sock.close()
                 raise OSError("The connection was closed")
