@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from flask import Flask, request
 
 from flask_sse_lite import SSE, Event, InvalidValue, Publisher, Unsupported
 from flask_sse_lite.brokers import connect, register
-from flask_sse_lite.brokers.presence import Roll, Telling, Wish, due
+from flask_sse_lite.brokers.presence import (
+    CHANNELS_AT_ONCE,
+    Board,
+    Presence,
+    Roll,
+    Telling,
+    Wish,
+    due,
+)
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 
@@ -85,6 +93,46 @@ def test_a_round_tells_so_many_and_notes_all() -> None:
     ((channel, tellings, is_whole),) = due(roll, WISH)
     assert (channel, is_whole) == ("a", False)
     assert [t.identity for t in tellings] == ["x", "y", "z", "ann", "bob"]
+
+
+class ManyRooms(Board):
+    """Rooms that fill at once. To read who is there takes as long as to tell so many
+    rooms; a clock that nothing else moves says so."""
+
+    def __init__(self, rooms: int, read: int) -> None:
+        self.now = 0.0
+        self.waiting = {f"room.{number}": ["ann"] for number in range(rooms)}
+        self.read = read
+
+    def note(self, identities: Mapping[str, Mapping[str, int]]) -> None: ...
+
+    def noted(self, channel: str) -> dict[str, int]:
+        return {}
+
+    def roll(self, leave_after: float, *, is_urgent: bool) -> Roll:
+        self.now += self.read
+        return Roll(1, 100.0, dict(self.waiting), {})
+
+    def tell(
+        self, channel: str, number: int, tellings: Sequence[Telling]
+    ) -> list[tuple[str, int]]:
+        self.now += 1
+        del self.waiting[channel]
+        return []
+
+
+@pytest.mark.parametrize(
+    ("read", "told"), [(0, CHANNELS_AT_ONCE), (64, 64), (300, 300)]
+)
+def test_a_round_tells_for_as_long_as_it_has_read(read: int, told: int) -> None:
+    rooms = ManyRooms(1000, read)
+    wish = Wish(lambda channel: True, 10.0)
+    presence = Presence(rooms, wish, lambda position: None, lambda: rooms.now)
+    assert not presence.tell()
+    assert len(rooms.waiting) == 1000 - told
+    while not presence.tell():
+        pass
+    assert rooms.waiting == {}
 
 
 # An application in one process

@@ -22,6 +22,7 @@ any         not told    nobody has had the turn to decide for that long, so nobo
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -34,8 +35,11 @@ from ..system.chance import CHANCE
 #: bounds it too: a room that fills at once must not outrun its own readers.
 TOLD_AT_ONCE = 64
 
-#: Channels that are told something in one round, at most: each costs a step of the
-#: store, and the thread that makes the round has other things to do.
+#: Channels that are told something in one round, at least, if so many are to be: each
+#: costs a step of the store, and the thread that makes the round has other things to
+#: do. A round reads of all channels, though. Beyond this number it tells for as long as
+#: it has read, so that what is read costs no more than what is told, however many
+#: rooms fill at once.
 CHANNELS_AT_ONCE = 64
 
 
@@ -135,6 +139,7 @@ class Presence:
     """One process's part in telling who comes and leaves. One thread uses it.
 
     :param note_published: called with the position of each event that was put.
+    :param clock: seconds, never falling.
     """
 
     def __init__(
@@ -142,10 +147,12 @@ class Presence:
         board: Board,
         wish: Wish,
         note_published: Callable[[tuple[str, int]], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
         self._wish = wish
         self._note_published = note_published
+        self._clock = clock
 
     def tell(self, *, is_urgent: bool = False) -> bool:
         """Tell what there is to tell now, or the first part of it.
@@ -155,12 +162,15 @@ class Presence:
         :returns: whether that was all.
         :raises BrokerUnavailable: where the board cannot be reached.
         """
+        began = self._clock()
         roll = self._board.roll(self._wish.leave_after, is_urgent=is_urgent)
         if roll is None:
             return True
+        read = self._clock()
+        until = read + (read - began)
         number, is_all = roll.number, True
         for count, (channel, tellings, is_whole) in enumerate(due(roll, self._wish)):
-            if count == CHANNELS_AT_ONCE:
+            if count >= CHANNELS_AT_ONCE and self._clock() >= until:
                 return False
             positions = self._board.tell(channel, number, tellings)
             if positions is None:
