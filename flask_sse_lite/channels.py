@@ -164,18 +164,29 @@ class Channels:
             self.warn_of_siblings()
         elif not (self.has_served or self.recorders or broker.is_shared):
             self.advice.on_silence()
-        if len(names) == 1 and self.tracing is None:
+        if self.tracing is None:
+            return self._send(broker, names, event, began)
+        within = broker.within_timeout()
+        event, within = self.tracing.publishing(names, event, within)
+        with within:
+            sent = self._send(broker, names, event, began)
+            self.tracing.note_published(sent)
+        return sent
+
+    def _send(
+        self, broker: Broker, names: tuple[str, ...], event: Event, began: float
+    ) -> Event:
+        """Publish to one channel or several, and tell of each.
+
+        :returns: the event as it stands in the last of them.
+        """
+        if len(names) == 1:
             sent = broker.publish(names[0], event)
             self._note_published(sent, began)
             return sent
-        within = broker.within_timeout()
-        if self.tracing is not None:
-            event, within = self.tracing.publishing(names, event, within)
-        with within:
+        with broker.within_timeout():
             for sent in broker.publish_to_all(names, event):
                 self._note_published(sent, began)
-            if self.tracing is not None:
-                self.tracing.note_published(sent)
         return sent
 
     def _note_published(self, event: Event, began: float) -> None:
