@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from answers import PACED, SPEAKERS, TOKENS, UNPACED, listen
-from brokers import PUBLISHES, answer, numbered, on, worker
+from answers import PACED, SPEAKERS, UNPACED, token_us
+from brokers import cost_of_publishing, on, worker
 from contenders import CONTENDERS, STREAM, Contender
 from driver import attempt, parser, prepare
-from listening import Listener, take_all
-from measuring import cpu_of, rounds_in_turn, run_round, running
+from listening import Listener
+from measuring import EVENTS, cpu_of, rounds_in_turn, run_round, running
 from processes import (
     HERE,
     BenchmarkError,
@@ -33,7 +33,7 @@ from processes import (
     output_of,
     raise_descriptor_limit,
 )
-from report import median_ratio, table
+from report import table
 from scale import (
     FIRST_VISITS,
     GEVENT,
@@ -68,14 +68,14 @@ class Both:
     before: Sequence[float]
 
     def row(self) -> list[str]:
-        ratios = sorted(a / b for a, b in zip(self.now, self.before, strict=True))
+        ratios = [a / b for a, b in zip(self.now, self.before, strict=True)]
         return [
             self.what,
             self.server,
             f"{median(self.before):,.2f}",
             f"{median(self.now):,.2f}",
-            f"{median_ratio(self.now, self.before):.3f}",
-            f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+            f"{median(ratios):.3f}",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
         ]
 
 
@@ -125,7 +125,7 @@ def deliveries(both: Checkouts) -> Iterator[Both]:
             for _, generator in turns:
                 generator.ask(f"open {both.subscribers}")
             singles = rounds_in_turn(turns, 1, both.rounds)
-            bursts = rounds_in_turn(turns, 40, both.rounds)
+            bursts = rounds_in_turn(turns, EVENTS, both.rounds)
         for kind, (now, before) in {"one by one": singles, "burst": bursts}.items():
             yield Both(
                 f"µs of CPU of a delivery, {kind}",
@@ -220,11 +220,7 @@ def publishing(both: Checkouts, store: str, urls: Sequence[str]) -> Iterator[Bot
             workers.append((speaking, listener))
 
         def cost(speaking: Server, listener: Listener) -> float:
-            first = listener.events
-            path = f"/costs?{numbered(first, PUBLISHES)}"
-            publishing = pool.submit(answer, speaking, path)
-            take_all([listener], first + PUBLISHES)
-            return publishing.result()["cpu_us"]
+            return cost_of_publishing(pool, speaking, listener)["cpu_us"]
 
         now, before = both.in_turn(*(partial(cost, *one) for one in workers))
     yield Both(f"µs of CPU of a publish, {store}", GEVENT.name, now, before)
@@ -264,15 +260,12 @@ def tokens(both: Checkouts) -> Iterator[Both]:
                 commands = one.command_lines(port=port, connections=ANSWERS)
                 turns.append(stack.enter_context(server(commands, port, core)))
 
-            def cost(pause: float, path: str, started: Server) -> float:
-                before = started.usage().cpu_seconds
-                listen(started.port, path, ANSWERS, TOKENS, pause)
-                used = started.usage().cpu_seconds - before
-                return used / (ANSWERS * TOKENS) * 1e6
+            def cost(path: str, pause: float, started: Server) -> float:
+                return token_us(started, path, ANSWERS, pause)[0]
 
             for kind, pause in {"at once": UNPACED, "paced": PACED}.items():
-                asked = partial(cost, pause, speaker.path)
-                now, before = both.in_turn(*(partial(asked, one) for one in turns))
+                paced = partial(cost, speaker.path, pause)
+                now, before = both.in_turn(*(partial(paced, one) for one in turns))
                 yield Both(f"µs of CPU of a token, {kind}", name, now, before)
 
 

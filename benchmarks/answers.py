@@ -150,15 +150,22 @@ class Spoken:
 def speak(running: Server, speaker: Speaker, answers: int) -> Spoken:
     """Run a round."""
 
-    def cpu_us(pause: float) -> tuple[float, float]:
-        before = running.usage().cpu_seconds
-        late = listen(running.port, speaker.path, answers, TOKENS, pause)
-        used = running.usage().cpu_seconds - before
-        return used / (answers * TOKENS) * 1e6, median(late)
+    unpaced_us, _ = token_us(running, speaker.path, answers, UNPACED)
+    paced_us, late = token_us(running, speaker.path, answers, PACED)
+    return Spoken(paced_us, unpaced_us, median(late))
 
-    unpaced_us, _ = cpu_us(UNPACED)
-    paced_us, first_ms = cpu_us(PACED)
-    return Spoken(paced_us, unpaced_us, first_ms)
+
+def token_us(
+    running: Server, path: str, answers: int, pause: float
+) -> tuple[float, list[float]]:
+    """Take some answers at once.
+
+    :returns: µs of the server's CPU per token, and what ``listen`` returns.
+    """
+    before = running.usage().cpu_seconds
+    late = listen(running.port, path, answers, TOKENS, pause)
+    used = running.usage().cpu_seconds - before
+    return used / (answers * TOKENS) * 1e6, late
 
 
 def measure(speaker: Speaker, answers: int, rounds: int) -> Spoken:
