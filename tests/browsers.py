@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from .servers import HOST, PATIENCE, Server
+from .serving import serving
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
@@ -187,15 +188,9 @@ def blank_page(browser: Browser, **options: Any) -> Iterator[Page]:
 
 @contextmanager
 def proxied(server: Server) -> Iterator[Proxy]:
-    with Proxy(server.port) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.cut()
-            proxy.shutdown()
-            thread.join()
+    proxy = Proxy(server.port)
+    with serving(proxy, proxy.cut):
+        yield proxy
 
 
 def stream_of(*channels: str, last_event_id: str = "") -> str:

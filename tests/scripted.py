@@ -5,7 +5,6 @@ What is answered, and what a browser makes of it, stands in the tests.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from flask_sse_lite.browser_module import module
 
 from .servers import HOST
+from .serving import serving
 
 PAGE = b"<!doctype html><title>A page</title><link rel=icon href=data:>"
 
@@ -95,11 +95,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def scripted() -> Iterator[Scripted]:
-    with Scripted() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Scripted()) as server:
+        yield server

@@ -46,6 +46,7 @@ from flask_sse_lite.testing import read_events
 
 from .documentation import ROOT
 from .servers import HOST, PATIENCE, reserved_port
+from .serving import serving
 
 OWN = f"{CHANNEL_PREFIX}of-a-test"
 
@@ -804,13 +805,9 @@ class StubHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    with Stub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    server = Stub()
+    with serving(server, server.over.set):
         yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
 
 
 OPENING = b"event: stream-open\nid: 00000000000000aa-7\n: heartbeat 0.1\ndata\n\n"

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import cache, partial
 from html.parser import HTMLParser
@@ -31,6 +30,7 @@ from flask_sse_lite import brokers, testing
 from .browsers import blank_page, chromium
 from .patience import patient
 from .servers import HOST, ROOT
+from .serving import serving
 
 DOCS = ROOT / "docs"
 
@@ -291,12 +291,8 @@ class Quiet(SimpleHTTPRequestHandler):
 def address(site: Path) -> Iterator[str]:
     """Where the site is served."""
     handler = partial(Quiet, directory=str(site))
-    with ThreadingHTTPServer((HOST, 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with serving(ThreadingHTTPServer((HOST, 0), handler)) as server:
         yield f"http://{HOST}:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
