@@ -499,9 +499,7 @@ def test_a_wait_ends_whatever_the_clock_does(
     page.evaluate(CLOCK)
     connect(page, stream_of(channel))
     publish(server, channel, "0")
-    take(
-        page, 1
-    )  # A page that was cut before its first block has no id to come back to.
+    take(page, 1)  # Before its first block, a page has no id to come back to.
     proxy.cut()
     wait_for(page, "waiting")
     page.evaluate(f"hours = {hours}")
