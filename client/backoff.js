@@ -10,8 +10,8 @@ import { LONGEST } from "./limits.js";
  * @param {number} attempt how many attempts have failed since the last event
  */
 export function backoff(retry, attempt) {
-  const most = Math.max(LONGEST, retry);
-  return Math.random() * Math.min(most, Math.max(retry, 1) * 2 ** attempt);
+  const doubled = Math.min(LONGEST, Math.max(retry, 1) * 2 ** attempt);
+  return Math.random() * Math.max(retry, doubled);
 }
 
 /**

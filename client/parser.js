@@ -28,9 +28,10 @@ export function parser(id) {
     } else if (name === "event") {
       block.type = value;
     } else if (name === "id") {
-      if (value.includes("\0")) return;
-      id = value;
-      block.marked = true;
+      if (!value.includes("\0")) {
+        id = value;
+        block.marked = true;
+      }
     } else if (name === "channel") {
       block.channel = value;
     } else if (name === "retry") {

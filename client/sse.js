@@ -291,7 +291,7 @@ class Stream extends EventTarget {
     if (this.readyState === 2) {
       this.#leave();
       this.#over.abort();
-      this.#adding.forEach(({ reject }) => reject(new Error(`The stream is ${state}`)));
+      this.#adding.forEach(({ reject }) => reject(new Error(`The stream is ${this.#state}`)));
       this.#taps.forEach((tap) => tap());
     }
     this.#tell("statechange", { ...detail, state });

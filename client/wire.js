@@ -93,8 +93,12 @@ export class Wire {
     return this.#read(response, signal);
   }
 
-  /** Ask for the stream; where that is not allowed, once more with fresh headers. */
-  async #ask(signal, isSecond) {
+  /**
+   * Ask for the stream; where that is not allowed, once more with fresh headers.
+   *
+   * @param {number[]} refusals the statuses that have it ask once more
+   */
+  async #ask(signal, refusals = [401, 403]) {
     const { headers, method = "POST", body, withCredentials } = this.#options;
     const fields = new Headers(await fieldsOf(headers));
     fields.set("Accept", "text/event-stream");
@@ -115,9 +119,8 @@ export class Wire {
       cache: "no-store",
       credentials: withCredentials ? "include" : "same-origin",
     });
-    const isRefused = [401, 403].includes(response.status);
-    const isToRepeat = isRefused && !isSecond && typeof headers === "function";
-    return isToRepeat ? this.#ask(signal, true) : response;
+    const isToRepeat = refusals.includes(response.status) && typeof headers === "function";
+    return isToRepeat ? this.#ask(signal, []) : response;
   }
 
   async #read(response, signal) {
@@ -131,8 +134,7 @@ export class Wire {
       this.channels = [];
     }
     this.#suspect(0);
-    this.#tell("open");
-    let hasEnded = false;
+    let hasEnded, isOpen;
     const feed = parser(this.position);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let piece; !hasEnded && !(piece = await reader.read()).done; ) {
@@ -142,13 +144,18 @@ export class Wire {
       const blocks = feed(piece.value);
       for (const { id, type, data, marked, retry, comment } of blocks) {
         this.#attempts = 0;
+        // A stream without a position could not be connected anew without a loss: it is
+        // not open yet. A block of neither is a proxy's, which says when to come back.
+        if (!isOpen && (data ?? comment) !== undefined) {
+          isOpen = true;
+          this.#tell("open");
+        }
         // What a stream begins with repeats the id that it was asked for.
         if (marked && !(type === "stream-open" && after)) this.position = id;
         hasEnded ||= type === "stream-end";
         this.#retry = retry ?? this.#retry;
         const [, heartbeat, shareable] = OPENING_COMMENT.exec(comment) ?? [];
         if (heartbeat) this.#suspect(heartbeat);
-        // A block without data can be a proxy's, which only says when to come back.
         if (data !== undefined) this.isOwn ??= !shareable;
       }
       if (blocks.length) this.#give(blocks, after);

@@ -50,15 +50,58 @@ assert wait_natively(block) != native()
 def test_at_the_interpreters_end_it_is_done_here() -> None:
     run_on_gevent(
         """
-from types import SimpleNamespace
+from flask_sse_lite.system.gevent import wait_natively
+
+def refuse(function, arguments):
+    raise RuntimeError("can't start new thread at interpreter shutdown")
+
+monkey.saved["_thread"]["start_new_thread"] = refuse
+assert wait_natively(lambda: "done") == "done"
+"""
+    )
+
+
+WAITS = """
+import threading, time
+import pytest
+from flask_sse_lite.system.gevent import call_in_a_thread, native
+
+allowed = native(threading, "Event")()
+has_ended = native(threading, "Event")()
+
+def block():
+    assert allowed.wait(20)
+    has_ended.set()
+
+def fail():
+    raise LookupError("it is unknown")
+
+assert call_in_a_thread(lambda: 7) == call_in_a_thread(lambda: 7, seconds=20) == 7
+with pytest.raises(LookupError, match="it is unknown"):
+    call_in_a_thread(fail, seconds=20)
+with pytest.raises(TimeoutError):
+    call_in_a_thread(block, seconds=0.01)
+allowed.set()
+assert has_ended.wait(20)
+time.sleep(0.01)  # Nobody waits for it any more, and its end does no harm.
+assert call_in_a_thread(lambda: 8) == 8
+"""
+
+
+def test_a_call_in_a_thread_is_waited_for_as_long_as_is_said() -> None:
+    exec(WAITS, {})
+    run_on_gevent(WAITS)
+
+
+def test_gevents_own_pool_of_threads_is_not_needed() -> None:
+    """A signal handler can interrupt a greenlet that holds the pool's lock."""
+    run_on_gevent(
+        """
 import gevent
 from flask_sse_lite.system.gevent import wait_natively
 
-def refuse(function):
-    raise RuntimeError("can't start new thread at interpreter shutdown")
-
-gevent.get_hub = lambda: SimpleNamespace(threadpool=SimpleNamespace(spawn=refuse))
-assert wait_natively(lambda: "done") == "done"
+with gevent.get_hub().threadpool.task_queue._mutex:
+    assert wait_natively(lambda: 7) == 7
 """
     )
 
@@ -82,22 +125,20 @@ def test_who_was_robbed_of_its_wake_up_asks_again() -> None:
     was meant for the greenlet."""
     run_on_gevent(
         """
-from types import SimpleNamespace
-import gevent
+import gevent.event
 from gevent.exceptions import LoopExit
 from flask_sse_lite.system.gevent import wait_natively
 
-class Robbed:
-    def __init__(self, function):
-        self.answers = [LoopExit("robbed"), LoopExit("robbed again"), function()]
+class Robbed(gevent.event.Event):
+    errors = [LoopExit("robbed"), LoopExit("robbed again")]
 
-    def get(self):
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def wait(self, timeout=None):
+        if self.errors:
+            raise self.errors.pop()
+        return super().wait(timeout)
 
-gevent.get_hub = lambda: SimpleNamespace(threadpool=SimpleNamespace(spawn=Robbed))
+gevent.event.Event = Robbed
 assert wait_natively(lambda: 7) == 7
+assert not Robbed.errors
 """
     )

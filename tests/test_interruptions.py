@@ -358,6 +358,37 @@ def test_what_interrupts_a_process_hangs_in_none(
     assert numbers == sorted(set(numbers))
 
 
+INSIDE_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from flask import Flask
+from flask_sse_lite import sse
+
+app = Flask("interrupted")
+app.config["SSE_URL"] = sys.argv[1].replace("127.0.0.1", sys.argv[2])
+sse.init_app(app)
+# This is where a handler has interrupted a greenlet that looks a name up.
+with gevent.get_hub().threadpool.task_queue._mutex:
+    print(sse.publish("from a handler").id)
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_handler_that_interrupts_gevent_s_own_work_hangs_not(
+    app: Flask, kind: str, host: str
+) -> None:
+    command = [sys.executable, "-c", INSIDE_GEVENT]
+    url = app.config.get("SSE_URL", "memory://")
+    output = subprocess.run(
+        [*command, url, host],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        check=True,
+    ).stdout
+    assert "-" in output
+
+
 IN_THE_HUB = """
 from gevent import monkey; monkey.patch_all()
 import json, gevent

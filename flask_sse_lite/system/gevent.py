@@ -10,42 +10,111 @@ how a killed greenlet is told from one that failed. How the hub waits lives in
 
 from __future__ import annotations
 
+import _thread
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from time import monotonic
+from types import ModuleType
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def native(module: ModuleType, name: str) -> Any:
+    """A module's function as it is where gevent has not put its own in its place."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return getattr(module, name)
+    return monkey.get_original(module.__name__, name)
 
 
 def wait_natively(function: Callable[[], T]) -> T:
     """Call a function that blocks. Under a monkey-patched gevent, a native thread calls
     it, and other greenlets run meanwhile."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
-        return function()
-    import gevent
-    from gevent.exceptions import LoopExit
+    return call_in_a_thread(function) if _is_patched() else function()
+
+
+def call_in_a_thread(function: Callable[[], T], seconds: float | None = None) -> T:
+    """Call a function that blocks in a native thread, and wait for it.
+
+    gevent's own pool of threads is not used. While a greenlet gives the pool something
+    to do, it holds a native lock. A signal handler that interrupted the greenlet then,
+    and needed the pool itself, would wait for that lock for ever.
+
+    :param function: must use nothing that gevent has patched.
+    :param seconds: to wait at most; None for no limit. Then the thread goes on alone.
+    :raises TimeoutError: where the function has not returned in time.
+    """
+    outcome: list[tuple[T | None, BaseException | None]] = []
+    wake, wait = _greenlet_s_sleep() if _is_patched() else _thread_s_sleep()
+
+    def call() -> None:
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+        finally:
+            wake()
 
     try:
-        pending = gevent.get_hub().threadpool.spawn(function)
+        native(_thread, "start_new_thread")(call, ())
     except RuntimeError:
-        # The interpreter is ending and starts no thread: this one calls it.
-        return function()
-    while True:
+        call()  # The interpreter is ending and starts no thread: this one calls it.
+    end = None if seconds is None else monotonic() + seconds
+    while not outcome:
+        left = None if end is None else end - monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        wait(left)
+    result, error = outcome.pop()
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
+
+
+def _thread_s_sleep() -> tuple[Callable[[], None], Callable[[float | None], object]]:
+    """What wakes the thread that sleeps, and how it sleeps for some seconds."""
+    asleep = _thread.allocate_lock()
+    asleep.acquire()
+    return asleep.release, lambda seconds: asleep.acquire(
+        timeout=-1 if seconds is None else seconds
+    )
+
+
+def _greenlet_s_sleep() -> tuple[Callable[[], None], Callable[[float | None], object]]:
+    """What wakes the greenlet that sleeps, from a native thread, and how it sleeps."""
+    import gevent
+    from gevent.event import Event
+    from gevent.exceptions import LoopExit
+
+    is_over = Event()
+    waker = gevent.get_hub().loop.async_()
+
+    def end() -> None:
+        waker.close()
+        is_over.set()
+
+    def wait(seconds: float | None) -> None:
         try:
-            result: T = pending.get()
-            return result
+            is_over.wait(seconds)
         except LoopExit:
             # A signal handler that interrupted this greenlet, and waited itself, was
             # given the wake-up that was meant for us.
             gevent.sleep(0)
 
+    waker.start(end)
+    return waker.send, wait
+
+
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
 
 def can_wait() -> bool:
     """Whether the caller can wait. gevent's hub greenlet cannot. A handler of
     ``signal.signal`` runs in that greenlet when all others wait."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
+    if not _is_patched():
         return True
     import gevent
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.servers import CLOSED_LISTENER, HOST, PATIENCE, ROOT, descriptor_limit
+from tests.servers import HOST, PATIENCE, ROOT, descriptor_limit, faults_in
 
 from .clients import LAST_WAIT
 from .network import NoNetwork
@@ -267,7 +267,7 @@ def _logged(file: Path, record: Record) -> Iterator[ExitStack]:
             except AssertionError:
                 pass  # There are tracebacks: the record counts them.
         logged = file.read_text()
-        record.tracebacks = logged.count("Traceback") - logged.count(CLOSED_LISTENER)
+        record.tracebacks = faults_in(logged)
 
 
 def conduct(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Record:

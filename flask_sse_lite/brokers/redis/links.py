@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from redis.backoff import NoBackoff
+from redis.connection import Connection
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from ...system.gevent import call_in_a_thread, native
 from ..deadline import Deadline
 
 
@@ -49,9 +50,6 @@ class Link:
         )
 
     def open(self) -> None:
-        host = getattr(self._connection, "host", None)
-        if host:
-            _resolve(host, self._connection.port, self.deadline)
         self._connection.connect()
 
     def is_good(self) -> bool:
@@ -125,11 +123,42 @@ class _Socket:
         self._real.settimeout(seconds)
 
 
+class _Tcp(Connection):
+    """redis-py's connection, whose look-up of a name ends at its link's deadline."""
+
+    _link: Link
+
+    def _connect(self) -> socket.socket:
+        fault = OSError(f"{self.host} has no address")
+        for family, kind, protocol, _, address in _addresses(
+            self.host, self.port, self._link.deadline
+        ):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.socket_keepalive:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    for option, value in self.socket_keepalive_options.items():
+                        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+                sock.settimeout(_left(self._link.deadline))
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                fault = error
+        raise fault
+
+
 @lru_cache
 def _bounded(connection_class: type) -> type:
     """A connection class of redis-py whose waits all end at its link's deadline."""
+    bases: tuple[type, ...] = (connection_class,)
+    if connection_class is Connection:
+        bases = (_Tcp,)
+    elif issubclass(connection_class, Connection):
+        bases = (connection_class, _Tcp)  # What it calls its super's is ours.
 
-    class Bounded(connection_class):  # type: ignore[misc]
+    class Bounded(*bases):  # type: ignore[misc]
         def __init__(self, *, link: Link, **options: Any) -> None:
             self._link = link
             super().__init__(**options)
@@ -154,7 +183,7 @@ def _bounded(connection_class: type) -> type:
             except TimeoutError as error:
                 # redis-py would look for the host and the port of this error, and a
                 # Unix socket has none.
-                raise RedisTimeoutError("Timeout connecting to server") from error
+                raise RedisTimeoutError(f"Timeout connecting: {error}") from error
             if self._link.is_closed:
                 sock.close()
                 raise OSError("The connection was closed")
@@ -170,29 +199,25 @@ def _left(deadline: Deadline) -> float:
     raise TimeoutError("It does not answer")
 
 
-def _resolve(host: str, port: int, deadline: Deadline) -> None:
-    """Look a name up within the deadline. The system bounds no look-up, so a thread
-    waits for it. redis-py looks the name up again, after that."""
+def _addresses(host: str, port: int, deadline: Deadline) -> list[Any]:
+    """The addresses of a name, as getaddrinfo gives them, within the deadline.
+
+    :raises TimeoutError: where the name is not found in time.
+    :raises OSError: where the name is unknown.
+    """
+    # gevent's own would give each look-up, even of an address, to its pool of threads,
+    # which a signal handler cannot use (see call_in_a_thread).
+    getaddrinfo = native(socket, "getaddrinfo")
+
+    def look_up() -> list[Any]:
+        found: list[Any] = getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return found
+
     with suppress(ValueError):
         ipaddress.ip_address(host)
-        return  # It is an address already.
-    errors: list[OSError] = []
-
-    def look_up() -> None:
-        try:
-            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(
-        target=look_up, name="flask_sse_lite.resolver", daemon=True
-    )
+        return look_up()  # An address is not looked up, only taken apart.
+    # The system sets no limit to how long this takes.
     try:
-        thread.start()
-    except RuntimeError:
-        return  # The interpreter is ending, and starts no more threads.
-    thread.join(_left(deadline))
-    if thread.is_alive():
-        raise TimeoutError(f"The address of {host} cannot be had")
-    if errors:
-        raise errors[0]
+        return call_in_a_thread(look_up, _left(deadline))
+    except TimeoutError:
+        raise TimeoutError(f"The address of {host} cannot be had") from None
