@@ -1,7 +1,8 @@
 """Firefox, driven by WebDriver BiDi, which it speaks itself: no driver is needed.
 
 As much of the protocol lives here as the tests use: a page is opened, asked, and given
-what a CDN would have. What Firefox must see stands in the tests.
+what a CDN would have. Marionette, which Firefox speaks too, tells which process runs a
+tab. What Firefox must see stands in the tests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,8 +31,11 @@ from .servers import HOST, PATIENCE, until
 #: What Firefox says once it can be driven.
 _LISTENING = re.compile(r"WebDriver BiDi listening on ws://[\d.]+:(\d+)")
 
+#: Where Firefox writes the port on which it speaks Marionette.
+_MARIONETTE = "MarionetteActivePort"
+
 #: What a window of Firefox knows of its tabs: the address and the process of each.
-_PROCESSES = """[...gBrowser.tabs].map(({ linkedBrowser }) => [
+_PROCESSES = """return [...gBrowser.tabs].map(({ linkedBrowser }) => [
     linkedBrowser.currentURI.spec,
     linkedBrowser.browsingContext.currentWindowGlobal.osPid])"""
 
@@ -96,6 +100,39 @@ class WebSocket:
         self._socket.close()
 
 
+class Window:
+    """The browser's own window, which Marionette asks."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection((HOST, port), timeout=PATIENCE)
+        self._file = self._socket.makefile("rb")
+        self._receive()  # It says how it is.
+        found = self._call("WebDriver:NewSession", webSocketUrl=True)
+        #: The name of the session, which WebDriver BiDi shares.
+        self.session: str = found["sessionId"]
+        self._call("Marionette:SetContext", value="chrome")
+
+    def evaluate(self, script: str) -> Any:
+        return self._call("WebDriver:ExecuteScript", script=script, args=[])["value"]
+
+    def _call(self, command: str, **parameters: Any) -> Any:
+        message = json.dumps([0, 1, command, parameters]).encode()
+        self._socket.sendall(b"%d:%s" % (len(message), message))
+        _, _, error, result = self._receive()
+        assert error is None, error
+        return result
+
+    def _receive(self) -> Any:
+        digits = b""
+        while (byte := self._file.read(1)) != b":":
+            digits += byte
+        return json.loads(self._file.read(int(digits)))
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
 class FirefoxTab:
     def __init__(self, browser: Firefox, context: str) -> None:
         self._browser = browser
@@ -131,11 +168,11 @@ class FirefoxTab:
 class Firefox:
     """A browser with one page, and with as many tabs as are opened."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = WebSocket(port, "/session")
+    def __init__(self, port: int, window: Window) -> None:
+        self._window = window
+        self._socket = WebSocket(port, f"/session/{window.session}")
         self._commands = 0
         self._files: Callable[[str], Path] | None = None
-        self.command("session.new", capabilities={})
         (context,) = self.command("browsingContext.getTree")["contexts"]
         self._first = FirefoxTab(self, context["context"])
 
@@ -150,17 +187,15 @@ class Firefox:
 
     def process_of(self, mark: str) -> int:
         """The process of the tab whose address ends so. It must run no other tab."""
-        tree = self.command("browsingContext.getTree", **{"moz:scope": "chrome"})
-        window = FirefoxTab(self, tree["contexts"][0]["context"])
 
         def found() -> list[int]:
-            tabs = window.evaluate(_PROCESSES)
+            tabs = self._window.evaluate(_PROCESSES)
             processes = [process for _, process in tabs]
             marked = [process for url, process in tabs if url.endswith(mark)]
             assert all(processes.count(process) == 1 for process in marked), tabs
             return marked
 
-        (process,) = until(found)  # An address is known to the window a little later.
+        (process,) = until(found)  # The window knows an address a little later.
         return process
 
     def serve(self, host: str, file: Callable[[str], Path]) -> None:
@@ -232,7 +267,8 @@ def firefox() -> Iterator[Firefox]:
         log = Path(home, "log")
         options = ["--headless", "--no-remote", "--remote-debugging-port", "0"]
         # Which process runs a tab is known to the browser's own window alone.
-        options += ["--remote-allow-system-access"]
+        options += ["--marionette", "--remote-allow-system-access"]
+        Path(home, "user.js").write_text('user_pref("marionette.port", 0);\n')
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [program, *options, "--profile", home],
@@ -243,14 +279,20 @@ def firefox() -> Iterator[Firefox]:
                 start_new_session=True,
             )
         try:
-            found = until(lambda: _LISTENING.search(log.read_text(errors="replace")))
+            found = until(lambda: _LISTENING.search(_text_of(log)))
             assert found
-            browser = Firefox(int(found[1]))
-            try:
+            port = int(until(lambda: _text_of(Path(home, _MARIONETTE))))
+            with (
+                closing(Window(port)) as window,
+                closing(Firefox(int(found[1]), window)) as browser,
+            ):
                 yield browser
-            finally:
-                browser.close()
         finally:
             # It leads a group of its own, with every process that it started.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(PATIENCE)
+
+
+def _text_of(file: Path) -> str:
+    """What a file says; nothing where there is no file yet."""
+    return file.read_text(errors="replace") if file.exists() else ""

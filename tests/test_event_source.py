@@ -63,7 +63,7 @@ def said(*texts: str) -> list[tuple[str, str, str]]:
     return [("message", text, "") for text in texts]
 
 
-#: What a source makes of a stream. There is no difference.
+#: What a source makes of a stream. There is one difference: when it is open.
 FORMAT = {
     # Lines
     "line feeds": Case("data: a\n\ndata: b\n\n", said("a", "b")),
@@ -156,6 +156,12 @@ FORMAT = {
 }
 
 
+#: Those of them in which a server says nothing of its stream.
+SAYING_NOTHING = {
+    *("an empty stream", "a wait", "a wait without a space", "a wait with zeros"),
+}
+
+
 def note(tab: Tab, is_module: bool, url: str, types: Sequence[str], act: str) -> Any:
     return tab.evaluate(NOTE % json.dumps([is_module, url, types, act]))
 
@@ -185,7 +191,9 @@ def test_a_stream_gives_the_same_events(
     server.script("/case", [Answer(case.before + stream)])
     seen = note(tab, is_module, "/case", ["x", " x ", "y"], "")
     events = [list(event) for event in case.events]
-    assert seen == ["open 1", *events, "error 0", "error 2"]
+    # The module is not open before a block says more than when to come back.
+    opens = [] if is_module and name in SAYING_NOTHING else ["open 1"]
+    assert seen == [*opens, *events, "error 0", "error 2"]
     first, second = server.asked
     assert (first.accept, first.last_event_id) == ("text/event-stream", None)
     # http.server reads a header's bytes as Latin-1.
