@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from flask_sse_lite.browser_module import module
 
-from .servers import HOST
+from .servers import HOST, PATIENCE
 from .serving import serving
 
 PAGE = b"<!doctype html><title>A page</title><link rel=icon href=data:>"
@@ -30,6 +31,8 @@ class Answer(NamedTuple):
     body: bytes = b""
     status: int | None = 200
     headers: Mapping[str, str] = EVENT_STREAM
+    #: What the body waits for. The head does not.
+    body_waits_for: Event | None = None
 
 
 #: Says that no more is to come.
@@ -87,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Connection", "close")
         self.end_headers()
+        if answer.body_waits_for is not None:
+            assert answer.body_waits_for.wait(PATIENCE)
         self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: object) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
 
 from .scripted import EVENT_STREAM, Answer, Scripted, scripted
+from .servers import until
 from .visitors import VISITORS, Tab
 
 #: Notes what a source dispatches until it is closed for good, as texts and lists.
@@ -415,6 +417,40 @@ def test_after_a_redirect_the_module_asks_the_first_address_again(
     # Chromium's own comes back to where it was led. The standard has it begin anew.
     last = "/case" if is_module else "/there"
     assert [asked.target for asked in server.asked] == ["/case", "/there", last]
+
+
+def test_the_module_is_open_once_it_knows_where_the_stream_is(
+    server: Scripted, tab: Tab
+) -> None:
+    """A head has no id. If the module were open with it, a channel that is added then
+    would have it come back without one, and lose what lies in between."""
+    first_block = Event()
+    body = SOON + b": heartbeat 15\nid: 1\n\n"
+    server.script("/case", [Answer(body, body_waits_for=first_block)])
+    tab.evaluate(
+        """(async () => {
+            const { connect } = await import("/stream/sse.js");
+            const real = window.fetch;
+            window.seen = [];
+            const got = new Promise(resolve => {
+                window.fetch = async (...request) => {
+                    const response = await real(...request);
+                    setTimeout(resolve);  // The module has the head before that.
+                    return response;
+                };
+            });
+            const source = connect("/case", { shared: false });
+            source.onopen = () => queueMicrotask(() => seen.push(source.lastEventId));
+            source.onerror = () => seen.push(source.state);
+            await got;
+            seen.push(source.state);
+            window.fetch = real;
+        })()"""
+    )
+    first_block.set()
+    until(lambda: tab.evaluate("seen.at(-1)") == "ended")
+    assert tab.evaluate("seen") == ["connecting", "1", "waiting", "ended"]
+    assert [asked.last_event_id for asked in server.asked] == [None, "1"]
 
 
 @sources
