@@ -43,7 +43,7 @@ STEPS = [
     *("_turn", "_write", "_look_around", "_audiences.let_go"),
     *("_fanout.welcome", "_fanout.catch_up", "_fanout.join_group", "_fanout.deliver"),
     *("_fanout.fall_behind", "_fanout.serve", "_fanout.send_own", "_fanout.guard"),
-    *("_fanout.leave_group", "_looks._look_at", "_looks._look_for_stalls"),
+    *("_fanout.leave_group", "_looks._look_at", "_looks._look_at_suspect"),
     *("_poller.wait", "_poller.breathe", "_poller.add", "_poller.watch_writable"),
 ]
 

@@ -16,7 +16,15 @@ from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import fanout, looks
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.frames import POSITION_INTERVAL
-from flask_sse_lite.hub.looks import DUE_SHARE, LEAST_SPREAD, LOOKS_PER_ROUND, Looks
+from flask_sse_lite.hub.looks import (
+    DUE_SHARE,
+    GOLDEN_RATIO,
+    LEAST_SPREAD,
+    LOOKS_PER_HEARTBEAT,
+    LOOKS_PER_ROUND,
+    Looks,
+    Rounds,
+)
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.system.poller import IS_SUPPORTED
 
@@ -28,11 +36,16 @@ pytestmark = pytest.mark.skipif(
 
 BEAT = 16.0
 
+#: Seconds from one look to the next.
+LOOK = BEAT / LOOKS_PER_HEARTBEAT
+
 #: Seconds after which a client that takes nothing is cut. No test of signs of life
 #: lasts so long.
 STALL = 600.0
 
-SETTINGS = Settings.read({"SSE_HEARTBEAT": BEAT, "SSE_MAX_STALL": STALL})
+KEYS = {"SSE_HEARTBEAT": BEAT, "SSE_MAX_STALL": STALL}
+
+SETTINGS = Settings.read(KEYS)
 
 
 class World:
@@ -60,15 +73,17 @@ class World:
         for group in self.parts.fanout.groups.values():
             self.parts.fanout.deliver_all(group)
 
-    def look(self, after: float = 0.0, *timed: Stream) -> None:
+    def look(self, after: float = LOOK, *timed: Stream) -> None:
         self.now += after
-        self.looks.look_around(self.now, timed)
+        self.looks.look_around(self.now, LOOK, timed)
 
-    def look_a_round(self, after: float = 0.0) -> None:
-        """Look so often that each connection has been looked at."""
-        self.now += after
-        for _ in range(LOOKS_PER_ROUND):
+    def look_for(self, seconds: float) -> None:
+        for _ in range(round(seconds / LOOK)):
             self.look()
+
+    def look_a_round(self) -> None:
+        """Look so often that each connection has been looked at."""
+        self.look_for(LOOK * LOOKS_PER_ROUND)
 
 
 @pytest.fixture
@@ -84,12 +99,45 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 class TestSignsOfLife:
     def test_a_silent_client_gets_one_in_time(self, world: World) -> None:
         _, client = world.connect()
-        world.look(after=BEAT * LEAST_SPREAD - 0.1)
+        world.look_for(BEAT * DUE_SHARE - LOOK)
         assert received(client) == b""
-        world.look(after=0.1 + BEAT * (1 - LEAST_SPREAD))
+        world.look_for(BEAT * (1 - DUE_SHARE))
         assert received(client) == HEARTBEAT
         world.look()
         assert received(client) == b""
+
+    def test_a_look_that_is_late_finds_all_that_are_due(self, world: World) -> None:
+        clients = [world.connect()[1] for _ in range(32)]
+        for late in (BEAT, 2.5 * BEAT, BEAT):
+            world.look(after=late)
+            assert {received(client) for client in clients} == {HEARTBEAT}
+
+    def test_silence_never_lasts_longer_than_a_heartbeat(self, world: World) -> None:
+        clients = [world.connect()[1] for _ in range(32)]
+        heard_at = [world.now] * len(clients)
+        silences = []
+        # Events come now and then, and looks at any time.
+        for turn in range(1, 200):
+            world.look(after=LOOK * (1 + turn * GOLDEN_RATIO % 0.3))
+            if turn % 31 == 0:
+                world.log.append("a", Event("1"))
+                world.deliver()
+            for place, client in enumerate(clients):
+                if received(client):
+                    silences.append(world.now - heard_at[place])
+                    heard_at[place] = world.now
+        assert max(silences) < BEAT + LOOK
+        # Nor is there a sign of life where none is due.
+        assert len(silences) < len(clients) * 200 / LOOKS_PER_HEARTBEAT * 1.6
+
+    def test_applications_have_heartbeats_of_their_own(self, world: World) -> None:
+        slow = Settings.read({"SSE_HEARTBEAT": 4 * BEAT, "SSE_MAX_STALL": STALL})
+        (_, client), (_, other) = world.connect(), world.connect(slow, "slow")
+        world.look_for(3 * BEAT)
+        assert received(client) == HEARTBEAT * 3
+        assert received(other) == b""
+        world.look_for(BEAT)
+        assert received(other) == HEARTBEAT
 
     def test_events_are_signs_of_life(self, world: World) -> None:
         _, client = world.connect()
@@ -97,25 +145,31 @@ class TestSignsOfLife:
         world.log.append("a", Event("1"))
         world.deliver()
         assert b"data: 1" in received(client)
-        world.look(after=BEAT * LEAST_SPREAD - 0.1)
+        world.look_for(BEAT * LEAST_SPREAD - LOOK)
         assert received(client) == b""
+        world.look_for(BEAT * (1 - LEAST_SPREAD))
+        assert received(client) == HEARTBEAT
 
     def test_those_that_came_together_do_not_beat_together(self, world: World) -> None:
         clients = [world.connect()[1] for _ in range(32)]
+        world.now += LOOK
+        world.log.append("a", Event("1"))
+        world.deliver()
+        for client in clients:
+            received(client)
         beaten = []
-        for _ in range(16):
-            world.look(after=BEAT / 16)
+        for _ in range(LOOKS_PER_HEARTBEAT):
+            world.look()
             beaten.append(sum(HEARTBEAT in received(client) for client in clients))
         assert sum(beaten) == len(clients)
-        assert max(beaten) < len(clients) / 2
-        assert DUE_SHARE > LEAST_SPREAD
+        assert max(beaten) < len(clients) / 3
 
     def test_a_client_is_told_now_and_then_how_far_the_log_is(
         self, world: World
     ) -> None:
         _, client = world.connect()
         world.log.append("other", Event("1"))
-        world.look(after=POSITION_INTERVAL - 0.1)
+        world.look(after=POSITION_INTERVAL - LOOK)
         assert received(client) == HEARTBEAT
         world.look(after=BEAT)
         assert b"id: " in received(client)
@@ -133,12 +187,12 @@ class TestTheTime:
         assert "could not tell" in caplog.text
 
     def test_a_stream_that_is_old_ends(self, world: World) -> None:
-        old = Settings.read({"SSE_MAX_AGE": 60, "SSE_HEARTBEAT": BEAT})
+        old = Settings.read({**KEYS, "SSE_MAX_AGE": 60})
         (_, old_client), (_, other) = world.connect(old), world.connect()
-        world.look(after=59.9)
+        world.look_for(59)
         received(old_client)
         assert not is_closed(old_client)
-        world.look(after=0.1)
+        world.look()
         assert is_closed(old_client)
         received(other)
         assert not is_closed(other)
@@ -166,11 +220,13 @@ class TestStalls:
         waiting[stuck.descriptor] = 7
         world.look_a_round()
         assert stuck.progress
-        world.look(after=STALL - 0.1)
+        began = world.now
+        world.look(after=STALL - LOOK * LOOKS_PER_ROUND)
         received(client)
         assert not is_closed(client)
-        world.look(after=0.1)
+        world.look_a_round()
         assert is_closed(client)
+        assert world.now - began <= STALL
         received(other)
         assert not is_closed(other)
         assert len(world.parts.places) == 1
@@ -183,10 +239,10 @@ class TestStalls:
         world.look_a_round()
         assert connection.progress
         del waiting[connection.descriptor]
-        world.look(after=1)
+        world.look()
         assert connection.progress is None
         waiting[connection.descriptor] = 7
-        world.look_a_round(after=STALL)  # From here on it is looked at anew.
+        world.look(after=STALL)  # From here on it is looked at anew.
         received(client)
         assert not is_closed(client)
 
@@ -200,22 +256,20 @@ class TestStalls:
             return 0
 
         monkeypatch.setattr(looks, "bytes_waiting", bytes_waiting)
-        connections = [world.connect()[0] for _ in range(3 * LOOKS_PER_ROUND)]
-        world.look()
-        assert len(asked) == 3
-        for _ in range(LOOKS_PER_ROUND - 1):
-            world.look()
+        connections = [world.connect()[0] for _ in range(3)]
+        world.look()  # This one looks at those that have just come.
+        asked.clear()
+        world.look_a_round()
         assert sorted(asked) == sorted(one.descriptor for one in connections)
 
     def test_a_connection_that_has_left_is_looked_at_no_more(
         self, world: World, waiting: dict[int, int]
     ) -> None:
         connection, _ = world.connect()
-        for _ in range(LOOKS_PER_ROUND):
-            world.connect()  # So many that the next look is in the middle of a round.
+        world.connect()
         waiting[connection.descriptor] = 7
         world.look_a_round()
-        assert world.looks._unseen
+        assert connection.progress
         world.parts.fanout.end(connection)
         # The system gives its descriptor to the next.
         other, client = world.connect()
@@ -231,4 +285,63 @@ class TestStalls:
         waiting[connection.descriptor] = 7
         world.look_a_round()
         world.looks.forget()
-        assert (world.looks._unseen, world.looks._suspects) == ([], {})
+        assert world.looks._suspects == {}
+        assert looked_at_by(world.looks._rounds, world.now + 2 * BEAT) == []
+
+
+def looked_at_by(rounds: Rounds, now: float) -> list[Any]:
+    """Those that are due."""
+    rounds.begin_look(now, LOOK)
+    due = list(rounds.due)
+    rounds.due.clear()
+    return due
+
+
+class TestRounds:
+    """In the tests, numbers stand for connections."""
+
+    def test_each_is_due_at_the_first_look_from_its_time_on(self) -> None:
+        rounds: Any = Rounds()
+        assert looked_at_by(rounds, 100.0) == []
+        for at in (99.0, 100.0, 100.4, 102.0, 102.4):
+            rounds.put(at, at)
+        assert looked_at_by(rounds, 100.9) == []
+        assert looked_at_by(rounds, 101.3) == [99.0, 100.0, 100.4]
+        assert looked_at_by(rounds, 102.0) == [102.0]
+        assert looked_at_by(rounds, 103.9) == [102.4]
+        assert looked_at_by(rounds, 999.0) == []
+
+    def test_none_waits_longer_than_a_round(self) -> None:
+        rounds: Any = Rounds()
+        looked_at_by(rounds, 100.0)
+        rounds.put("late", 100.0 + 3 * BEAT)
+        assert looked_at_by(rounds, 100.0 + LOOK * (LOOKS_PER_ROUND - 0.1)) == []
+        assert looked_at_by(rounds, 100.0 + LOOK * LOOKS_PER_ROUND) == ["late"]
+
+    @pytest.mark.parametrize("later", [LOOKS_PER_ROUND, LOOKS_PER_ROUND + 1, 100])
+    def test_a_look_that_is_late_finds_all(self, later: int) -> None:
+        rounds: Any = Rounds()
+        looked_at_by(rounds, 100.0)
+        for look in range(2 * LOOKS_PER_ROUND):
+            rounds.put(look, 100.0 + LOOK * look)
+        assert sorted(looked_at_by(rounds, 100.0 + LOOK * later)) == [
+            *range(2 * LOOKS_PER_ROUND)
+        ]
+
+    def test_looks_that_follow_each_other_otherwise_find_all(self) -> None:
+        rounds: Any = Rounds()
+        looked_at_by(rounds, 100.0)
+        for look in range(LOOKS_PER_ROUND):
+            rounds.put(look, 100.0 + LOOK * look)
+        rounds.begin_look(100.1, LOOK / 3)
+        assert sorted(rounds.due) == [*range(LOOKS_PER_ROUND)]
+
+    def test_what_a_look_has_left_is_found_by_the_next(self) -> None:
+        rounds: Any = Rounds()
+        looked_at_by(rounds, 100.0)
+        rounds.put("first", 101.0)
+        rounds.put("second", 101.0)
+        rounds.put("third", 102.0)
+        rounds.begin_look(101.0, LOOK)
+        rounds.due.pop()  # And here the look fails.
+        assert looked_at_by(rounds, 102.0) == ["first", "third"]

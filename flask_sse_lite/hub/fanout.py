@@ -81,6 +81,8 @@ class Fanout:
         #: and it holds the lock.
         self.connections: dict[int, Connection] = {}
         self.groups: dict[Key, Group] = {}
+        #: The connections that no look has looked at.
+        self.arrivals: deque[Connection] = deque()
 
     def __len__(self) -> int:
         return len(self.connections) + len(self.newcomers)
@@ -109,6 +111,7 @@ class Fanout:
             # At no time is the connection counted as none, or as two.
             self.newcomers.popleft()
             self._put(connection)
+        self.arrivals.append(connection)
         if connection.tell:
             connection.log.unwatch(connection.cursor.channels, connection.tell)
             connection.tell = None

@@ -1,14 +1,15 @@
 """The hub's looks at the clock: heartbeats, the end of old streams, and clients that
 take nothing.
 
-Here lives what is done at each look, and how often there is one. Only the loop uses
-this, so that it needs no lock. What a stream that a server iterates does at a look
+Here lives what is done at each look, and when a connection is looked at. Only the loop
+uses this, so that it needs no lock. What a stream that a server iterates does at a look
 lives in its own ``tick``.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable
 
@@ -27,8 +28,8 @@ LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
 
 #: Looks in a round, which is half a heartbeat. In a round, the hub asks the system once
-#: for each connection whether something waits for its client. Asking at each look would
-#: cost as much as all else that an idle connection costs.
+#: for each connection whether something waits for its client. To look at each
+#: connection each time would cost more than its signs of life.
 LOOKS_PER_ROUND = LOOKS_PER_HEARTBEAT // 2
 
 #: The share of a heartbeat's time after which a sign of life is due: two looks less.
@@ -46,6 +47,47 @@ GOLDEN_RATIO = 0.618034
 logger = logging.getLogger("flask_sse_lite")
 
 
+class Rounds:
+    """Which connections a look is to look at. Looks are counted by the clock."""
+
+    def __init__(self) -> None:
+        #: Those that this look has yet to look at. One is taken off when it was looked
+        #: at: where a look fails, the next one has what was left.
+        self.due: list[Connection] = []
+        # One list for each of a round's looks, and the number of the look that was
+        # last, with the seconds between two.
+        self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_ROUND + 1)]
+        self._number = 0
+        self._interval = LONGEST_LOOK
+
+    def begin_look(self, now: float, interval: float) -> None:
+        """Find those that are due.
+
+        :param interval: seconds from one look to the next.
+        """
+        first, self._number = self._number + 1, int(now / interval)
+        if interval != self._interval or self._number - first > LOOKS_PER_ROUND:
+            # The numbers had other times, or more than a round was left out.
+            first = self._number - LOOKS_PER_ROUND
+            self._interval = interval
+        for number in range(first, self._number + 1):
+            connections = self._looks[number % len(self._looks)]
+            self.due += connections
+            connections.clear()
+
+    def put(self, connection: Connection, at: float) -> None:
+        """Have a connection looked at, at a time or a little later: at the next look at
+        the soonest, and within a round."""
+        looks = math.ceil(at / self._interval) - self._number
+        looks = min(max(looks, 1), LOOKS_PER_ROUND)
+        self._looks[(self._number + looks) % len(self._looks)].append(connection)
+
+    def forget(self) -> None:
+        """Forget all connections, because none is left."""
+        for connections in (self.due, *self._looks):
+            connections.clear()
+
+
 class Looks:
     """What a hub does at its looks.
 
@@ -56,18 +98,17 @@ class Looks:
         self._loop = loop
         self._fanout = fanout
         self._poller = poller
-        # Connections that this round has not looked at, and how many of them each look
-        # takes.
-        self._unseen: list[Connection] = []
-        self._share = 1
+        self._now = 0.0
+        self._rounds = Rounds()
         # The connections for whose clients something waits. One that was removed stays
         # here until the next look.
         self._suspects: dict[int, Connection] = {}
 
-    def look_around(self, now: float, timed: Iterable[Timed]) -> None:
+    def look_around(self, now: float, interval: float, timed: Iterable[Timed]) -> None:
         """Send signs of life to silent connections, end old ones, and cut clients that
         take nothing.
 
+        :param interval: seconds from one look to the next.
         :param timed: those that are told the time.
         """
         for whom in timed:
@@ -75,80 +116,69 @@ class Looks:
                 whom.tick(now)
             except Exception:
                 NO_TIME_TOLD.log(whom, error=True)
-        fanout = self._fanout
-        for group in list(fanout.groups.values()):
-            fanout.guard(self._look_at, group)
+        self._now = now
+        fanout, rounds = self._fanout, self._rounds
+        rounds.begin_look(now, interval)
+        due = rounds.due
+        while fanout.arrivals:
+            due.append(fanout.arrivals.popleft())
+        while due:
+            fanout.guard(self._look_at, due[-1])
+            due.pop()
             self._poller.breathe()
-        for connection in list(fanout.connections.values()):
-            if connection.expires and now >= connection.expires:
-                fanout.end(connection, "max-age")
-        self._look_for_stalls()
+        for connection in list(self._suspects.values()):
+            fanout.guard(self._look_at_suspect, connection)
 
     def forget(self) -> None:
         """Forget all connections, because none is left."""
-        self._unseen.clear()
+        self._rounds.forget()
         self._suspects.clear()
 
-    def _look_at(self, group: Group) -> None:
-        """Send a sign of life to the silent connections of a group."""
-        now = time.monotonic()
-        heartbeat = group.settings.heartbeat
-        if now - group.sent_at < heartbeat * LEAST_SPREAD:
-            return  # So ten thousand groups that had events cost nothing here.
-        silent = [
-            connection
-            for connection in group.connections()
-            if now - max(group.sent_at, connection.beat_at)
-            # Connections that got their last event together must not beat together.
-            >= heartbeat * (LEAST_SPREAD + connection.descriptor * GOLDEN_RATIO % 0.5)
-        ]
-        if silent and group.cursor.position != group.log.sequence:
+    def _look_at(self, connection: Connection) -> None:
+        if not self._is_served(connection):
+            return  # It has left, and is looked at no more.
+        now = self._now
+        until = now + connection.settings.heartbeat
+        if connection.expires:
+            if now >= connection.expires:
+                self._fanout.end(connection, "max-age")
+                return
+            until = min(until, connection.expires)
+        if not connection.progress and bytes_waiting(connection.descriptor):
+            stall = connection.settings.stall
+            connection.progress = Progress(connection.descriptor, stall, now)
+            self._suspects[connection.descriptor] = connection
+        group = connection.group
+        if group is not None:
+            due_at = _due_at(connection, group)
+            if now >= due_at:
+                self._give_sign_of_life(connection, group)
+            else:
+                until = min(until, due_at)
+        self._rounds.put(connection, until)
+
+    def _give_sign_of_life(self, connection: Connection, group: Group) -> None:
+        if group.cursor.position != group.log.sequence:
             # Events of other channels have moved the log on. Take over how far.
             self._fanout.deliver(group)
-        position = group.cursor.id
-        for connection in silent:
             if connection.group is not group:
-                continue  # It has left the group meanwhile.
-            connection.beat_at = now
-            data = HEARTBEAT
-            named_for = now - max(group.sent_at, connection.named_at)
-            is_known = position in (group.named, connection.named)
-            if not is_known and named_for >= POSITION_INTERVAL:
-                connection.named, connection.named_at = position, now
-                data = position_event(group.cursor)
-            self._loop._write(group, connection.chunked, [connection.descriptor], data)
-            if connection.story is not None:
-                connection.story.note(0, len(data))
-
-    def _look_for_stalls(self) -> None:
-        """Cut clients that take nothing. A client that lives comes back, and gets what
-        it has missed."""
-        if not self._unseen:
-            self._unseen = list(self._fanout.connections.values())
-            self._share = -(-len(self._unseen) // LOOKS_PER_ROUND)
-        seen = self._unseen[-self._share :]
-        del self._unseen[-self._share :]
-        for connection in seen:
-            self._fanout.guard(self._suspect, connection)
-        for connection in list(self._suspects.values()):
-            self._fanout.guard(self._look_at_suspect, connection)
+                return  # It has left the group meanwhile.
+        now = connection.beat_at = self._now
+        position = group.cursor.id
+        data = HEARTBEAT
+        named_for = now - max(group.sent_at, connection.named_at)
+        is_known = position in (group.named, connection.named)
+        if not is_known and named_for >= POSITION_INTERVAL:
+            connection.named, connection.named_at = position, now
+            data = position_event(group.cursor)
+        self._loop._write(group, connection.chunked, [connection.descriptor], data)
+        if connection.story is not None:
+            connection.story.note(0, len(data))
 
     def _is_served(self, connection: Connection) -> bool:
         """Whether a connection is still there. Its descriptor can be another
         connection's by now."""
         return self._fanout.connections.get(connection.descriptor) is connection
-
-    def _suspect(self, connection: Connection) -> None:
-        """Suspect a connection, if something waits for its client."""
-        descriptor = connection.descriptor
-        if (
-            self._is_served(connection)
-            and not connection.progress
-            and bytes_waiting(descriptor)
-        ):
-            stall = connection.settings.stall
-            connection.progress = Progress(descriptor, stall, time.monotonic())
-            self._suspects[descriptor] = connection
 
     def _look_at_suspect(self, connection: Connection) -> None:
         """Cut a client that takes nothing. Clear one that has taken all."""
@@ -162,3 +192,12 @@ class Looks:
         elif not progress or progress.is_done:
             connection.progress = None
             del self._suspects[descriptor]
+
+
+def _due_at(connection: Connection, group: Group) -> float:
+    """When the client of a silent connection is due a sign of life."""
+    if connection.beat_at >= group.sent_at:
+        return connection.beat_at + group.settings.heartbeat * DUE_SHARE
+    # Connections that got their last event together must not beat together.
+    share = connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
+    return group.sent_at + group.settings.heartbeat * (LEAST_SPREAD + share)

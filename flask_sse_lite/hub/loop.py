@@ -391,7 +391,7 @@ class Hub:
                 self._look = LONGEST_LOOK
                 self._looks.forget()
                 return False
-        self._looks.look_around(now, timed)
+        self._looks.look_around(now, self._look, timed)
         return True
 
     def _has_anyone(self) -> bool:
