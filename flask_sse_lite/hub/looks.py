@@ -41,6 +41,9 @@ DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 #: their sign of life.
 LEAST_SPREAD = 0.5
 
+#: Connections that a look looks at before other threads or greenlets get a turn.
+LOOKS_PER_BREATH = 64
+
 #: Spreads consecutive numbers evenly.
 GOLDEN_RATIO = 0.618034
 
@@ -125,7 +128,8 @@ class Looks:
         while due:
             fanout.guard(self._look_at, due[-1])
             due.pop()
-            self._poller.breathe()
+            if len(due) % LOOKS_PER_BREATH == 0:
+                self._poller.breathe()
         for connection in list(self._suspects.values()):
             fanout.guard(self._look_at_suspect, connection)
 
@@ -138,23 +142,22 @@ class Looks:
         if not self._is_served(connection):
             return  # It has left, and is looked at no more.
         now = self._now
-        until = now + connection.settings.heartbeat
+        group = connection.group
+        heartbeat = connection.settings.heartbeat
+        until = _due_at(connection, group, heartbeat) if group else now + heartbeat
+        if group and until <= now:
+            # What waited for its client before this was seen half a heartbeat ago.
+            self._give_sign_of_life(connection, group)
+            until = now + heartbeat
+        elif not connection.progress and bytes_waiting(connection.descriptor):
+            stall = connection.settings.stall
+            connection.progress = Progress(connection.descriptor, stall, now)
+            self._suspects[connection.descriptor] = connection
         if connection.expires:
             if now >= connection.expires:
                 self._fanout.end(connection, "max-age")
                 return
             until = min(until, connection.expires)
-        if not connection.progress and bytes_waiting(connection.descriptor):
-            stall = connection.settings.stall
-            connection.progress = Progress(connection.descriptor, stall, now)
-            self._suspects[connection.descriptor] = connection
-        group = connection.group
-        if group is not None:
-            due_at = _due_at(connection, group)
-            if now >= due_at:
-                self._give_sign_of_life(connection, group)
-            else:
-                until = min(until, due_at)
         self._rounds.put(connection, until)
 
     def _give_sign_of_life(self, connection: Connection, group: Group) -> None:
@@ -194,10 +197,10 @@ class Looks:
             del self._suspects[descriptor]
 
 
-def _due_at(connection: Connection, group: Group) -> float:
+def _due_at(connection: Connection, group: Group, heartbeat: float) -> float:
     """When the client of a silent connection is due a sign of life."""
     if connection.beat_at >= group.sent_at:
-        return connection.beat_at + group.settings.heartbeat * DUE_SHARE
+        return connection.beat_at + heartbeat * DUE_SHARE
     # Connections that got their last event together must not beat together.
     share = connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
-    return group.sent_at + group.settings.heartbeat * (LEAST_SPREAD + share)
+    return group.sent_at + heartbeat * (LEAST_SPREAD + share)
