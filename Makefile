@@ -50,14 +50,14 @@ demo: $(VENV)/demo.stamp
 	exec ../$(BIN)/gunicorn --worker-class gevent --workers $(WORKERS) \
 		--bind $(HOST):$(PORT) --log-level warning showcase:app
 
-# Test files run in parallel, each in one process, in the order of tests/conftest.py.
+# Test files run in parallel, each in one process, in the order of tests/conftest.py. There
+# are more processes than cores: most of the tests wait for something.
 PYTEST_OPTIONS := --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 quick: $(VENV)/test.stamp
-	$(PYTEST) --numprocesses 2 -m quick $(PYTEST_ARGS)
+	$(PYTEST) --numprocesses 4 -m quick $(PYTEST_ARGS)
 
-# More processes than cores: most of the tests wait for servers.
 test: system-packages $(VENV)/test.stamp
 	$(PYTEST) --numprocesses 4 $(PYTEST_ARGS)
 
