@@ -31,6 +31,7 @@ GRACE = patient(15.0)
 #: The files that take longest, the longest first. When files run side by side, all
 #: others would otherwise wait for such a file at the end.
 LONGEST = [
+    "test_brokers.py",
     "test_stalled_clients.py",
     "test_ways_in.py",
     "test_planted_faults.py",
@@ -151,7 +152,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def is_quick(item: pytest.Item) -> bool:
     """Whether a test needs no browser, and no server in another process."""
-    names = {item.path.name, *(node.name for node in item.listchain())}
+    names = {item.path.name, *(node.name.partition("[")[0] for node in item.listchain())}
     if "redis" in item.name.lower() or LONG & names:
         return False
     if item.path.name in ON_ALL_BROKERS:

@@ -284,7 +284,9 @@ class TestStalls:
         connection, _ = world.connect()
         waiting[connection.descriptor] = 7
         world.look_a_round()
+        world.connect()
         world.looks.forget()
+        assert not world.parts.fanout.arrivals
         assert world.looks._suspects == {}
         assert looked_at_by(world.looks._rounds, world.now + 2 * BEAT) == []
 

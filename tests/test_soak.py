@@ -115,10 +115,11 @@ def number_of(id: str | None) -> int:
 
 
 class Look(NamedTuple):
-    """What a file had at a time: events, the newest number, and bytes in the
+    """What a file had between two times: events, the newest number, and bytes in the
     write-ahead log."""
 
-    at: float
+    began: float
+    ended: float
     kept: int
     newest: int
     ahead: int
@@ -133,12 +134,13 @@ class Watch:
         self._ahead = Path(f"{file}-wal")
 
     def look(self) -> None:
-        now = time.monotonic()
-        if self.looks and now < self.looks[-1].at + LOOK:
+        began = time.monotonic()
+        if self.looks and began < self.looks[-1].began + LOOK:
             return
         query = "SELECT count(*), coalesce(max(sequence), 0) FROM sse_events"
         kept, newest = self._connection.execute(query).fetchone()
-        self.looks.append(Look(now, kept, newest, self._ahead.stat().st_size))
+        ahead = self._ahead.stat().st_size
+        self.looks.append(Look(began, time.monotonic(), kept, newest, ahead))
 
     def excess(self) -> int:
         """The most events that the file ever kept beyond what it had to keep: the
@@ -146,10 +148,9 @@ class Watch:
         them."""
         excess = 0
         for look in self.looks:
-            old = [
-                0,
-                *(x.newest for x in self.looks if x.at < look.at - 2 * TUNING["SLACK"]),
-            ]
+            # On a busy machine, the time within a look can be as long as the slack.
+            past = look.began - 2 * TUNING["SLACK"]
+            old = [0, *(before.newest for before in self.looks if before.ended < past)]
             due = HISTORY * len(CHANNELS) + look.newest - old[-1]
             excess = max(excess, look.kept - due)
         return excess

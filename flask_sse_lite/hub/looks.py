@@ -135,6 +135,7 @@ class Looks:
 
     def forget(self) -> None:
         """Forget all connections, because none is left."""
+        self._fanout.arrivals.clear()
         self._rounds.forget()
         self._suspects.clear()
 
