@@ -152,7 +152,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def is_quick(item: pytest.Item) -> bool:
     """Whether a test needs no browser, and no server in another process."""
-    names = {item.path.name, *(node.name.partition("[")[0] for node in item.listchain())}
+    names = {
+        item.path.name,
+        *(node.name.partition("[")[0] for node in item.listchain()),
+    }
     if "redis" in item.name.lower() or LONG & names:
         return False
     if item.path.name in ON_ALL_BROKERS:

@@ -47,6 +47,9 @@ TUNING = {"SLACK": 0.25, "LARGE_WAL": 800, "PUBLISHES_PER_CHECKPOINT": 32}
 if IS_LONG:
     TUNING = {name: getattr(housekeeping, name) for name in TUNING}
 
+#: Publishes within which each channel has something dropped.
+UNDROPPED = PROCESSES * len(CHANNELS) * housekeeping.PUBLISHES_PER_PRUNE
+
 #: Seconds between two looks at the file.
 LOOK = 0.1
 
@@ -132,6 +135,7 @@ class Watch:
         self.looks: list[Look] = []
         self._connection = sqlite3.connect(file)
         self._ahead = Path(f"{file}-wal")
+        self.look()
 
     def look(self) -> None:
         began = time.monotonic()
@@ -144,16 +148,18 @@ class Watch:
 
     def excess(self) -> int:
         """The most events that the file ever kept beyond what it had to keep: the
-        history of each channel, and events so new that somebody may be about to read
-        them."""
-        excess = 0
-        for look in self.looks:
-            # On a busy machine, the time within a look can be as long as the slack.
-            past = look.began - 2 * TUNING["SLACK"]
-            old = [0, *(before.newest for before in self.looks if before.ended < past)]
-            due = HISTORY * len(CHANNELS) + look.newest - old[-1]
-            excess = max(excess, look.kept - due)
-        return excess
+        history of each channel, and what was so new when an event was last dropped that
+        somebody could be about to read it. Publishers drop after so many publishes.
+        Where they publish no more, nobody drops what grows old."""
+        return max(look.kept - self._due_at(look) for look in self.looks)
+
+    def _due_at(self, look: Look) -> int:
+        published = look.newest - UNDROPPED
+        # On a busy machine, the time within a look can be as long as the slack.
+        dropped_at = max(x.began for x in self.looks if x.newest <= max(published, 0))
+        past = dropped_at - 2 * TUNING["SLACK"]
+        old = max((x.newest for x in self.looks if x.ended < past), default=0)
+        return HISTORY * len(CHANNELS) + look.newest - old
 
     def finds_it_whole(self) -> bool:
         found = self._connection.execute("PRAGMA integrity_check").fetchall()
