@@ -1,7 +1,8 @@
 """Rooms for members, each with an identity, and a way to throw somebody out.
 
-``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /admit``
-allows it again. What one worker knows of bans, the others read from a file.
+``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /expel``
+only ends them. What one worker knows of bans, the others read from a file. A test that
+writes or removes the file forbids or allows it too.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ def present(room: str) -> ResponseReturnValue:
 @app.post("/ban/<user>")
 def ban(user: str) -> ResponseReturnValue:
     (BANS / user).touch()
+    sse.disconnect(identity=user)
+    return "", 204
+
+
+@app.post("/expel/<user>")
+def expel(user: str) -> ResponseReturnValue:
     sse.disconnect(identity=user)
     return "", 204
 

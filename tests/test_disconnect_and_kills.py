@@ -1,0 +1,150 @@
+"""Workers are killed while members are thrown out: who is out gets nothing, and nobody
+else loses anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_sse_lite import Event
+
+from . import IS_LONG
+from .members import CUT, Opened, World
+from .redis_servers import redis_server
+from .servers import HOST, PATIENCE, Client, Server, serve, several, until
+
+#: Random steps of a test on each broker, and on each worker class where there is time.
+STEPS = 10_000 if IS_LONG else 600
+
+KINDS = ["gunicorn gthread"]
+if IS_LONG:
+    KINDS += ["gunicorn sync", "gunicorn gevent"]
+
+WORKERS = 4
+
+
+class Workers:
+    """Workers of gunicorn, which can be killed: see ``members.Service``."""
+
+    def __init__(self, server: Server, bans: Path) -> None:
+        self._server = server
+        self._bans = bans
+        #: A worker to be killed while the next request goes on.
+        self.doomed: int | None = None
+
+    def publish(self, text: str) -> str | None:
+        events = [{"data": text, "channel": "room"}]
+        ids = json.loads(self._ask("/publish", events))
+        return str(ids[0])
+
+    def _ask(self, target: str, body: Any = None) -> bytes:
+        connection = HTTPConnection(HOST, self._server.port, timeout=PATIENCE)
+        with closing(connection):
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request("POST", target, json.dumps(body), headers)
+            self._kill()
+            answer = connection.getresponse()
+            assert answer.status in (200, 204)
+            return answer.read()
+
+    def _kill(self) -> None:
+        doomed, self.doomed = self.doomed, None
+        if doomed:
+            with suppress(ProcessLookupError):  # It was killed before.
+                os.kill(doomed, signal.SIGKILL)
+
+    def listen(self, user: str, since: str) -> Opened | None:
+        client = Client(self._server.port)
+        headers = {"X-User": user}
+        if since:
+            headers["Last-Event-ID"] = since
+        try:
+            client.request("/room/room", headers=headers)
+        except BaseException:
+            client.leave()
+            raise
+        finally:
+            self._kill()
+        if client.status != 200:
+            assert client.status == 403
+            client.leave()
+            return None
+        return Opened(
+            events_of(client),
+            lambda: shut(client.socket),
+            client.headers["x-process"],
+        )
+
+    def disconnect(self, user: str) -> None:
+        while True:
+            with suppress(*CUT):
+                self._ask(f"/expel/{user}")
+                return
+
+    def forbid(self, user: str) -> None:
+        Path(self._bans, user).touch()
+
+    def admit(self, user: str) -> None:
+        Path(self._bans, user).unlink(missing_ok=True)
+
+
+def events_of(client: Client) -> Iterator[Event]:
+    with client:
+        yield from client.events
+
+
+def shut(connection: socket.socket) -> None:
+    with suppress(OSError):  # Its end was read before.
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+def test_whoever_is_killed_who_is_out_gets_nothing_and_others_everything(
+    broker: str, kind: str, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    with ExitStack() as stack:
+        if broker == "sqlite":
+            url = f"sqlite:///{tmp_path}/events.db"
+        else:
+            url = stack.enter_context(redis_server()).url
+        server = stack.enter_context(
+            serve(
+                kind,
+                app="tests.applications.members:app",
+                options=several(kind, WORKERS),
+                SSE_URL=url,
+                SSE_HISTORY=100_000,
+                BANS=str(tmp_path),
+            )
+        )
+        workers = Workers(server, tmp_path)
+
+        def kill() -> None:
+            """Kill a worker while some request goes on. All of its streams are cut."""
+            until(server.workers)
+            victim = world.random.choice(server.workers())
+            workers.doomed = victim
+            world.random.choice([world.publish, world.connect, world.disconnect])()
+            mine = [s for s in world.streams if s.process == str(victim)]
+            until(lambda: all(stream.is_over for stream in mine))
+
+        world = World(workers, seed)
+        world.steps |= {kill: 4, world.resume: 6}
+        stack.callback(world.close)
+        world.run(STEPS)
+        world.end()
+        world.check()
+        assert any(stream.is_cut and not stream.has_left for stream in world.over)
