@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import h11
@@ -54,8 +55,11 @@ class Service(Protocol):
     def listen(self, user: str, since: str) -> Opened | None:
         """Ask for a stream, from an id or from now on; None for a 403."""
 
-    def disconnect(self, user: str) -> None:
-        """Throw a user out."""
+    def disconnect(self, user: str, text: str) -> str | None:
+        """Throw a user out, and publish an event as soon as that is done.
+
+        :returns: the event's id.
+        """
 
     def forbid(self, user: str) -> None:
         """From now on, ``listen`` refuses the user."""
@@ -175,14 +179,22 @@ class World:
         }
 
     def publish(self) -> None:
+        self._publish(self.service.publish)
+
+    def _publish(self, publish: Callable[[str], str | None]) -> bool:
+        """Publish the next number.
+
+        :returns: False where the server died meanwhile.
+        """
         number, self.published = self.published, self.published + 1
         try:
-            id = self.service.publish(str(number))
+            id = publish(str(number))
         except CUT:
             self.unsure.add(number)
-        else:
-            assert id
-            self.ids.append((id, number))
+            return False
+        assert id
+        self.ids.append((id, number))
+        return True
 
     def connect(self) -> None:
         user = self.random.choice(USERS)
@@ -232,11 +244,12 @@ class World:
         if self.random.random() < 0.5:
             self.banned.add(user)
             self.service.forbid(user)
-        self.service.disconnect(user)
-        self.disconnected[user] = time.monotonic()
         for stream in [s for s in self.streams if s.user == user]:
             if stream.most is None:
                 stream.most = self.published
+        while not self._publish(partial(self.service.disconnect, user)):
+            pass
+        self.disconnected[user] = time.monotonic()
 
     def admit(self) -> None:
         user = self.random.choice(USERS)

@@ -415,10 +415,11 @@ class Applications:
         assert response.status_code == 200
         return Opened(events_of(response), response.close)
 
-    def disconnect(self, user: str) -> None:
+    def disconnect(self, user: str, text: str) -> str | None:
         app, sse = self._any()
         with app.app_context():
             sse.disconnect(identity=user)
+            return sse.publish(text, channel="room").id
 
     def forbid(self, user: str) -> None:
         self._forbidden.add(user)

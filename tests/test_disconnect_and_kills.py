@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flask_sse_lite import Event
 
 from . import IS_LONG
-from .members import CUT, Opened, World
+from .members import Opened, World
 from .redis_servers import redis_server
 from .servers import HOST, PATIENCE, Client, Server, serve, several, until
 
@@ -43,19 +42,22 @@ class Workers:
         self.doomed: int | None = None
 
     def publish(self, text: str) -> str | None:
-        events = [{"data": text, "channel": "room"}]
-        ids = json.loads(self._ask("/publish", events))
-        return str(ids[0])
+        return self._publish("/publish", text)
 
-    def _ask(self, target: str, body: Any = None) -> bytes:
+    def disconnect(self, user: str, text: str) -> str | None:
+        return self._publish(f"/expel/{user}", text)
+
+    def _publish(self, target: str, text: str) -> str:
         connection = HTTPConnection(HOST, self._server.port, timeout=PATIENCE)
         with closing(connection):
+            body = json.dumps([{"data": text, "channel": "room"}])
             headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request("POST", target, json.dumps(body), headers)
+            connection.request("POST", target, body, headers)
             self._kill()
             answer = connection.getresponse()
-            assert answer.status in (200, 204)
-            return answer.read()
+            assert answer.status == 200
+            (id,) = json.loads(answer.read())
+            return str(id)
 
     def _kill(self) -> None:
         doomed, self.doomed = self.doomed, None
@@ -84,12 +86,6 @@ class Workers:
             lambda: shut(client.socket),
             client.headers["x-process"],
         )
-
-    def disconnect(self, user: str) -> None:
-        while True:
-            with suppress(*CUT):
-                self._ask(f"/expel/{user}")
-                return
 
     def forbid(self, user: str) -> None:
         Path(self._bans, user).touch()
