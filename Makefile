@@ -72,6 +72,7 @@ system-packages:
 soak: system-packages $(VENV)/test.stamp
 	SOAK=1 $(BIN)/python -m pytest --capture=no tests/test_soak.py tests/test_workers.py \
 		tests/test_churn.py tests/test_log.py::TestClients tests/test_page_tabs.py \
+		tests/test_disconnect.py tests/test_disconnect_and_kills.py \
 		$(PYTEST_ARGS)
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 

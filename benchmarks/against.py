@@ -23,11 +23,10 @@ from brokers import cost_of_publishing, on, worker
 from contenders import CONTENDERS, STREAM, Contender
 from driver import attempt, parser, prepare
 from listening import Listener
-from measuring import EVENTS, cpu_of, rounds_in_turn, run_round, running
+from measuring import EVENTS, Turn, cpu_of, rounds_in_turn, run_round, running
 from processes import (
     HERE,
     BenchmarkError,
-    Load,
     cores,
     free_port,
     output_of,
@@ -54,8 +53,6 @@ ANSWERS = 50  # at once
 FIND = "import flask_sse_lite; print(flask_sse_lite.__file__)"
 OURS = ("ours-gevent", "ours-sync", "ours-gthread")
 PATHS = (STREAM, PLAIN)
-
-Turn = tuple[Server, Load]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Runs the benchmark: ``python benchmarks/bench.py``; README.rst says how to read it.
 
 How a server is measured lives in measuring.py, the parts about scale in scale.py, the
-parts about shared brokers in brokers.py, those about a page in pages.py, and the
-meaning of the figures in report.py.
+parts about bounds in bounds.py, those about shared brokers in brokers.py, those about a
+page in pages.py, and the meaning of the figures in report.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import bounds
 import brokers
 import pages
 import scale
@@ -23,7 +24,7 @@ from measuring import measure, measure_lone_publish
 from report import Finding, Result, findings_table, report
 
 LONE_PUBLISH = "lone-publish"
-PARTS = {**scale.PARTS, **brokers.PARTS, **pages.PARTS}
+PARTS = {**scale.PARTS, **bounds.PARTS, **brokers.PARTS, **pages.PARTS}
 NAMES = (*CONTENDERS, LONE_PUBLISH, *PARTS)
 SUBSCRIBERS = 5000  # the limits of the findings hold for this number
 

@@ -61,12 +61,12 @@ OUTSIDE = str(SERVERS / "outside.py")
 ROOMS = f"/rooms?count={CHANNELS}&number={{}}"
 
 
-def on(store: str, url: str, worker: str, *options: str) -> Contender:
+def on(
+    store: str, url: str, worker: str, *options: str, app: str = "ours_shared:app"
+) -> Contender:
     """Return the extension on a store, which its URL names."""
     name = f"{store}, {worker}"
-    command = gunicorn(
-        "ours_shared:app", *WORKERS[worker], f"--env=FLASK_SSE_URL={url}", *options
-    )
+    command = gunicorn(app, *WORKERS[worker], f"--env=FLASK_SSE_URL={url}", *options)
     return Contender(name, command, name)
 
 

@@ -19,7 +19,10 @@
  *                           its Last-Event-ID, for EVENTS events that were published
  *                           meanwhile: the same for each, numbered as the next round's
  *     visit COUNT PATH      connect, ask for PATH, read its first block, leave: COUNT
- *                           times, one after the other
+ *                           times, one after the other; {} in PATH is the visit's
+ *                           number, from 0
+ *     end PATH              post to PATH, and wait until the server has ended all
+ *                           streams properly; nobody comes back
  *
  * What lives here: connections, rounds and their tally. What the bytes mean is in
  * stream.h, and what the figures mean to the reader in report.py.
@@ -65,7 +68,9 @@ struct exchange { /* a request and its answer; the connection ends with the answ
 };
 
 static struct tally {
-    uint64_t delivered, duplicated, misordered, stray, closed;
+    uint64_t delivered, duplicated, misordered, stray;
+    uint64_t closed; /* by the server */
+    uint64_t ended;  /* of these: properly, by a last chunk */
     struct histogram latency;
 } tally;
 
@@ -80,7 +85,7 @@ static event_sink *deliver;      /* how the events of this round are counted */
 static uint64_t next_seq = 1, round_first, round_events; /* 0: an event of no round */
 static bool scattered[SCATTERED];
 static uint64_t received_ns; /* when the bytes being read were received */
-static uint64_t progress_ns; /* of the latest new delivery, or new subscriber */
+static uint64_t progress_ns; /* of the latest new delivery, subscriber, or end */
 
 static void fail(const char *what, const char *why) {
     printf("{\"error\": \"%s: %s\"}\n", what, why);
@@ -240,9 +245,11 @@ static void read_stream(struct subscriber *s, const char *p, ssize_t length) {
     bool was_open = s->stream.opened;
     if (length > 0)
         feed(&s->stream, p, p + length, deliver, s);
-    if (length <= 0 || s->stream.part == BROKEN) {
+    if (length <= 0 || s->stream.part >= AT_END) {
         close(s->fd);
         tally.closed++;
+        tally.ended += s->stream.part == AT_END;
+        progress_ns = received_ns;
     }
     if (s->stream.opened && !was_open) {
         opened++;
@@ -445,8 +452,8 @@ static void run_resumption(uint64_t events) {
     report_round(events * subscribed, start, cpu);
 }
 
-static void visit(const char *path) {
-    struct subscriber visitor = {0};
+static void visit(uint64_t number, const char *path) {
+    struct subscriber visitor = {.number = number};
     size_t opened_before = opened;
     progress_ns = now_ns();
     ask_for_stream(&visitor, path);
@@ -461,10 +468,35 @@ static void run_visits(uint64_t count, const char *path) {
     uint64_t start = now_ns();
     tally = (struct tally){0};
     for (uint64_t i = 0; i < count; i++)
-        visit(path);
+        visit(i, path);
     double seconds = (double)(now_ns() - start) / 1e9;
     settle(); /* so that the server sees that the last visitor has left */
     printf("{\"visits\": %lu, \"seconds\": %.6f}\n", count, seconds);
+}
+
+static void run_end(const char *path) {
+    char request[REQUEST];
+    uint64_t start = progress_ns = now_ns(), answered_ns = 0;
+    tally = (struct tally){0};
+    snprintf(request, sizeof request,
+             "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n"
+             "Connection: close\r\n\r\n",
+             path);
+    begin(&publisher, request);
+    while (tally.closed < subscribed || publisher.fd >= 0) {
+        if (!progress())
+            fail("end", "some streams were not ended");
+        if (!answered_ns && publisher.fd < 0)
+            answered_ns = received_ns;
+    }
+    if (tally.ended != subscribed)
+        fail("end", "some streams were cut");
+    for (size_t i = 0; i < subscribed; i++)
+        free(subscribers[i]);
+    subscribed = opened = 0;
+    tally = (struct tally){0};
+    printf("{\"seconds\": %.6f, \"answered_seconds\": %.6f}\n",
+           (double)(progress_ns - start) / 1e9, (double)(answered_ns - start) / 1e9);
 }
 
 static void obey(const char *command) {
@@ -482,6 +514,8 @@ static void obey(const char *command) {
         run_resumption(count);
     else if (sscanf(command, "visit %lu %127s", &count, path) == 2)
         run_visits(count, path);
+    else if (sscanf(command, "end %127s", path) == 1)
+        run_end(path);
     else
         fail("load", "not a command");
 }

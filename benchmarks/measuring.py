@@ -30,6 +30,9 @@ KINDS = {"One event after the other": 1, "Burst of 40": EVENTS}  # events per pu
 WARM_UP = 100  # subscribers that join before memory is read for the first time
 CONTROL_CONNECTIONS = 200  # beside the subscribers, for publishing and its leftovers
 
+#: A server that is measured in turn with others, and its load.
+Turn = tuple[Server, Load]
+
 
 @contextmanager
 def running(
@@ -115,7 +118,7 @@ def measure(contender: Contender, subscribers: int, rounds: int) -> Result:
 
 
 def rounds_in_turn(
-    turns: Sequence[tuple[Server, Load]], batch: int, rounds: int, events: int = EVENTS
+    turns: Sequence[Turn], batch: int, rounds: int, events: int = EVENTS
 ) -> list[list[Round]]:
     """Run rounds on several servers in turn; return those of each.
 

@@ -17,7 +17,15 @@
 #define ID_BYTES 64   /* with the NUL; a longer id counts as none */
 #define LINE_BYTES 96 /* fits "data: " and the data; a longer line is cut, and not ours */
 
-enum part { IN_HEAD, IN_PLAIN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, BROKEN };
+enum part {
+    IN_HEAD,
+    IN_PLAIN_BODY,
+    IN_CHUNK_SIZE,
+    IN_CHUNK,
+    AFTER_CHUNK,
+    AT_END, /* after the last chunk */
+    BROKEN,
+};
 
 struct stream {
     enum part part;
@@ -129,12 +137,12 @@ static const char *feed_chunk(struct stream *s, const char *p, const char *end,
     return stop;
 }
 
-/* A size of 0 is the end of the stream. No round expects that, so it is BROKEN. */
+/* A size of 0 is the end of the stream. */
 static void feed_chunk_size(struct stream *s, char c) {
     static const char digits[] = "0123456789abcdef";
     const char *digit = c ? strchr(digits, c | 0x20) : NULL;
     if (c == '\n')
-        s->part = s->chunk ? IN_CHUNK : BROKEN;
+        s->part = s->chunk ? IN_CHUNK : AT_END;
     else if (digit)
         s->chunk = s->chunk * 16 + (size_t)(digit - digits);
     else if (c != '\r')
@@ -143,7 +151,7 @@ static void feed_chunk_size(struct stream *s, char c) {
 
 static void feed(struct stream *s, const char *p, const char *end, event_sink *deliver,
                  void *owner) {
-    while (p < end && s->part != BROKEN) {
+    while (p < end && s->part < AT_END) {
         if (s->part == IN_CHUNK)
             p = feed_chunk(s, p, end, deliver, owner);
         else if (s->part == IN_CHUNK_SIZE)

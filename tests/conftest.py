@@ -52,6 +52,7 @@ LONGEST = [
     "test_adapters.py",
     "test_embedded.py",
     "test_failures.py",
+    "test_disconnect_and_kills.py",
     "test_limits.py",
     "test_between.py",
     "test_proxies.py",

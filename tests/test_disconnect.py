@@ -6,9 +6,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,25 @@ from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from flask_sse_lite import SSE, BrokerUnavailable, InvalidValue, Publisher, SetupError
+from flask_sse_lite import (
+    SSE,
+    BrokerUnavailable,
+    Event,
+    InvalidValue,
+    Publisher,
+    SetupError,
+)
 from flask_sse_lite.decoder import Decoder
-from flask_sse_lite.history.revocations import LEEWAY
 from flask_sse_lite.hub import current_hub
-from flask_sse_lite.own_events import BOOKKEEPING
 from flask_sse_lite.testing import read_events
 
 from . import IS_LONG
+from .members import Opened, World
 from .redis_servers import redis_server
 from .servers import Client, Server, serve, several, until
 
 #: Random steps of a test on each broker.
 STEPS = 10_000 if IS_LONG else 2_500
-
-USERS = ["ann", "bob", "cid", "dan"]
 
 #: Applications on one store, each with a log and a follower of its own.
 APPLICATIONS = 4
@@ -377,138 +380,62 @@ def test_a_browser_past_its_limit_is_told_to_come_back() -> None:
 # By chance
 
 
-class Stream:
-    """A stream of one user at one application, read by a thread."""
-
-    def __init__(self, response: TestResponse, user: str, *, can_end: bool) -> None:
-        self.user = user
-        #: The user was let in so soon after a disconnect that the store's clock and
-        #: ours can tell them in another order: it can be sent off once more.
-        self.can_end = can_end
-        #: Past so many events nothing must come.
-        self.most: int | None = None
-        self.seen: list[int] = []
-        self.has_ended = False
-        self._response = response
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        decoder = Decoder()
-        for piece in self._response.iter_encoded():
-            for event in decoder.feed(piece):
-                assert event.type not in ("stream-gap", "stream-end")
-                if event.type not in BOOKKEEPING:
-                    self.seen.append(int(event.data))
-        self.has_ended = True
-
-    def is_done(self, last: int) -> bool:
-        """Whether the stream has all that it must have, up to the last event."""
-        if self.has_ended:
-            return self.can_end or self.most is not None
-        return self.most is None and self.seen[-1:] == [last]
-
-    def leave(self) -> None:
-        self._response.close()
-        self._thread.join()
-
-    def check(self) -> None:
-        if self.seen:
-            assert self.seen == [*range(self.seen[0], self.seen[-1] + 1)]
-            assert self.most is None or self.seen[-1] < self.most
-
-
-class World:
-    """Applications on one store, whose users come, go, and are thrown out."""
+class Applications:
+    """Applications on one store: see ``members.Service``."""
 
     def __init__(self, url: str, count: int, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.banned: set[str] = set()
-        #: When each user was disconnected last.
-        self.disconnected: dict[str, float] = {}
-        self.published = 0
-        self.streams: list[Stream] = []
-        self.over: list[Stream] = []
-        self.ids: list[str | None] = []
-        self.applications = [self._application(url) for _ in range(count)]
+        self._random = random.Random(seed)
+        self._forbidden: set[str] = set()
+        self._applications = [self._application(url) for _ in range(count)]
 
     def _application(self, url: str) -> tuple[Flask, SSE]:
         app, sse = application(SSE_URL=url, SSE_HISTORY=100_000)
 
         @app.before_request
         def refuse() -> None:
-            if request.headers["X-User"] in self.banned:
+            if request.headers["X-User"] in self._forbidden:
                 abort(403)
 
         return app, sse
 
-    def any(self) -> tuple[Flask, SSE]:
-        return self.random.choice(self.applications)
+    def _any(self) -> tuple[Flask, SSE]:
+        return self._random.choice(self._applications)
 
-    def publish(self) -> None:
-        app, sse = self.any()
+    def publish(self, text: str) -> str | None:
+        app, sse = self._any()
         with app.app_context():
-            self.ids.append(sse.publish(str(self.published), channel="room").id)
-        self.published += 1
+            return sse.publish(text, channel="room").id
 
-    def connect(self) -> None:
-        (app, _), user = self.any(), self.random.choice(USERS)
-        since = self.random.choice(self.ids[-50:]) if self.ids else None
+    def listen(self, user: str, since: str) -> Opened | None:
+        app, _ = self._any()
         target = f"/room/room?last_event_id={since}" if since else "/room/room"
-        is_soon = time.monotonic() - self.disconnected.get(user, 0.0) <= LEEWAY
         response = ask(app, target, user)
-        if user in self.banned:
-            assert response.status_code == 403
-        else:
-            assert response.status_code == 200
-            self.streams.append(Stream(response, user, can_end=is_soon))
+        if response.status_code == 403:
+            return None
+        assert response.status_code == 200
+        return Opened(events_of(response), response.close)
 
-    def leave(self) -> None:
-        if self.streams:
-            stream = self.streams.pop(self.random.randrange(len(self.streams)))
-            stream.leave()
-            self.over.append(stream)
-
-    def disconnect(self) -> None:
-        (app, sse), user = self.any(), self.random.choice(USERS)
-        if self.random.random() < 0.5:
-            self.banned.add(user)
+    def disconnect(self, user: str, text: str) -> str | None:
+        app, sse = self._any()
         with app.app_context():
             sse.disconnect(identity=user)
-        self.disconnected[user] = time.monotonic()
-        for stream in [s for s in self.streams if s.user == user]:
-            if stream.most is None:
-                stream.most = self.published
+            return sse.publish(text, channel="room").id
 
-    def admit(self) -> None:
-        self.banned.discard(self.random.choice(USERS))
+    def forbid(self, user: str) -> None:
+        self._forbidden.add(user)
 
-    def run(self, steps: int) -> None:
-        weights: dict[Callable[[], None], int] = {
-            self.publish: 60,
-            self.connect: 18,
-            self.disconnect: 8,
-            self.admit: 6,
-            self.leave: 8,
-        }
-        for _ in range(steps):
-            (step,) = self.random.choices([*weights], [*weights.values()])
-            step()
-            if len(self.streams) > 40:
-                self.leave()
-
-    def end(self) -> None:
-        """All that were thrown out have ended, and the others have everything."""
-        self.publish()
-        last = self.published - 1
-        for stream in self.streams:
-            until(partial(stream.is_done, last))
+    def admit(self, user: str) -> None:
+        self._forbidden.discard(user)
 
     def close(self) -> None:
-        for stream in self.streams:
-            stream.leave()
-        for app, _ in self.applications:
+        for app, _ in self._applications:
             app.extensions["sse"].close()
+
+
+def events_of(response: TestResponse) -> Iterator[Event]:
+    decoder = Decoder()
+    for piece in response.iter_encoded():
+        yield from decoder.feed(piece)
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
@@ -523,13 +450,13 @@ def test_whatever_happens_who_is_out_gets_nothing_and_others_everything(
             url, count = f"sqlite:///{tmp_path}/events.db", APPLICATIONS
         elif kind == "redis":
             url, count = stack.enter_context(redis_server()).url, APPLICATIONS
-        world = World(url, count, seed)
+        applications = Applications(url, count, seed)
+        stack.callback(applications.close)
+        world = World(applications, seed)
         stack.callback(world.close)
         world.run(STEPS)
         world.end()
-        for stream in (*world.streams, *world.over):
-            stream.check()
-        assert any(stream.most is not None for stream in world.over + world.streams)
+        world.check()
 
 
 # Real workers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from random import randrange
 
 from flask import Blueprint, Response, request
 from stamped import stamped
@@ -34,6 +35,25 @@ def control(publish: Callable[[str], object]) -> Blueprint:
     @blueprint.get("/greenlets")
     def greenlets() -> dict[str, int]:
         return {"greenlets": count_greenlets()}
+
+    return blueprint
+
+
+def scattering(publish: Callable[..., object]) -> Blueprint:
+    """Return the route /scatter: `publish` is called with the data of events, each for
+    the channel of one subscriber."""
+    blueprint = Blueprint("scattering", __name__)
+
+    @blueprint.post("/scatter")
+    def scatter() -> dict[str, int]:
+        """Publish to channels at random, all in one request, so that the cost of HTTP
+        does not count."""
+        first, count = int(request.args["first"]), int(request.args["count"])
+        channels = int(request.args["channels"])
+        for turn in range(first, first + count):
+            channel = randrange(channels)
+            publish(stamped(turn * channels + channel), channel=str(channel))
+        return {"published": count}
 
     return blueprint
 

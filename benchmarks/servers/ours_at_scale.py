@@ -7,25 +7,13 @@ came to that one.
 from __future__ import annotations
 
 import threading
-from random import randrange
 
-from flask import request
+from control import scattering
 from ours import app
-from stamped import stamped
 
 from flask_sse_lite import sse
 
-
-@app.post("/scatter")
-def scatter() -> dict[str, int]:
-    """Publish to channels at random, all in one request, so that the cost of HTTP does
-    not count."""
-    first, count = int(request.args["first"]), int(request.args["count"])
-    channels = int(request.args["channels"])
-    for turn in range(first, first + count):
-        channel = randrange(channels)
-        sse.publish(stamped(turn * channels + channel), channel=str(channel))
-    return {"published": count}
+app.register_blueprint(scattering(sse.publish))
 
 
 @app.post("/compute")

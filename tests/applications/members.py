@@ -1,7 +1,8 @@
 """Rooms for members, each with an identity, and a way to throw somebody out.
 
-``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /admit``
-allows it again. What one worker knows of bans, the others read from a file.
+``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /expel``
+only ends them, and publishes at once. What one worker knows of bans, the others read
+from a file. A test that writes or removes the file forbids or allows it too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from flask.typing import ResponseReturnValue
 
 from flask_sse_lite import sse
 
-from .channels import app
+from .channels import app, publish
 
 BANS = Path(app.config["BANS"])
 
@@ -44,6 +45,12 @@ def ban(user: str) -> ResponseReturnValue:
     (BANS / user).touch()
     sse.disconnect(identity=user)
     return "", 204
+
+
+@app.post("/expel/<user>")
+def expel(user: str) -> ResponseReturnValue:
+    sse.disconnect(identity=user)
+    return publish()
 
 
 @app.post("/empty/<room>")
