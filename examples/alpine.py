@@ -16,6 +16,9 @@ from flask.typing import ResponseReturnValue
 from flask_sse_lite import sse
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <script defer src="https://cdn.jsdelivr.net/npm/alpinejs@3.17.5/dist/cdn.min.js"></script>
 <script type="module">

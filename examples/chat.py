@@ -37,6 +37,7 @@ PAGE = """<!doctype html>
          padding: 0 1rem; overflow-wrap: anywhere }
   form { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0 }
   input, button { font: inherit; padding: .3em .6em }
+  ::placeholder { color: inherit; opacity: .7 }
   input { flex: 1 1 10rem }
   ul { list-style: none; padding: 0 }
   #here { display: flex; flex-wrap: wrap; gap: .5rem }

@@ -19,6 +19,9 @@ from markupsafe import Markup
 from flask_sse_lite import sse
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <script type="module"
   src="https://cdn.jsdelivr.net/gh/starfederation/datastar@v1.0.1/bundles/datastar.js">

@@ -17,11 +17,14 @@ from markupsafe import Markup
 from flask_sse_lite import sse
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <script src="https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js"></script>
 <script src="https://cdn.jsdelivr.net/npm/htmx-ext-sse@2.2.4/dist/sse.min.js"></script>
 <ul hx-ext="sse" sse-connect="{{ sse_url() }}" sse-close="stream-end">
-<li hx-get="/" hx-trigger="sse:stream-gap" hx-target="body"></li>
+<li hidden hx-get="/" hx-trigger="sse:stream-gap" hx-target="body"></li>
 {% for name in items %}<li sse-swap="{{ name }}">{{ items[name] }}</li>{% endfor %}
 </ul>
 """

@@ -25,6 +25,7 @@ PAGE = """<!doctype html>
          padding: 0 1rem; overflow-wrap: anywhere }
   form { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0 }
   input, button { font: inherit; padding: .3em .6em }
+  ::placeholder { color: inherit; opacity: .7 }
 </style>
 <h1>Notifications</h1>
 {% if current_user.is_authenticated %}

@@ -31,6 +31,9 @@ class Item(Base):
 
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <ul>
 {items}
@@ -44,7 +47,8 @@ PAGE = """<!doctype html>
 </script>
 """
 ITEM = """  <li>{name}: <b id="{name}">{stock}</b>
-  <form method="post" action="/buy/{name}"><button>Buy</button></form>"""
+  <form method="post" action="/buy/{name}" style="display: inline">
+  <button>Buy</button></form></li>"""
 
 
 def create_app(engine: Engine | None = None) -> Flask:

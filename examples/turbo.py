@@ -17,6 +17,9 @@ from markupsafe import Markup
 from flask_sse_lite import sse
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <script type="module"
   src="https://cdn.jsdelivr.net/npm/@hotwired/turbo@8.0.23/dist/turbo.es2017-esm.js">
@@ -25,7 +28,8 @@ PAGE = """<!doctype html>
 <turbo-stream-source src="{{ sse_url() }}"></turbo-stream-source>
 """
 ITEM = """<li id="{{ name }}">{{ name }}: <b>{{ stock }}</b>
-<form method="post" action="/buy/{{ name }}"><button>Buy</button></form></li>
+<form method="post" action="/buy/{{ name }}" style="display: inline">
+<button>Buy</button></form></li>
 """
 CHANGE = """<turbo-stream action="replace" target="{{ name }}">
 <template>{{ item }}</template></turbo-stream>

@@ -16,14 +16,17 @@ from flask.typing import ResponseReturnValue
 from flask_sse_lite import sse
 
 PAGE = """<!doctype html>
+<html lang="en">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
 <title>Stock</title>
 {% set cdn = "https://cdn.jsdelivr.net/npm" %}
 <script src="{{ cdn }}/vue@3.5.45/dist/vue.global.prod.js"></script>
 <script src="{{ cdn }}/@vueuse/shared@15.0.0/dist/index.iife.min.js"></script>
 <script src="{{ cdn }}/@vueuse/core@15.0.0/dist/index.iife.min.js"></script>
 <ul><li v-for="(count, name) in stock">
-  <span v-text="name"></span>: <b v-text="count"></b>
-  <button @click="buy(name)">Buy</button>
+  <span v-text="name"></span>: <b v-text="count"></b> <button
+    @click="buy(name)">Buy</button>
 </li></ul>
 <script>
   const stock = Vue.reactive({{ stock|tojson }});

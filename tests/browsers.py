@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from select import select
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
@@ -52,6 +52,18 @@ HIDE = """isHidden => {
 
 #: The types that every listener listens to.
 TYPES = ("message", "stream-open", "stream-position", "stream-gap", "stream-end")
+
+
+#: The system's colours.
+Scheme = Literal["light", "dark"]
+
+
+#: The windows that pages are looked at in, as ``Browser.new_context`` takes them. A
+#: phone shrinks a page that does not say how wide it wants to be.
+WINDOWS: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 800}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True},
+}
 
 
 #: EventSource's states; the index of each is its number.
@@ -191,6 +203,18 @@ def proxied(server: Server) -> Iterator[Proxy]:
     proxy = Proxy(server.port)
     with serving(proxy, proxy.cut):
         yield proxy
+
+
+def check_look(page: Page, scheme: Scheme) -> None:
+    """A page is as wide as its window, and its text has the system's colours."""
+    assert page.viewport_size
+    width = page.viewport_size["width"]
+    assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [
+        width,
+        width,
+    ]
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert ink == {"light": "rgb(0, 0, 0)", "dark": "rgb(255, 255, 255)"}[scheme]
 
 
 def stream_of(*channels: str, last_event_id: str = "") -> str:

@@ -47,6 +47,7 @@ LONGEST = [
     "test_page_stream.py",
     "test_page_tabs.py",
     "test_event_source.py",
+    "test_page_asleep.py",
     "test_timeouts.py",
     "test_lives.py",
     "test_adapters.py",

@@ -23,6 +23,13 @@ async ([url, options]) => {
 }
 """
 
+#: A clock that goes wrong by so many hours.
+CLOCK = """() => {
+    const now = Date.now.bind(Date);
+    window.hours = 0;
+    Date.now = () => now() + hours * 3_600_000;
+}"""
+
 #: A page with a connection of its own.
 ALONE = {"shared": False}
 

@@ -13,14 +13,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from .browsers import blank_page, chromium, proxied
+from .browsers import WINDOWS, Scheme, blank_page, check_look, chromium, proxied
 from .redis_servers import redis_server
 from .servers import PATIENCE, ROOT, Server, serve
 from .task_queues import working
@@ -29,9 +28,6 @@ EXAMPLES = ["hello", "progress", "notifications", "dashboard", "chat"]
 
 #: Examples that do the job of another in a task queue, each with that other.
 SIBLINGS = {"progress_celery": "progress", "progress_rq": "progress"}
-
-#: The widths of a phone and of a desktop, in CSS pixels.
-WIDTHS = (390, 1280)
 
 #: Milliseconds that a page can take.
 PAGE_PATIENCE = PATIENCE * 1000
@@ -288,13 +284,11 @@ def test_who_gives_no_name_or_a_very_long_one_is_not_locked_out(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", [*EXAMPLES, "factory"])
-def test_a_page_fits_a_phone_and_follows_the_systems_colours(
-    browser: Browser, name: str, scheme: Literal["light", "dark"]
+def test_a_page_fits_its_window_and_follows_the_systems_colours(
+    browser: Browser, name: str, scheme: Scheme
 ) -> None:
-    with served(name) as server, blank_page(browser, color_scheme=scheme) as page:
-        page.goto(server.url)
-        for width in WIDTHS:
-            page.set_viewport_size({"width": width, "height": 600})
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-        ink = page.evaluate("getComputedStyle(document.body).color")
-        assert ink == {"light": "rgb(0, 0, 0)", "dark": "rgb(255, 255, 255)"}[scheme]
+    with served(name) as server:
+        for window in WINDOWS.values():
+            with blank_page(browser, color_scheme=scheme, **window) as page:
+                page.goto(server.url)
+                check_look(page, scheme)

@@ -6,12 +6,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect
 
-from .browsers import Proxy, blank_page, chromium, proxied
+from .browsers import (
+    WINDOWS,
+    Proxy,
+    Scheme,
+    blank_page,
+    check_look,
+    chromium,
+    proxied,
+)
 from .client_packages import npm_packages, serve_cdn
 from .servers import PATIENCE, ROOT, Server, serve, until
 
@@ -74,9 +82,12 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 @contextmanager
-def opened(browser: Browser, proxy: Proxy) -> Iterator[Page]:
-    """The example's page, once its stream is open. Its scripts must not fail."""
-    with blank_page(browser) as page:
+def opened(browser: Browser, proxy: Proxy, **options: Any) -> Iterator[Page]:
+    """The example's page, once its stream is open. Its scripts must not fail.
+
+    :param options: those of the browser's context.
+    """
+    with blank_page(browser, **options) as page:
         failures: list[str] = []
         page.on("pageerror", lambda error: failures.append(str(error)))
         serve_cdn(page)
@@ -152,3 +163,14 @@ def test_a_page_that_is_told_of_a_gap_loads_the_state_again(
             server.request("POST", "/buy/apples")
         proxy.mend()
         expect_stock(page, 9 - HISTORY, 9 if example.hears_gaps else 10)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_fits_its_window_and_follows_the_systems_colours(
+    browser: Browser, proxy: Proxy, scheme: Scheme
+) -> None:
+    for window in WINDOWS.values():
+        with opened(browser, proxy, color_scheme=scheme, **window) as page:
+            check_look(page, scheme)
+            lines = [f"{name}: 10 Buy" for name in ("apples", "pears")]
+            expect(page.locator("li:visible")).to_have_text(lines)

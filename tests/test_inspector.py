@@ -585,13 +585,16 @@ def test_it_shows_a_channels_events_as_they_pass(
         expect(lines).to_have_count(1, timeout=WAIT)
         markup = "<img src=x onerror=alert(1)>"
         (id,) = server.publish(
-            {"data": {"a": [1, markup]}, "type": "t", "channel": channel}
+            {"data": {"a": [1, markup, "x" * 500]}, "type": "t", "channel": channel}
         )
         expect(lines).to_have_count(2, timeout=WAIT)
         expect(lines.first).to_contain_text(id)
         expect(lines.first.locator("pre")).to_be_hidden()
         lines.first.locator("summary").click()
         expect(lines.first.locator("pre")).to_contain_text('"a": [\n    1,\n')
+        # All of it can be read.
+        fits = "shown => shown.scrollWidth <= shown.clientWidth"
+        assert lines.first.locator("pre").evaluate(fits)
         assert page.locator("#event-list img").count() == 0
         page.fill("#find-event", "PAST")
         expect(page.locator("#event-list li:visible")).to_have_count(1)

@@ -189,6 +189,7 @@ def kill(leader: MortalTab) -> None:
 
 def freeze(leader: FreezableTab) -> None:
     leader.freeze()
+    until(lambda: leader.evaluate("stream.state === 'waiting'"))
 
 
 #: How a leading tab can go, in each browser. Firefox and WebKitGTK freeze no page that

@@ -831,6 +831,21 @@ def test_the_worker_behind_the_page_is_killed_and_no_number_is_lost(
         assert tab.page.locator("#ticks .twice").count() == 0
 
 
+def test_who_comes_while_numbers_are_counted_can_kill_the_next_worker(
+    browser: Browser, several: Server
+) -> None:
+    until(lambda: len(several.workers()) == WORKERS)
+    with tab_at(browser, several.url) as tab:
+        button = tab.page.locator("#kill")
+        expect(button).to_be_enabled(timeout=WAIT)
+        button.click()
+        expect(tab.page.locator("#ticks .live").first).to_be_visible(timeout=WAIT)
+        with tab_at(browser, several.url) as late:
+            told = late.page.locator("#kill-told")
+            expect(told).to_contain_text("numbers are here", timeout=WAIT)
+            expect(late.page.locator("#kill")).to_be_enabled(timeout=WAIT)
+
+
 @contextmanager
 def ticking(url: str, count: int) -> Iterator[subprocess.Popen[bytes]]:
     """A ticker, and a process for it to kill."""

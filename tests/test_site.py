@@ -301,6 +301,18 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+#: What is cut off at the right of the window, and cannot be scrolled.
+CUT_OFF = """[...document.querySelectorAll("article *")]
+    .filter(part => !part.closest(".table-wrapper, pre, svg"))
+    .filter(part => part.getBoundingClientRect().right > innerWidth)
+    .map(part => part.outerHTML.slice(0, 80))"""
+
+
+#: Rows that were meant to be the second line of the row before.
+SPLIT_ROWS = """[...document.querySelectorAll("td:first-child")]
+    .map(cell => cell.innerText.trim()).filter(text => text.endsWith(","))"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_is_wider_than_the_window(
     site: Path, address: str, browser: Browser, scheme: Literal["light", "dark"]
@@ -319,6 +331,8 @@ def test_no_page_is_wider_than_the_window(
                 page.set_viewport_size({"width": width, "height": 844})
                 measured = page.evaluate("document.documentElement.scrollWidth")
                 assert measured <= width, path.name
+                assert page.evaluate(CUT_OFF) == [], path.name
+            assert page.evaluate(SPLIT_ROWS) == [], path.name
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             lightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
             assert (lightness < 128) == (scheme == "dark"), path.name

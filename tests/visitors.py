@@ -7,17 +7,14 @@ stands in the tests.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import pytest
-from playwright.sync_api import BrowserContext, Error, Page
-
-from .browsers import chromium
+from .devtools import chromium
 from .firefox import firefox
 from .pages import CONNECT
-from .servers import PATIENCE, until
+from .servers import until
 from .webkit import webkit
 
 
@@ -52,59 +49,18 @@ class Visitor(Protocol):
         """A new tab, with a page in it."""
 
 
-class ChromiumTab:
-    def __init__(self, page: Page) -> None:
-        self._page = page
-
-    def evaluate(self, expression: str) -> Any:
-        return self._page.evaluate(expression)
-
-    def close(self) -> None:
-        self._page.close()
-
-    def kill(self) -> None:
-        with pytest.raises(Error):
-            self._page.goto("chrome://crash", timeout=5000)
-        self._page.close()
-
-    def freeze(self) -> None:
-        self._enter("frozen")
-
-    def thaw(self) -> None:
-        self._enter("active")
-
-    def _enter(self, state: str) -> None:
-        protocol = self._page.context.new_cdp_session(self._page)
-        protocol.send("Page.setWebLifecycleState", {"state": state})
-        protocol.detach()
-
-
-class Chromium:
-    def __init__(self, context: BrowserContext) -> None:
-        self._context = context
-
-    def open(self, url: str) -> ChromiumTab:
-        page = self._context.new_page()
-        page.goto(url)
-        return ChromiumTab(page)
-
-
-@contextmanager
-def _in_chromium() -> Iterator[Chromium]:
-    with chromium() as browser, browser.new_context() as context:
-        context.set_default_timeout(PATIENCE * 1000)
-        yield Chromium(context)
-
-
 #: By the browser's name. Without its program, the test is skipped.
 VISITORS: dict[str, Callable[[], AbstractContextManager[Visitor]]] = {
-    "chromium": _in_chromium,
+    "chromium": chromium,
     "firefox": firefox,
     "webkit": webkit,
 }
 
 
-def connect(tab: Tab, target: str, state: str = "open") -> None:
-    """Have a tab listen by the module, over the connection of all tabs."""
-    tab.evaluate(f"({CONNECT})({json.dumps([target, {}])})")
+def connect(tab: Tab, target: str, state: str = "open", **options: Any) -> None:
+    """Have a tab listen by the module, over the connection of all tabs.
+
+    :param options: those of the module.
+    """
+    tab.evaluate(f"({CONNECT})({json.dumps([target, options])})")
     until(lambda: tab.evaluate(f"stream.state === '{state}'"))

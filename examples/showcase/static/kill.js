@@ -7,6 +7,7 @@ export function showKill(stream) {
   const button = byId("kill");
   let worker = null; // who serves this page
   let last = null; // the number that came last
+  const isTicking = () => last !== null && last.number < last.count;
 
   stream.addEventListener("event", ({ detail: { type, data, kind } }) => {
     if (type === "worker" && kind !== "history") {
@@ -35,11 +36,6 @@ export function showKill(stream) {
 }
 
 const boxes = () => [...(byId("ticks")?.children ?? [])]; // none where nothing may be killed
-
-const isTicking = () => {
-  const came = boxes().filter((box) => box.className).length;
-  return came > 0 && came < boxes().length;
-};
 
 function show({ number }, kind) {
   if (number === 1) boxes().forEach((box) => { box.className = ""; });
