@@ -40,6 +40,9 @@ TURNED_AWAY = 2
 #: Requests that show that a page will go on asking.
 MANY = 4
 
+#: Why the browser has loaded a page anew that was come back to, if it has.
+ANEW = "performance.getEntriesByType('navigation')[0].notRestoredReasons"
+
 _rooms = count()
 
 
@@ -277,7 +280,9 @@ def test_a_page_that_was_left_and_is_come_back_to_misses_nothing(
         assert server.stats()["streams"] == (not way.lets_go)
         page.evaluate("() => { setTimeout(() => history.back()) }")
         page.wait_for_url("**/listening", wait_until="commit")
-        page.wait_for_function("window.back === true")
+        # The browser says why where it has loaded the page anew.
+        page.wait_for_function(f"window.back ?? {ANEW}")
+        assert page.evaluate("window.back"), page.evaluate(ANEW)
         until(lambda: visitor.has_seen([1, 2]))
 
 
