@@ -24,8 +24,9 @@ class Poller:
     """What the parts of a hub ask of a poller. It waits for nobody."""
 
     def __init__(self) -> None:
-        #: How often the hub gave way to what it woke.
+        #: How often the hub gave way to what it woke, and how often it took a breath.
         self.ways_given = 0
+        self.breaths = 0
         self._sockets: dict[int, socket.socket] = {}
 
     def own(self, sock: socket.socket) -> int:
@@ -48,7 +49,7 @@ class Poller:
         self.ways_given += 1
 
     def breathe(self, *, keeps_gil: bool = False) -> None:
-        """Nobody else has anything to do."""
+        self.breaths += 1
 
     def add(self, descriptor: int) -> None:
         """Nobody waits for the descriptor."""
@@ -93,6 +94,21 @@ class Stream:
 
     def stop(self, patience: float | None = None) -> None:
         self.stops.append(patience)
+
+
+class Story:
+    """What is told of a connection's stream, as lists."""
+
+    def __init__(self) -> None:
+        #: The events and bytes that were sent.
+        self.sent: list[tuple[int, int]] = []
+        self.ends: list[str] = []
+
+    def note(self, events: int, size: int) -> None:
+        self.sent.append((events, size))
+
+    def end(self, why: str, unsent: int = 0) -> None:
+        self.ends.append(why)
 
 
 class Faulty(Stream):

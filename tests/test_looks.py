@@ -20,6 +20,7 @@ from flask_sse_lite.hub.looks import (
     DUE_SHARE,
     GOLDEN_RATIO,
     LEAST_SPREAD,
+    LOOKS_PER_BREATH,
     LOOKS_PER_HEARTBEAT,
     LOOKS_PER_ROUND,
     Looks,
@@ -28,13 +29,13 @@ from flask_sse_lite.hub.looks import (
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.system.poller import IS_SUPPORTED
 
-from .hub_parts import Faulty, Parts, Stream, hub_parts, is_closed, received
+from .hub_parts import Faulty, Parts, Story, Stream, hub_parts, is_closed, received
 
 pytestmark = pytest.mark.skipif(
     not IS_SUPPORTED, reason="connections are taken over on Linux only"
 )
 
-BEAT = 16.0
+BEAT = 8.0
 
 #: Seconds from one look to the next.
 LOOK = BEAT / LOOKS_PER_HEARTBEAT
@@ -62,10 +63,18 @@ class World:
         return self.now
 
     def connect(
-        self, settings: Settings = SETTINGS, channel: str = "a"
+        self,
+        settings: Settings = SETTINGS,
+        channel: str = "a",
+        *,
+        chunked: bool = False,
+        story: Any = None,
     ) -> tuple[Connection, socket.socket]:
-        connection, client = self.parts.connect(self.log, settings, channel)
+        connection, client = self.parts.connect(
+            self.log, settings, channel, chunked=chunked
+        )
         self.parts._welcome_all()
+        connection.story = story
         return connection, client
 
     def deliver(self) -> None:
@@ -176,6 +185,26 @@ class TestSignsOfLife:
         world.look(after=POSITION_INTERVAL)
         assert received(client) == HEARTBEAT  # It knows that by now.
 
+    def test_a_client_is_told_so_after_that_time_and_not_later(
+        self, world: World
+    ) -> None:
+        _, client = world.connect()
+        world.log.append("other", Event("1"))
+        world.look(after=POSITION_INTERVAL)
+        assert b"id: " in received(client)
+
+    def test_a_sign_of_life_is_told_as_bytes_and_no_event(self, world: World) -> None:
+        story = Story()
+        world.connect(story=story)
+        world.look_for(BEAT)
+        assert story.sent == [(0, len(HEARTBEAT))]
+
+    def test_others_get_their_turn_among_many_looks(self, world: World) -> None:
+        for _ in range(2 * LOOKS_PER_BREATH):
+            world.connect()
+        world.look()
+        assert world.parts.poller.breaths == 2
+
 
 class TestTheTime:
     def test_who_cannot_be_told_keeps_nobody_else_from_it(
@@ -188,12 +217,14 @@ class TestTheTime:
 
     def test_a_stream_that_is_old_ends(self, world: World) -> None:
         old = Settings.read({**KEYS, "SSE_MAX_AGE": 60})
-        (_, old_client), (_, other) = world.connect(old), world.connect()
-        world.look_for(59)
+        story = Story()
+        (_, old_client), (_, other) = world.connect(old, story=story), world.connect()
+        world.look_for(60 - LOOK)
         received(old_client)
         assert not is_closed(old_client)
         world.look()
         assert is_closed(old_client)
+        assert story.ends == ["max-age"]
         received(other)
         assert not is_closed(other)
 
@@ -213,9 +244,17 @@ class TestStalls:
         return waiting
 
     def test_a_client_that_takes_nothing_is_cut(
-        self, world: World, waiting: dict[int, int]
+        self,
+        world: World,
+        waiting: dict[int, int],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        stuck, client = world.connect()
+        cuts: list[int] = []
+        monkeypatch.setattr(looks, "cut", cuts.append)
+        caplog.set_level("DEBUG")
+        story = Story()
+        stuck, client = world.connect(chunked=True, story=story)
         _, other = world.connect()
         waiting[stuck.descriptor] = 7
         world.look_a_round()
@@ -225,8 +264,14 @@ class TestStalls:
         received(client)
         assert not is_closed(client)
         world.look_a_round()
+        assert b"0\r\n" not in received(client)  # Its stream must not seem whole.
         assert is_closed(client)
+        assert cuts == [stuck.descriptor]
         assert world.now - began <= STALL
+        assert story.ends == ["stalled"]
+        assert "takes nothing" in caplog.text
+        world.look()
+        assert world.looks._suspects == {}
         received(other)
         assert not is_closed(other)
         assert len(world.parts.places) == 1
@@ -241,6 +286,7 @@ class TestStalls:
         del waiting[connection.descriptor]
         world.look()
         assert connection.progress is None
+        assert world.looks._suspects == {}
         waiting[connection.descriptor] = 7
         world.look(after=STALL)  # From here on it is looked at anew.
         received(client)
@@ -257,10 +303,18 @@ class TestStalls:
 
         monkeypatch.setattr(looks, "bytes_waiting", bytes_waiting)
         connections = [world.connect()[0] for _ in range(3)]
+        behind = world.connect()[0]
+        world.parts.fanout.leave_group(behind)
         world.look()  # This one looks at those that have just come.
         asked.clear()
         world.look_a_round()
-        assert sorted(asked) == sorted(one.descriptor for one in connections)
+        assert sorted(asked) == sorted(one.descriptor for one in (*connections, behind))
+        # In a heartbeat's time, one of the two looks at a connection gives it a sign of
+        # life instead.
+        asked.clear()
+        world.look_for(2 * BEAT)
+        assert asked.count(connections[0].descriptor) == 2
+        assert asked.count(behind.descriptor) == 4
 
     def test_a_connection_that_has_left_is_looked_at_no_more(
         self, world: World, waiting: dict[int, int]
@@ -304,46 +358,47 @@ class TestRounds:
 
     def test_each_is_due_at_the_first_look_from_its_time_on(self) -> None:
         rounds: Any = Rounds()
-        assert looked_at_by(rounds, 100.0) == []
-        for at in (99.0, 100.0, 100.4, 102.0, 102.4):
-            rounds.put(at, at)
-        assert looked_at_by(rounds, 100.9) == []
-        assert looked_at_by(rounds, 101.3) == [99.0, 100.0, 100.4]
-        assert looked_at_by(rounds, 102.0) == [102.0]
-        assert looked_at_by(rounds, 103.9) == [102.4]
-        assert looked_at_by(rounds, 999.0) == []
+        assert looked_at_by(rounds, 100 * LOOK) == []
+        for look in (99.0, 100.0, 100.4, 102.0, 102.4):
+            rounds.put(look, look * LOOK)
+        assert looked_at_by(rounds, 100.9 * LOOK) == []
+        assert looked_at_by(rounds, 101.3 * LOOK) == [99.0, 100.0, 100.4]
+        assert looked_at_by(rounds, 102 * LOOK) == [102.0]
+        assert looked_at_by(rounds, 103.9 * LOOK) == [102.4]
+        assert looked_at_by(rounds, 999 * LOOK) == []
 
     def test_none_waits_longer_than_a_round(self) -> None:
         rounds: Any = Rounds()
-        looked_at_by(rounds, 100.0)
-        rounds.put("late", 100.0 + 3 * BEAT)
-        assert looked_at_by(rounds, 100.0 + LOOK * (LOOKS_PER_ROUND - 0.1)) == []
-        assert looked_at_by(rounds, 100.0 + LOOK * LOOKS_PER_ROUND) == ["late"]
+        looked_at_by(rounds, 100 * LOOK)
+        rounds.put("late", 100 * LOOK + 3 * BEAT)
+        assert looked_at_by(rounds, (100 + LOOKS_PER_ROUND - 0.1) * LOOK) == []
+        assert looked_at_by(rounds, (100 + LOOKS_PER_ROUND) * LOOK) == ["late"]
 
     @pytest.mark.parametrize("later", [LOOKS_PER_ROUND, LOOKS_PER_ROUND + 1, 100])
     def test_a_look_that_is_late_finds_all(self, later: int) -> None:
         rounds: Any = Rounds()
-        looked_at_by(rounds, 100.0)
+        looked_at_by(rounds, 100 * LOOK)
         for look in range(2 * LOOKS_PER_ROUND):
-            rounds.put(look, 100.0 + LOOK * look)
-        assert sorted(looked_at_by(rounds, 100.0 + LOOK * later)) == [
-            *range(2 * LOOKS_PER_ROUND)
-        ]
+            rounds.put(look, (100 + look) * LOOK)
+        found = looked_at_by(rounds, (100 + later) * LOOK)
+        assert sorted(found) == [*range(2 * LOOKS_PER_ROUND)]
 
     def test_looks_that_follow_each_other_otherwise_find_all(self) -> None:
         rounds: Any = Rounds()
-        looked_at_by(rounds, 100.0)
+        looked_at_by(rounds, 100 * LOOK)
         for look in range(LOOKS_PER_ROUND):
-            rounds.put(look, 100.0 + LOOK * look)
-        rounds.begin_look(100.1, LOOK / 3)
+            rounds.put(look, (100 + look) * LOOK)
+        # Another application's streams have a third of the heartbeat: this is the look
+        # in whose list none was put.
+        rounds.begin_look(100.34 * LOOK, LOOK / 3)
         assert sorted(rounds.due) == [*range(LOOKS_PER_ROUND)]
 
     def test_what_a_look_has_left_is_found_by_the_next(self) -> None:
         rounds: Any = Rounds()
-        looked_at_by(rounds, 100.0)
-        rounds.put("first", 101.0)
-        rounds.put("second", 101.0)
-        rounds.put("third", 102.0)
-        rounds.begin_look(101.0, LOOK)
+        looked_at_by(rounds, 100 * LOOK)
+        rounds.put("first", 101 * LOOK)
+        rounds.put("second", 101 * LOOK)
+        rounds.put("third", 102 * LOOK)
+        rounds.begin_look(101 * LOOK, LOOK)
         rounds.due.pop()  # And here the look fails.
-        assert looked_at_by(rounds, 102.0) == ["first", "third"]
+        assert looked_at_by(rounds, 102 * LOOK) == ["first", "third"]

@@ -59,7 +59,7 @@ class Rounds:
         self.due: list[Connection] = []
         # One list for each of a round's looks, and the number of the look that was
         # last, with the seconds between two.
-        self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_ROUND + 1)]
+        self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_ROUND)]
         self._number = 0
         self._interval = LONGEST_LOOK
 
@@ -69,12 +69,12 @@ class Rounds:
         :param interval: seconds from one look to the next.
         """
         first, self._number = self._number + 1, int(now / interval)
-        if interval != self._interval or self._number - first > LOOKS_PER_ROUND:
-            # The numbers had other times, or more than a round was left out.
-            first = self._number - LOOKS_PER_ROUND
-            self._interval = interval
-        for number in range(first, self._number + 1):
-            connections = self._looks[number % len(self._looks)]
+        whole_round = self._number + 1 - LOOKS_PER_ROUND
+        if interval != self._interval:
+            # The numbers had other times.
+            self._interval, first = interval, whole_round
+        for number in range(max(first, whole_round), self._number + 1):
+            connections = self._looks[number % LOOKS_PER_ROUND]
             self.due += connections
             connections.clear()
 
@@ -83,7 +83,7 @@ class Rounds:
         the soonest, and within a round."""
         looks = math.ceil(at / self._interval) - self._number
         looks = min(max(looks, 1), LOOKS_PER_ROUND)
-        self._looks[(self._number + looks) % len(self._looks)].append(connection)
+        self._looks[(self._number + looks) % LOOKS_PER_ROUND].append(connection)
 
     def forget(self) -> None:
         """Forget all connections, because none is left."""
