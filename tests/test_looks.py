@@ -214,6 +214,7 @@ class TestTheTime:
         world.look(1.0, Faulty(world.log), stream)
         assert stream.ticks == [world.now]
         assert "could not tell" in caplog.text
+        assert "ZeroDivisionError" in caplog.text
 
     def test_a_stream_that_is_old_ends(self, world: World) -> None:
         old = Settings.read({**KEYS, "SSE_MAX_AGE": 60})
@@ -269,7 +270,7 @@ class TestStalls:
         assert cuts == [stuck.descriptor]
         assert world.now - began <= STALL
         assert story.ends == ["stalled"]
-        assert "takes nothing" in caplog.text
+        assert "A client that takes nothing is cut" in caplog.messages
         world.look()
         assert world.looks._suspects == {}
         received(other)
