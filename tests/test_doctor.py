@@ -528,7 +528,31 @@ def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
         ("a = workers = 4", {"a": 4, "workers": 4}),
         ("workers: int = 4", {"workers": 4}),
         ("worker_class = 'gevent'  # and so on", {"worker_class": "gevent"}),
-        ("workers = 2 * 2", {"workers": UNREAD}),
+        ("workers = 2 * 2", {"workers": 4}),
+        ("workers = -(4 // 2) + 7 / 2", {"workers": 1.5}),
+        ("a = 3\nworkers = a + 1\na = 5", {"a": UNREAD, "workers": 4}),
+        ("workers = max(2, int('4'))", {"workers": 4}),
+        ("import os\nworkers = os.getenv('NO') or 4", {"os": UNREAD, "workers": 4}),
+        ("import os\nworkers = int(os.environ['A'])", {"os": UNREAD, "workers": 7}),
+        (
+            "from os import environ as e\nworkers = e.get('NO', 4)",
+            {"e": UNREAD, "workers": 4},
+        ),
+        (
+            "import multiprocessing\nworkers = multiprocessing.cpu_count() * 0 + 3",
+            {"multiprocessing": UNREAD, "workers": 3},
+        ),
+        ("raw_env = ['A=' 'b', 'C=d']", {"raw_env": ["A=b", "C=d"]}),
+        # Not known, or nothing that can be followed
+        (
+            "import os\nworkers = int(os.environ['NO'])",
+            {"os": UNREAD, "workers": UNREAD},
+        ),
+        ("workers = os.cpu_count()", {"workers": UNREAD}),
+        ("def int(a): ...\nworkers = int('4')", {"int": UNREAD, "workers": UNREAD}),
+        ("workers = 1 // 0", {"workers": UNREAD}),
+        ("workers = 'a' * 4", {"workers": UNREAD}),
+        ("workers = 2 ** 2", {"workers": UNREAD}),
         ("workers = cpu_count()", {"workers": UNREAD}),
         ("workers = 1\nworkers = 4", {"workers": UNREAD}),
         ("workers = 1\nworkers += 3", {"workers": UNREAD}),
@@ -549,7 +573,7 @@ def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
 def test_a_file_of_gunicorns_is_read_and_not_run(
     text: str, settings: dict[str, object] | None
 ) -> None:
-    assert settings_in(text) == settings
+    assert settings_in(text, {"A": "7"}) == settings
 
 
 def test_gunicorn_itself_reads_the_same(tmp_path: Path) -> None:
