@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
@@ -39,6 +39,7 @@ from flask_sse_lite.doctor.case import CHANNEL_PREFIX, Case
 from flask_sse_lite.doctor.codes import CODES
 from flask_sse_lite.doctor.discretion import without_secrets
 from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
+from flask_sse_lite.doctor.own_threads import own_threads
 from flask_sse_lite.doctor.report import WORDS, Finding, Report
 from flask_sse_lite.doctor.running import Running, option
 from flask_sse_lite.doctor.wire import Head, parts_of
@@ -638,6 +639,44 @@ def test_a_file_of_gunicorns_belongs_to_the_application_that_it_names(
     assert complaints(app) == set()
     write(tmp_path, "workers = 4\nwsgi_app = 'application:app'")
     assert complaints(app) == {"workers"}
+
+
+# Threads of the application
+
+over = threading.Event()
+
+
+def wait() -> None:
+    over.wait(PATIENCE)
+
+
+class Clock(threading.Thread):
+    def run(self) -> None:
+        wait()
+
+
+@pytest.mark.parametrize(
+    ("thread", "is_own"),
+    [
+        (lambda: threading.Thread(target=wait), True),
+        (lambda: threading.Timer(0, wait), True),
+        (Clock, True),
+        (lambda: threading.Thread(target=over.wait, args=(PATIENCE,)), False),
+        (lambda: threading.Timer(0, over.wait, (PATIENCE,)), False),
+    ],
+    ids=["target", "timer", "class", "Python's target", "Python's timer"],
+)
+def test_a_thread_is_the_applications_by_what_it_runs(
+    thread: Callable[[], threading.Thread], is_own: bool
+) -> None:
+    over.clear()
+    made = thread()
+    made.start()
+    try:
+        assert (made.name in own_threads()) == is_own
+    finally:
+        over.set()
+        made.join()
 
 
 # The server's account
