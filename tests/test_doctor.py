@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
@@ -39,6 +39,7 @@ from flask_sse_lite.doctor.case import CHANNEL_PREFIX, Case
 from flask_sse_lite.doctor.codes import CODES
 from flask_sse_lite.doctor.discretion import without_secrets
 from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
+from flask_sse_lite.doctor.own_threads import own_threads
 from flask_sse_lite.doctor.report import WORDS, Finding, Report
 from flask_sse_lite.doctor.running import Running, option
 from flask_sse_lite.doctor.wire import Head, parts_of
@@ -528,7 +529,31 @@ def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
         ("a = workers = 4", {"a": 4, "workers": 4}),
         ("workers: int = 4", {"workers": 4}),
         ("worker_class = 'gevent'  # and so on", {"worker_class": "gevent"}),
-        ("workers = 2 * 2", {"workers": UNREAD}),
+        ("workers = 2 * 2", {"workers": 4}),
+        ("workers = -(4 // 2) + 7 / 2", {"workers": 1.5}),
+        ("a = 3\nworkers = a + 1\na = 5", {"a": UNREAD, "workers": 4}),
+        ("workers = max(2, int('4'))", {"workers": 4}),
+        ("import os\nworkers = os.getenv('NO') or 4", {"os": UNREAD, "workers": 4}),
+        ("import os\nworkers = int(os.environ['A'])", {"os": UNREAD, "workers": 7}),
+        (
+            "from os import environ as e\nworkers = e.get('NO', 4)",
+            {"e": UNREAD, "workers": 4},
+        ),
+        (
+            "import multiprocessing\nworkers = multiprocessing.cpu_count() * 0 + 3",
+            {"multiprocessing": UNREAD, "workers": 3},
+        ),
+        ("raw_env = ['A=' 'b', 'C=d']", {"raw_env": ["A=b", "C=d"]}),
+        # Not known, or nothing that can be followed
+        (
+            "import os\nworkers = int(os.environ['NO'])",
+            {"os": UNREAD, "workers": UNREAD},
+        ),
+        ("workers = os.cpu_count()", {"workers": UNREAD}),
+        ("def int(a): ...\nworkers = int('4')", {"int": UNREAD, "workers": UNREAD}),
+        ("workers = 1 // 0", {"workers": UNREAD}),
+        ("workers = 'a' * 4", {"workers": UNREAD}),
+        ("workers = 2 ** 2", {"workers": UNREAD}),
         ("workers = cpu_count()", {"workers": UNREAD}),
         ("workers = 1\nworkers = 4", {"workers": UNREAD}),
         ("workers = 1\nworkers += 3", {"workers": UNREAD}),
@@ -549,7 +574,7 @@ def write(folder: Path, text: str, name: str = "gunicorn.conf.py") -> None:
 def test_a_file_of_gunicorns_is_read_and_not_run(
     text: str, settings: dict[str, object] | None
 ) -> None:
-    assert settings_in(text) == settings
+    assert settings_in(text, {"A": "7"}) == settings
 
 
 def test_gunicorn_itself_reads_the_same(tmp_path: Path) -> None:
@@ -614,6 +639,44 @@ def test_a_file_of_gunicorns_belongs_to_the_application_that_it_names(
     assert complaints(app) == set()
     write(tmp_path, "workers = 4\nwsgi_app = 'application:app'")
     assert complaints(app) == {"workers"}
+
+
+# Threads of the application
+
+over = threading.Event()
+
+
+def wait() -> None:
+    over.wait(PATIENCE)
+
+
+class Clock(threading.Thread):
+    def run(self) -> None:
+        wait()
+
+
+@pytest.mark.parametrize(
+    ("thread", "is_own"),
+    [
+        (lambda: threading.Thread(target=wait), True),
+        (lambda: threading.Timer(0, wait), True),
+        (Clock, True),
+        (lambda: threading.Thread(target=over.wait, args=(PATIENCE,)), False),
+        (lambda: threading.Timer(0, over.wait, (PATIENCE,)), False),
+    ],
+    ids=["target", "timer", "class", "Python's target", "Python's timer"],
+)
+def test_a_thread_is_the_applications_by_what_it_runs(
+    thread: Callable[[], threading.Thread], is_own: bool
+) -> None:
+    over.clear()
+    made = thread()
+    made.start()
+    try:
+        assert (made.name in own_threads()) == is_own
+    finally:
+        over.set()
+        made.join()
 
 
 # The server's account

@@ -439,6 +439,27 @@ def test_a_command_with_another_broker_than_the_servers_says_so(
 # What gunicorn is told by a file and its environment
 
 
+#: The same with a thread of its own, which begins when the application is loaded.
+CLOCK = f"""{SHOP}
+from threading import Event, Thread
+
+def tick() -> None:
+    while not Event().wait(1):
+        sse.publish("tick")
+
+Thread(target=tick, name="clock", daemon=True).start()
+"""
+
+
+#: The same with a thread that is a library's.
+POOL = f"""{SHOP}
+from concurrent.futures import ThreadPoolExecutor
+
+pool = ThreadPoolExecutor()
+pool.submit(print).result()
+"""
+
+
 class Folder(NamedTuple):
     """A folder in which gunicorn would be started, and the code that names what is
     wrong; empty where nothing is."""
@@ -447,11 +468,15 @@ class Folder(NamedTuple):
     file: str = ""
     arguments: str = ""
     config: dict[str, Any] = {}  # noqa: RUF012
+    app: str = SHOP
 
 
 FOLDERS = {
     "several workers on memory": Folder("workers", "workers = 4"),
     "several workers by the environment": Folder("workers", "", "--workers 4"),
+    "several workers beside an address": Folder(
+        "workers", "", "--bind 127.0.0.1:8000 --config none.py -w 4"
+    ),
     "recycled workers": Folder("server-options", "max_requests = 500"),
     "workers killed at once": Folder("server-options", "graceful_timeout = 0"),
     "eventlet": Folder("server-options", "worker_class = 'eventlet'"),
@@ -471,6 +496,39 @@ FOLDERS = {
         "worker_class = 'gevent'",
         config={"SSE_HANDOFF": False, "SSE_MAX_CONNECTIONS": 1500},
     ),
+    "as many workers as there are processors": Folder(
+        "workers",
+        "import multiprocessing\nworkers = multiprocessing.cpu_count() * 2 + 1",
+    ),
+    "recycled workers, by arithmetic": Folder(
+        "server-options", "often = 10\nmax_requests = often * 50"
+    ),
+    "a thread in the master": Folder("server-options", "preload_app = True", app=CLOCK),
+    "a thread in the master, by the environment": Folder(
+        "server-options", "", "--preload --workers 1", app=CLOCK
+    ),
+    "TLS with one thread": Folder(
+        "held-worker", "certfile = 'cert.pem'\nkeyfile = 'key.pem'"
+    ),
+    "a broker that gunicorn alone knows": Folder(
+        "same-broker", "raw_env = ['FLASK_SSE_URL=sqlite:///events.db']\nworkers = 4"
+    ),
+    "a library's thread in the master": Folder("", "preload_app = True", app=POOL),
+    "a thread in each worker": Folder("", "workers = 1", app=CLOCK),
+    "a thread in the master, on SQLite": Folder(
+        "",
+        "preload_app = True\nworkers = 4",
+        config={"SSE_URL": "sqlite:///events.db"},
+        app=CLOCK,
+    ),
+    "a broker that gunicorn and the doctor know": Folder(
+        "",
+        "raw_env = ['FLASK_SSE_URL=\"sqlite:///events.db\"']\nworkers = 4",
+        config={"SSE_URL": "sqlite:///events.db"},
+    ),
+    "TLS with many threads": Folder(
+        "", "certfile = 'cert.pem'\nkeyfile = 'key.pem'\nthreads = 200"
+    ),
     "one worker": Folder("", "workers = 1\nworker_class = 'gevent'"),
     "a sync worker": Folder("", "timeout = 5\npreload_app = True"),
     "several workers on SQLite": Folder(
@@ -485,7 +543,7 @@ FOLDERS = {
     ),
     "made by code": Folder(
         "",
-        "import os\nworkers = int(os.environ.get('WORKERS', 1))\nmax_requests = 2 * 9",
+        "workers = int(open('workers').read())\nmax_requests = workers and 9",
     ),
     "the file of examples/deploy": Folder(
         "", (ROOT / "examples" / "deploy" / "gunicorn.conf.py").read_text("utf-8")
@@ -497,8 +555,8 @@ FOLDERS = {
 def test_what_gunicorn_would_be_told_wrongly_is_named(
     planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, file, arguments, config = FOLDERS[planted]
-    (tmp_path / "shop.py").write_text(SHOP, "utf-8")
+    code, file, arguments, config, app = FOLDERS[planted]
+    (tmp_path / "shop.py").write_text(app, "utf-8")
     if file:
         (tmp_path / "gunicorn.conf.py").write_text(file, "utf-8")
     if arguments:

@@ -74,7 +74,9 @@ CODES: Mapping[str, Checked] = {
         {
             "gunicorn": "Leave --max-requests at 0, or make it very large. Give\n"
             "--graceful-timeout 1 s or more. Let --worker-class be gevent, gthread or "
-            "sync.",
+            "sync.\n"
+            "With --preload, a thread that publishes needs an SSE_URL that processes "
+            "share,\nsuch as sqlite:///events.db.",
             "uWSGI": "Leave out --cheaper, --idle and --max-requests.",
         },
     ),

@@ -1,19 +1,20 @@
 """gunicorn's options: what follows for streams from those that a gunicorn has.
 
 Here lives which options truly matter, and nothing of the others: a worker that answers
-no request for its ``timeout`` is hung with or without streams, and after
-``preload_app`` each worker begins with a broker and a hub of its own. How the options
-are read is unknown here.
+no request for its ``timeout`` is hung with or without streams. How the options are read
+is unknown here.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
-from ..settings import Settings
+from ..channels import Channels
 from .gunicorn_settings import OPTIONS, UNREAD
+from .own_threads import own_threads
 from .report import Report
-from .running import Running
+from .running import Running, options
 
 #: gunicorn's worker classes under which no stream works, as words in their names: those
 #: that speak ASGI, one that collects a response, and one that the hub refuses.
@@ -29,13 +30,34 @@ LEAST_GRACE = 1.0
 DEFAULT_TIMEOUT, DEFAULT_CONNECTIONS = "30", "1000"
 
 
-def judge(server: Running, settings: Settings, report: Report) -> None:
+#: What an option that is switched on or off says if it is off.
+OFF = ("", "False", "0", UNREAD)
+
+
+def judge(server: Running, channels: Channels, report: Report) -> None:
     """Judge the options of a gunicorn."""
+    settings = channels.settings
     _judge_unread(server, report)
     _judge_class(server, report)
     _judge_grace(server, report)
+    _judge_environment(server, report)
+    if not channels.broker.is_shared and not other_broker(server):
+        _judge_preload(server, report)
     if settings.handoff is False:
-        _judge_held(server, settings.max_connections, report)
+        _judge_held(server, settings.max_connections, "SSE_HANDOFF is False", report)
+    elif server.option("--certfile") not in OFF:
+        most = settings.max_connections
+        _judge_held(server, most, "gunicorn itself speaks TLS (certfile)", report)
+
+
+def other_broker(server: Running) -> str:
+    """The variable by which gunicorn gives an application a broker's URL that this
+    command does not have; empty where it gives none."""
+    for variable in options(server.words, "--env", "-e"):
+        name, _, value = variable.partition("=")
+        if name.endswith("SSE_URL") and os.environ.get(name) != value:
+            return name
+    return ""
 
 
 def _class(server: Running) -> str:
@@ -97,14 +119,40 @@ def _judge_grace(server: Running, report: Report) -> None:
             )
 
 
-def _judge_held(server: Running, most: int | None, report: Report) -> None:
-    """Judge a server of which ``SSE_HANDOFF`` says that it keeps all streams."""
+def _judge_environment(server: Running, report: Report) -> None:
+    if name := other_broker(server):
+        report.wrong(
+            "same-broker",
+            f"gunicorn gives the application a {name} (raw_env or --env), which this "
+            "command does not have: it reads another configuration.",
+            server.how,
+        )
+
+
+def _judge_preload(server: Running, report: Report) -> None:
+    """Judge threads of the application under ``memory://``. Where a store is shared,
+    it is well that one process publishes, and not each worker."""
+    if server.option("--preload") not in OFF and (names := own_threads()):
+        report.warning(
+            "server-options",
+            "gunicorn loads the application before it forks (preload_app), and the "
+            f"application starts threads when it is loaded ({', '.join(names)}). They "
+            "run in gunicorn's master alone. SSE_URL is memory://: what they publish "
+            "reaches nobody.",
+            server.how,
+        )
+
+
+def _judge_held(
+    server: Running, most: int | None, because: str, report: Report
+) -> None:
+    """Judge a server that keeps all streams."""
     name = _class(server)
     if name == "sync":
         timeout = server.option("--timeout", "-t") or DEFAULT_TIMEOUT
         report.wrong(
             "held-worker",
-            "SSE_HANDOFF is False, and gunicorn's worker is sync, with one thread: a "
+            f"{because}, and gunicorn's worker is sync, with one thread: a "
             "stream holds it, so that nobody else is answered, until gunicorn kills it "
             f"after its timeout ({timeout} s).",
             server.how,
@@ -115,7 +163,7 @@ def _judge_held(server: Running, most: int | None, report: Report) -> None:
     if most is not None and room.isdecimal() and most > int(room):
         report.warning(
             "kept-streams",
-            f"SSE_HANDOFF is False, so that each stream holds a place of the worker. A "
+            f"{because}, so that each stream holds a place of the worker. A "
             f"worker has {room} ({names[0]}), and SSE_MAX_CONNECTIONS is {most}: when "
             "all are held, nobody else is answered.",
             server.how,

@@ -2,8 +2,8 @@
 
 gunicorn runs ``gunicorn.conf.py`` as a program. A doctor runs nothing: here lives what
 can be read off the file's text, which is each name that the file sets once, outside of
-any block, to a plain value. Any other setting counts as one that cannot be read. What
-follows from the settings is unknown here.
+any block, to a value that ``reckoned`` can follow. Any other setting counts as one that
+cannot be read. What follows from the settings is unknown here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
+from .reckoned import Reckoner
 from .running import option
 
 #: The file that gunicorn reads where it is told of no other.
@@ -32,6 +33,9 @@ OPTIONS = {
     "max_requests": "--max-requests",
     "timeout": "--timeout",
     "graceful_timeout": "--graceful-timeout",
+    "preload_app": "--preload",
+    "certfile": "--certfile",
+    "raw_env": "--env",
 }
 
 #: The setting that names the application, which a command line does without an option.
@@ -71,7 +75,7 @@ def told(variables: Mapping[str, str], words: tuple[str, ...], folder: str) -> T
         found += _ALL_UNREAD
         sources.append(name)
     elif (text := _text(os.path.join(folder, name.removeprefix("file:")))) is not None:
-        found += _words_of(text)
+        found += _words_of(text, variables)
         sources.append(name.removeprefix("file:").removeprefix("./"))
     if by_variable:
         found += by_variable
@@ -96,43 +100,62 @@ def _text(path: str) -> str | None:
     return None
 
 
-def _words_of(text: str) -> Iterator[str]:
+def _words_of(text: str, variables: Mapping[str, str]) -> Iterator[str]:
     """The settings of a file, as options."""
-    values = settings_in(text)
+    values = settings_in(text, variables)
     if values is None:
         yield from _ALL_UNREAD
         return
     for name, long in OPTIONS.items():
         if name in values:
-            yield f"{long}={values[name]}"
+            value = values[name]
+            for each in value if isinstance(value, list) else [value]:
+                yield f"{long}={each}"
     if APPLICATION in values:
         yield str(values[APPLICATION])
 
 
-def settings_in(text: str) -> dict[str, object] | None:
+def settings_in(
+    text: str, variables: Mapping[str, str] | None = None
+) -> dict[str, object] | None:
     """The names that a file sets, each with its value, or ``UNREAD`` where the value is
     none that can be read without running the file. None where the file is no Python,
-    or is Python that sets names of which its text does not tell."""
+    or is Python that sets names of which its text does not tell.
+
+    :param variables: the environment that the file has.
+    """
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    reckoner = Reckoner(variables or {})
     found: dict[str, object] = {}
     for statement in tree.body:
         names = [*_names_set_by(statement)]
         if "*" in names:
             return None
+        value = _value_of(statement, reckoner)
         for name in names:
             is_new = name not in found
-            found[name] = _value_of(statement) if is_new else UNREAD
+            found[name] = value if is_new else UNREAD
+            reckoner.forget(name)
+            if found[name] is not UNREAD:
+                reckoner.values[name] = value
+        reckoner.note_import(statement)
     return found
 
 
-def _value_of(statement: ast.stmt) -> object:
-    if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value:
-        with suppress(ValueError):
-            value = ast.literal_eval(statement.value)
-            if isinstance(value, (str, int, float)):
+def _value_of(statement: ast.stmt, reckoner: Reckoner) -> object:
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    else:
+        return UNREAD
+    if statement.value and all(isinstance(target, ast.Name) for target in targets):
+        with suppress(ValueError, RecursionError):
+            value = reckoner.value(statement.value)
+            if isinstance(value, (str, int, float, list)):
                 return value
     return UNREAD
 

@@ -43,6 +43,10 @@ PROGRAMS = {
 #: Those of them that are adapters of ASGI.
 ADAPTERS = ("uvicorn", "hypercorn")
 
+#: An application's name: a module, and a name in it. Other words have colons, too, such
+#: as addresses and URLs.
+APPLICATION = re.compile(r"[a-z_][\w.]*:[a-z_]", re.IGNORECASE)
+
 #: Words of a command line among which the program is: the interpreter, -m, the program.
 FIRST_WORDS = 3
 
@@ -84,7 +88,8 @@ def servers(packages: Set[str]) -> Iterator[Running]:
 def _intended(packages: Set[str]) -> Iterator[Running]:
     """The gunicorn that would be started in this folder, where something tells how."""
     words, sources = gunicorn_settings.told(os.environ, (), os.getcwd())
-    names = {_package(name) for name in _names(words)}
+    # (A file of Python that gunicorn is told of is one of settings.)
+    names = {_package(name) for name in _names(words) if not name.endswith(".py")}
     if sources and not (names and packages.isdisjoint(names)):
         yield Running("gunicorn", 0, 0, words, None, sources)
 
@@ -116,7 +121,7 @@ def _names(words: tuple[str, ...]) -> Iterator[str]:
     title that setproctitle has set, ``gunicorn: master [shop:app]``."""
     for word in words:
         for part in word.strip("]").split("["):
-            if ":" in part or part.endswith(".py"):
+            if APPLICATION.match(part) or part.endswith(".py"):
                 yield part
 
 
@@ -174,7 +179,7 @@ def _judge(channels: Channels, server: Running, report: Report) -> None:
     if most is not None and server.limit is not None:
         _judge_limit(server.limit, most, report, server.how)
     if server.name == "gunicorn":
-        gunicorn_options.judge(server, channels.settings, report)
+        gunicorn_options.judge(server, channels, report)
 
 
 def _judge_workers(channels: Channels, server: Running, report: Report) -> None:
@@ -184,6 +189,11 @@ def _judge_workers(channels: Channels, server: Running, report: Report) -> None:
             "workers",
             f"{' and '.join(server.sources)} can ask for several: the number is made "
             "by code, which the doctor does not run.",
+        )
+    elif (variable := gunicorn_options.other_broker(server)) and count > 1:
+        report.unknown(
+            "workers",
+            f"the server has a {variable} of its own, which this command has not.",
         )
     elif count > 1 and not channels.broker.is_shared:
         report.wrong(

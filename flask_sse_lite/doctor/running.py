@@ -23,6 +23,13 @@ def option(words: tuple[str, ...], *names: str) -> str:
     return found
 
 
+def options(words: tuple[str, ...], *names: str) -> list[str]:
+    """The values of all of these options, in their order."""
+    pairs = zip(words, [*words[1:], ""], strict=False)
+    found = (option(pair, *names) for pair in pairs if pair[0][:1] == "-")
+    return [value for value in found if value]
+
+
 class Running(NamedTuple):
     """A server: its master process, how many processes it has started, its options, the
     limit on its open files, if that is known, and what says options beside its command
