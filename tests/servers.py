@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -60,6 +60,32 @@ STOP_PATIENCE = patient(10.0)
 #: client is cut. The second is of a worker that was told to quit, and that had ended
 #: before gunicorn's handler ended it, 0.1 s later.
 HARMLESS = ("listener_name = listener.getsockname()", ", in handle_quit")
+
+
+@contextmanager
+def stopped(processes: Iterable[int]) -> Iterator[None]:
+    """Stop processes, so that only others take requests meanwhile. (Otherwise, which
+    worker takes a connection is chance: it can be one of them hundreds of times.)"""
+    stopped = {*processes}
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        until(lambda: all(_state_of(process) == "T" for process in stopped))
+        yield
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+
+
+def _state_of(process: int) -> str:
+    """What the system says that a process does."""
+    status = Path(f"/proc/{process}/stat").read_text()
+    return status.rpartition(") ")[2][0]
+
+
+def process_of(client: Client) -> int:
+    """The worker that serves a client of ours."""
+    return int(client.headers["x-process"])
 
 
 def faults_in(log: str) -> int:

@@ -32,7 +32,7 @@ from flask_sse_lite.testing import read_events
 from . import IS_LONG
 from .members import Opened, World
 from .redis_servers import redis_server
-from .servers import Client, Server, serve, several, until
+from .servers import Client, Server, process_of, serve, several, stopped, until
 
 #: Random steps of a test on each broker.
 STEPS = 10_000 if IS_LONG else 2_500
@@ -479,16 +479,14 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 def members(server: Server, stack: ExitStack, user: str, count: int) -> list[Client]:
     """Streams of a user, which all workers serve."""
     streams: list[Client] = []
-
-    def are_everywhere() -> bool:
-        stream = stack.enter_context(Client(server.port))
-        stream.request("/room/a", headers={"X-User": user})
+    served: set[int] = set()
+    while len(served) < WORKERS or len(streams) < count:
+        with stopped(served if len(served) < WORKERS else ()):
+            stream = stack.enter_context(Client(server.port))
+            stream.request("/room/a", headers={"X-User": user})
         assert stream.status == 200
         streams.append(stream)
-        served = {stream.headers["x-process"] for stream in streams}
-        return len(served) == WORKERS and len(streams) >= count
-
-    until(are_everywhere)
+        served.add(process_of(stream))
     return streams
 
 

@@ -26,7 +26,7 @@ from flask_sse_lite.testing import published, read_events
 from .browsers import blank_page, chromium
 from .client_packages import npm_packages
 from .redis_servers import redis_server
-from .servers import PATIENCE, Client, Server, serve, several
+from .servers import PATIENCE, Client, Server, process_of, serve, several, stopped
 
 PAGE = "/stream/inspector"
 ACTIONS = list(pages.ACTIONS)
@@ -545,13 +545,14 @@ def test_it_names_as_many_workers_as_have_streams(
     wanted = 1 if there.store == "memory" else WORKERS
     server = there.server
     with server.channel() as channel, ExitStack() as stack:
-        processes: set[str] = set()
+        processes: set[int] = set()
         while len(processes) < wanted:
             client = stack.enter_context(Client(server.port))
-            client.request(f"/stream?channel={channel}")
-            processes.add(client.headers["x-process"])
+            with stopped(processes):
+                client.request(f"/stream?channel={channel}")
+            processes.add(process_of(client))
         with inspector(browser, server) as shown:
-            for process in processes:
+            for process in map(str, processes):
                 expect(shown.rows("workers", process)).to_have_count(1, timeout=WAIT)
 
 
@@ -566,11 +567,12 @@ def test_it_says_how_many_workers_are_silent(browser: Browser, tmp_path: Path) -
         expect(shown.page.locator("#silent")).to_contain_text(
             f"{WORKERS - 1} more workers are silent", timeout=WAIT
         )
-        processes: set[str] = set()
+        processes: set[int] = set()
         while len(processes) < WORKERS:
             client = stack.enter_context(Client(there.server.port))
-            client.request("/stream")
-            processes.add(client.headers["x-process"])
+            with stopped(processes):
+                client.request("/stream")
+            processes.add(process_of(client))
         expect(shown.page.locator("#silent")).to_be_hidden(timeout=WAIT)
 
 

@@ -38,7 +38,7 @@ from flask_sse_lite.traced import trace_of
 from .documentation import ROOT
 from .patience import patient
 from .redis_servers import redis_server
-from .servers import Server, serve, several, until
+from .servers import Client, Server, process_of, serve, several, stopped, until
 
 PATIENCE = patient(10)
 
@@ -372,16 +372,17 @@ def test_the_deliveries_of_all_processes_belong_to_one_publish(
         server = stack.enter_context(
             serve(kind, app=f"{TRACED}:app", options=several(kind, 2), **config)
         )
-        clients = [stack.enter_context(server.stream("room"))]
-        while len(processes := {c.headers["x-process"] for c in clients}) < 2:
-            clients.append(stack.enter_context(server.stream("room")))
+        clients: list[Client] = []
+        while len(processes := {*map(process_of, clients)}) < 2:
+            with stopped(processes):
+                clients.append(stack.enter_context(server.stream("room")))
         server.publish({"data": "hello", "channel": "room"})
         for client in clients:
             assert [event.data for event in client.take(1)] == ["hello"]
         until(lambda: len(written(folder, "deliver")) == 2)
     (publishing,) = written(folder, "publish").values()
     deliveries = written(folder, "deliver")
-    assert set(deliveries) == {*map(int, processes)}
+    assert set(deliveries) == processes
     own = publishing["context"]
     for delivery in deliveries.values():
         assert delivery["context"]["trace_id"] == own["trace_id"]

@@ -3,14 +3,12 @@ them when they have gone."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any
 
@@ -30,6 +28,7 @@ from .servers import (
     Kind,
     Server,
     serve,
+    stopped,
     until,
 )
 
@@ -821,18 +820,6 @@ def workers(server: Server, count: int) -> list[int]:
         return [int(pid) for pid in pids] if len(pids) == count else []
 
     return until(booted)
-
-
-@contextmanager
-def stopped(processes: list[int]) -> Iterator[None]:
-    """Stop processes, so that only others take requests meanwhile."""
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
 
 
 def test_each_of_several_workers_warns_once_that_memory_is_not_shared() -> None:

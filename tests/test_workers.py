@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from . import IS_LONG
 from .faithful import Faithful
 from .redis_servers import redis_server
-from .servers import PATIENCE, Client, Server, serve, several, until
+from .servers import (
+    PATIENCE,
+    Client,
+    Server,
+    process_of,
+    serve,
+    several,
+    stopped,
+    until,
+)
 
 WORKERS = 4
 
@@ -63,14 +72,11 @@ def streams_of_all(server: Server, channel: str, since: str = "") -> Iterator[An
     """Streams of all workers."""
     with ExitStack() as stack:
         streams: list[Client] = []
-
-        def is_complete() -> bool:
-            stream = stack.enter_context(server.stream(channel, since=since))
+        while len(served := {*map(process_of, streams)}) < WORKERS:
+            with stopped(served):
+                stream = stack.enter_context(server.stream(channel, since=since))
             assert stream.status == 200
             streams.append(stream)
-            return len({stream.headers["x-process"] for stream in streams}) == WORKERS
-
-        until(is_complete)
         yield streams
 
 
