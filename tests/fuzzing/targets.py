@@ -221,11 +221,16 @@ TARGETS = {
             b'["data","type","id",7,"00-1-1-01"]',
             b't 100 p 6\n["data",null,null,null]',
             b"1048576",
+            b'["data",null,null,Infinity]',
         ],
     ),
     "sqlite": Target(
         sqlite_row,
-        [b'[1.5,"data","type","id","7",null]', b'[1,null,"begin",null,"7",null]'],
+        [
+            b'[1.5,"data","type","id","7",null]',
+            b'[1,null,"begin",null,"7",null]',
+            b'[1.5,"data",null,null,Infinity,null]',
+        ],
     ),
     "noted": Target(
         noted, [b'{"ann":2}', b'"ann"', b'{"identity":"ann","channel":null}']
