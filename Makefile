@@ -6,6 +6,8 @@
 #                   (PYTEST_ARGS="-k million" runs some of them); then make soak-service
 # make soak-service a whole service for half an hour (SOAK_MINUTES=10: for less), while
 #                   workers are killed and networks fail; the page build/soak/index.html
+# make fuzz         bytes that break what reads them: a minute for each reader (FUZZ_ARGS=
+#                   "request --seconds 600" looks at one for longer)
 # make dist         the archives of a release, in dist/
 # make coverage     which lines and branches the tests reach, subprocesses included
 #                   (PYTEST_ARGS="-m quick" measures those of make quick)
@@ -34,8 +36,8 @@ BIN := $(VENV)/bin
 # Python a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo quick test system-packages soak soak-service coverage mutants dist lint
-.PHONY: docs claim bench bench-peers bench-against clean
+.PHONY: demo quick test system-packages soak soak-service coverage mutants fuzz dist
+.PHONY: lint docs claim bench bench-peers bench-against clean
 
 # Several workers share a file of SQLite, anew each time. A thousand streams need as many
 # descriptors.
@@ -91,6 +93,9 @@ coverage: system-packages $(VENV)/dev.stamp
 mutants: $(VENV)/test.stamp
 	nice $(BIN)/python -m mutants $(MUTANTS_ARGS)
 
+fuzz: $(VENV)/fuzz.stamp
+	nice $(BIN)/python -m tests.fuzzing $(FUZZ_ARGS)
+
 dist: $(VENV)/dev.stamp
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
@@ -126,6 +131,7 @@ clean:
 # One stamp per extra of pyproject.toml. WITHIN_ names the extras that an extra includes.
 WITHIN_test := demo redis docs
 WITHIN_dev := test $(WITHIN_test)
+WITHIN_fuzz := test $(WITHIN_test)
 
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'

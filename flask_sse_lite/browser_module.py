@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from . import routes
 from .arguments import MAX_CHANNELS, checked_names
+from .client_faults import query
 from .response import NOSNIFF
 from .wording import Name
 
@@ -73,7 +74,7 @@ def serve_file(text: bytes, version: str, mimetype: str) -> Response:
     """A file of the extension's own, for a page."""
     response = Response(text, mimetype=mimetype, headers=NOSNIFF)
     response.set_etag(version)
-    if request.args.get(VERSION_PARAMETER) == version:
+    if query().get(VERSION_PARAMETER) == version:
         response.cache_control.public = True
         response.cache_control.max_age = KEPT_SECONDS
         response.cache_control.immutable = True

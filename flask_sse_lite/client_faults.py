@@ -16,6 +16,7 @@ from itertools import chain, islice
 from typing import Any, TypeVar
 
 from flask import current_app, has_request_context, request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from .errors import EventTooLarge, InvalidType, InvalidValue
@@ -85,6 +86,18 @@ def require(check: Callable[[Any], T], value: Any) -> T:
         return check(value)
     except InvalidValue as error:
         raise blamed(error, [(value, check)]) from None
+
+
+def query() -> MultiDict[str, str]:
+    """The parameters of the current request's query.
+
+    :raises BadRequest: for bytes that are not UTF-8. (Werkzeug leaves their error to
+        Flask, which would log it as one of the application's.)
+    """
+    try:
+        return request.args
+    except UnicodeDecodeError:
+        raise BadRequest("The query is not UTF-8.") from None
 
 
 def blamed(
@@ -231,7 +244,11 @@ def _passes(check: Callable[[Any], Any], value: Any) -> bool:
 
 def _texts_of_request() -> Iterator[str]:
     yield from map(str, (request.view_args or {}).values())
-    for values in (request.args, request.form):
+    try:
+        asked = query()
+    except BadRequest:
+        asked = MultiDict()
+    for values in (asked, request.form):
         yield from (value for _, value in values.items(multi=True))
     yield from (value for _, value in request.headers)
     yield from request.cookies.values()

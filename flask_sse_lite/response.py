@@ -20,7 +20,7 @@ from flask import (
 from werkzeug.exceptions import InternalServerError
 from werkzeug.wsgi import ClosingIterator
 
-from .client_faults import require
+from .client_faults import query, require
 from .errors import UnsupportedServer
 from .generators.items import Items, check_type
 from .hub.keepalive import Pulse
@@ -254,7 +254,7 @@ def last_event_id() -> str:
 
 def _last_id_in_query() -> str:
     pages, clients = "", ""
-    for name, value in request.args.items(multi=True):
+    for name, value in query().items(multi=True):
         if name == LAST_ID_PARAMETER:
             pages = value or pages
         elif name.lower().translate(_NO_SEPARATORS) in LAST_ID_NAMES:

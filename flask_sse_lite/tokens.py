@@ -19,6 +19,7 @@ from flask import request
 from itsdangerous import BadData, URLSafeSerializer
 
 from .application import current_channels
+from .client_faults import query
 from .errors import InvalidValue
 from .settings import TOKEN_PARAMETER
 
@@ -81,9 +82,9 @@ def brought() -> list[Brought]:
     header = authorization.token or "" if authorization and is_bearer else ""
     if _is_ours(header):
         return [Brought(header, is_chosen=True)]
-    query = request.args.get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
-    if query:
-        return [Brought(query, is_chosen=True)]
+    asked = query().get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
+    if asked:
+        return [Brought(asked, is_chosen=True)]
     # A browser can have several of one name, for several paths.
     cookies = request.cookies.getlist(settings.token_cookie)
     return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]

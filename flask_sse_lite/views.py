@@ -15,6 +15,7 @@ from werkzeug.exceptions import InternalServerError, ServiceUnavailable
 from .application import began, current_channels
 from .arguments import MAX_CHANNELS
 from .channels import Channels
+from .client_faults import query
 from .doctor import account
 from .errors import BrokerUnavailable, InvalidValue, UnsupportedServer
 from .event import check_channel
@@ -36,7 +37,7 @@ NO_ROOM = "There is no room for an event stream now."
 
 def requested_channels() -> tuple[str, ...]:
     """The channels that the query names; none where it names none."""
-    names = request.args.getlist("channel")
+    names = query().getlist("channel")
     if len(names) > MAX_CHANNELS:
         abort(400, f"A stream has at most {MAX_CHANNELS} channels, not {len(names)}.")
     try:

@@ -71,6 +71,7 @@ class Service(Protocol):
 class Stream:
     """A stream of one user, read by a thread.
 
+    :param since: the id that the client resumed from; empty for none.
     :param behind: the number of the last event that the stream must not have.
     :param is_newcomer: the stream can have earlier events too: its worker can have been
         told of them late.
@@ -82,6 +83,7 @@ class Stream:
         self,
         opened: Opened,
         user: str,
+        since: str,
         behind: int,
         *,
         is_newcomer: bool,
@@ -93,9 +95,9 @@ class Stream:
         #: From this number on, no event must come; None where all must.
         self.most: int | None = None
         self.seen: list[int] = []
-        self.last_id = ""
+        self.last_id = since
         self.has_ended = self.is_cut = self.has_left = False
-        self._behind, self._is_newcomer = behind, is_newcomer
+        self._behind, self._began_anew = behind, is_newcomer
         self._opened = opened
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -117,6 +119,11 @@ class Stream:
     @property
     def is_over(self) -> bool:
         return self.has_ended or self.is_cut
+
+    @property
+    def is_newcomer(self) -> bool:
+        """Whether a stream that goes on from here can have earlier events, too."""
+        return self._began_anew and not self.seen
 
     @property
     def behind(self) -> int:
@@ -145,10 +152,10 @@ class Stream:
         if not self.seen:
             return
         first = self._behind + 1
-        if self._is_newcomer:
+        if self._began_anew:
             first = min(first, self.seen[0])
         assert self.seen == sorted({*self.seen})
-        assert self.seen[0] >= first
+        assert first <= self.seen[0]
         due = {*range(first, self.seen[-1] + 1)}
         assert due - {*self.seen} <= {*unsure}
         assert self.most is None or self.seen[-1] < self.most
@@ -199,12 +206,13 @@ class World:
     def connect(self) -> None:
         user = self.random.choice(USERS)
         if self.ids and self.random.random() < 0.7:
-            self._listen(user, *self.random.choice(self.ids[-50:]))
+            since, number = self.random.choice(self.ids[-50:])
+            self._listen(user, since, number, is_newcomer=False)
         else:
-            self._listen(user, "", self.published - 1)
+            self._listen(user, "", self.published - 1, is_newcomer=True)
 
-    def _listen(self, user: str, since: str, behind: int) -> bool:
-        """Have a user listen.
+    def _listen(self, user: str, since: str, behind: int, *, is_newcomer: bool) -> bool:
+        """Have a user listen: see ``Stream``.
 
         :returns: False where the server died meanwhile.
         """
@@ -216,7 +224,14 @@ class World:
         assert (opened is None) == (user in self.banned)
         if opened:
             self.streams.append(
-                Stream(opened, user, behind, is_newcomer=not since, can_end=is_soon)
+                Stream(
+                    opened,
+                    user,
+                    since,
+                    behind,
+                    is_newcomer=is_newcomer,
+                    can_end=is_soon,
+                )
             )
         return True
 
@@ -226,7 +241,10 @@ class World:
             if stream.most is None:
                 since = stream.last_id
                 behind = stream.behind if since else self.published - 1
-                if not self._listen(stream.user, since, behind):
+                is_newcomer = stream.is_newcomer
+                if not self._listen(
+                    stream.user, since, behind, is_newcomer=is_newcomer
+                ):
                     continue
             self._put_away(stream)
 

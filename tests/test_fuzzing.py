@@ -21,7 +21,7 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from werkzeug.test import EnvironBuilder
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from flask_sse_lite import SSE, Event, InvalidValue, tokens
 from flask_sse_lite.brokers import Broker
@@ -30,6 +30,7 @@ from flask_sse_lite.event import check_channel
 from flask_sse_lite.position import is_position, parse_position
 from flask_sse_lite.testing.broker_suite import Reader, publish
 
+from .fuzzing.targets import TARGETS
 from .stores import RedisStore, SqliteStore
 
 #: An application or a store is made once for all examples: nothing that one of them
@@ -94,13 +95,13 @@ def ask(
         environ |= {"PATH_INFO": target, "QUERY_STRING": query}
         for name, value in headers.items():
             environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
-        with (
-            caplog.at_level(logging.ERROR),
-            app.test_client().open(environ) as response,
-        ):
-            body = b"".join(islice(response.iter_encoded(), 2))
+        # Not by a test client, which encodes a query's odd bytes.
+        with caplog.at_level(logging.ERROR):
+            pieces, status, _ = run_wsgi_app(app, environ)
+            with closing(pieces):  # type: ignore[type-var]
+                body = b"".join(islice(pieces, 2))
         assert caplog.records == []
-        return response.status_code, body
+        return int(status[:3]), body
 
     return ask
 
@@ -179,6 +180,12 @@ def test_a_name_that_is_taken_for_a_channel_s_can_be_told(name: str) -> None:
         return
     assert not any(category(letter) == "Cc" for letter in name)
     name.encode()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_make_fuzz_begins_with_breaks_nothing(name: str) -> None:
+    for seed in TARGETS[name].seeds:
+        TARGETS[name].read(seed)
 
 
 # What lies in a store
@@ -260,14 +267,25 @@ BODIES = st.one_of(
 )
 
 
+def begins_a_run(body: bytes) -> bool:
+    """Whether an entry is a number: so many bytes are kept from there on, and that can
+    be less than what comes next."""
+    try:
+        return isinstance(json.loads(body), int)
+    except (ValueError, RecursionError):
+        return False
+
+
 def test_whatever_stands_in_an_entry_of_redis_all_channels_go_on(
     server: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fuzzed = Fuzzed(server.open())
 
     @FUZZED
-    @given(BODIES.filter(bool))  # An entry without a body is the channel's end.
+    @given(BODIES)
     def check(body: bytes) -> None:
+        assume(body)  # An entry without a body is the channel's end.
+        assume(not begins_a_run(body))
         with monkeypatch.context() as patch:
             patch.setattr(redis_broker, "_packed", lambda event: body)
             fuzzed.broker.publish("odd", Event("is replaced"))

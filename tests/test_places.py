@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from flask_sse_lite.history.log import Log
+from flask_sse_lite.hub.client import Client
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.loop import Hub
-from flask_sse_lite.hub.places import Phase, Place, Places
+from flask_sse_lite.hub.places import SPARE, Phase, Place, Places
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.system.poller import IS_SUPPORTED
 
@@ -20,6 +21,8 @@ from .servers import until
 
 SETTINGS = Settings.read({"SSE_MAX_CONNECTIONS": 3})
 OTHERS = Settings.read({"SSE_MAX_CONNECTIONS": 3})
+
+ANN, BOB = Client("ann", None, 0.0), Client(None, "127.0.0.1", 0.0)
 
 
 @pytest.fixture
@@ -40,6 +43,36 @@ def test_there_are_as_many_as_is_set(places: Places) -> None:
     places.release(first)
     assert not places.is_full(SETTINGS)
     assert places.take(SETTINGS)
+
+
+def test_a_client_has_as_many_as_is_set_however_many_came_and_went(
+    places: Places,
+) -> None:
+    settings = Settings.read({"SSE_MAX_PER_CLIENT": 3})
+    stay = [places.take(settings, ANN), places.take(settings, ANN)]
+    for _ in range(99):
+        assert not places.is_full(settings, ANN)
+        passing = places.take(settings, ANN)
+        assert passing
+        assert places.is_full(settings, ANN)
+        assert places.take(settings, ANN) is None
+        assert not places.is_full(settings, BOB)
+        places.serve(passing)
+        places.release(passing)
+    assert all(stay)
+
+
+def test_few_places_of_clients_are_remembered_that_were_given_back(
+    places: Places,
+) -> None:
+    settings = Settings.read({"SSE_MAX_PER_CLIENT": 999})
+    for number in range(2000):
+        client = ANN if number % 2 else Client(str(number), None, 0.0)
+        place = places.take(settings, client)
+        assert place
+        places.serve(place)
+        places.release(place)
+    assert sum(map(len, places._by_owner.values())) <= SPARE + 1
 
 
 def test_where_nothing_is_set_there_are_as_many_as_the_process_has_descriptors_for(

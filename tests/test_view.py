@@ -11,7 +11,7 @@ from itertools import islice
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
+from werkzeug.test import EnvironBuilder, TestResponse, run_wsgi_app
 
 from flask_sse_lite import SSE
 from flask_sse_lite.hub import current_hub
@@ -172,6 +172,22 @@ def test_a_bad_name_is_not_shown_as_html(client: FlaskClient) -> None:
     refused = client.get("/stream?channel=%3Cscript%3E%01")
     assert refused.status_code == 400
     assert "<script>" not in refused.text
+
+
+@pytest.mark.parametrize("target", ["/stream", "/stream/sse.js", "/own", "/run"])
+def test_a_query_that_is_not_utf_8_is_answered_by_400(
+    app: Flask, sse: SSE, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers let its bytes through as they are, and WSGI shows them as latin-1.
+    The test client would encode them."""
+    app.add_url_rule("/own", "own", lambda: sse.stream("a"))
+    app.add_url_rule("/run", "run", lambda: sse.run(["an item"]))
+    environ = EnvironBuilder(path=target).get_environ()
+    environ["QUERY_STRING"] = "channel=\xe9"
+    pieces, status, _ = run_wsgi_app(app, environ)
+    assert status == "400 BAD REQUEST"
+    assert b"The query is not UTF-8." in b"".join(pieces)
+    assert caplog.records == []
 
 
 # The opening

@@ -35,9 +35,9 @@ from .client import NOBODY, Client
 #: what a stream costs.
 ROOM_KNOWN = 1.0
 
-#: Clients without a place that are remembered: looking for them at each arrival would
-#: cost more than they do.
-SPARE_OWNERS = 64
+#: Places that were given back and are remembered beside as many as are taken. To look
+#: for them at each arrival would cost more than they do.
+SPARE = 64
 
 
 class Phase(Enum):
@@ -77,8 +77,10 @@ class Places:
 
     def __init__(self) -> None:
         self._taken: set[Place] = set()
-        #: The places of each client, where there is a limit for each.
+        #: The places of each client, where there is a limit for each; and how many were
+        #: put there since all were looked at. Some can have been given back.
         self._by_owner: dict[Owner, set[Place]] = {}
+        self._noted = 0
         # Any thread can write these; a race writes the same value twice.
         self._room = 0
         self._room_known_until = 0.0
@@ -92,7 +94,10 @@ class Places:
         if len(self._taken) >= self._limit(settings):
             return True
         most, owner = settings.max_per_client, _owner(settings, client)
-        return most is not None and owner is not None and self._count(owner) >= most
+        if most is None or owner is None:
+            return False
+        # To count takes time for each place, so it is done only near the limit.
+        return len(self._by_owner.get(owner, ())) >= most and self._count(owner) >= most
 
     def take(self, settings: Settings, client: Client = NOBODY) -> Place | None:
         """A place for a stream that begins; None where all places are taken, or all
@@ -108,9 +113,9 @@ class Places:
         if place.owner is None:
             return
         self._by_owner.setdefault(place.owner, set()).add(place)
-        if len(self._by_owner) > 2 * len(self._taken) + SPARE_OWNERS:
-            for owner in list(self._by_owner):
-                self._count(owner)
+        self._noted += 1
+        if self._noted > 2 * len(self._taken) + SPARE:
+            self._noted = sum(map(self._count, list(self._by_owner)))
 
     def _count(self, owner: Owner) -> int:
         """How many places a client has. The places that were given back are forgotten

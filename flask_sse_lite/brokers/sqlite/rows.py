@@ -37,7 +37,7 @@ def record(view: View, epoch: str, row: Any, now: float) -> Record:
     age = age_at(at, now)
     try:
         return _read(epoch, sequence, age, channel, *columns)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         return view.cannot_read(epoch, sequence, age, channel, error)
 
 
