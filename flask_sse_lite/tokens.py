@@ -77,17 +77,27 @@ def brought() -> list[Brought]:
     """The tokens that the current request has brought. One in a header goes before one
     in the query, and either before cookies: with it, cookies do not count."""
     settings = current_channels().settings
-    authorization = request.authorization
-    is_bearer = authorization is not None and authorization.type == "bearer"
-    header = authorization.token or "" if authorization and is_bearer else ""
-    if _is_ours(header):
+    if _is_ours(header := _bearer()):
         return [Brought(header, is_chosen=True)]
     asked = query().get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
     if asked:
         return [Brought(asked, is_chosen=True)]
+    if "HTTP_COOKIE" not in request.environ:
+        return []
     # A browser can have several of one name, for several paths.
     cookies = request.cookies.getlist(settings.token_cookie)
     return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]
+
+
+def _bearer() -> str:
+    """The token in the request's header ``Authorization: Bearer``; empty where there is
+    none."""
+    if "HTTP_AUTHORIZATION" not in request.environ:
+        return ""
+    authorization = request.authorization
+    if authorization is None or authorization.type != "bearer":
+        return ""
+    return authorization.token or ""
 
 
 def grant_of(token: str) -> Grant:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..errors import BrokerUnavailable
 
@@ -50,18 +48,30 @@ class Deadlines(threading.local):
 
     current: Deadline | None = None
 
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[Deadline]:
+    def within(self, seconds: float) -> Within:
         """Set the deadline of a block, some seconds from now. Inside of another such
-        block, the other's deadline holds.
+        block, the other's deadline holds."""
+        return Within(self, seconds)
 
-        :returns: the deadline of the whole call.
-        """
-        if outer := self.current:
-            yield outer
-            return
-        self.current = deadline = Deadline(seconds)
-        try:
-            yield deadline
-        finally:
-            self.current = None
+
+class Within:
+    """A block with a deadline, which is that of the whole call. Every publish enters
+    some, and a generator for each would cost more than all else here."""
+
+    __slots__ = ("_deadlines", "_is_outermost", "_seconds")
+
+    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+        self._deadlines = deadlines
+        self._seconds = seconds
+        self._is_outermost = False
+
+    def __enter__(self) -> Deadline:
+        if outer := self._deadlines.current:
+            return outer
+        self._is_outermost = True
+        self._deadlines.current = deadline = Deadline(self._seconds)
+        return deadline
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_outermost:
+            self._deadlines.current = None

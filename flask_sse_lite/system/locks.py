@@ -133,15 +133,14 @@ class Guard:
             ``Reentered``; -1 waits without a limit.
         :returns: whether the lock was taken.
         """
-        must_not_wait = self._inside.enter() or not can_wait()
+        is_nested = self._inside.enter()
         is_held = False
         try:
-            if must_not_wait or timeout == 0:
-                is_held = self._lock.acquire(blocking=False)
-            else:
+            is_held = self._lock.acquire(blocking=False)
+            if not is_held and timeout != 0:
+                if is_nested or not can_wait():
+                    raise Reentered
                 is_held = self._lock.acquire(timeout=timeout)
-            if must_not_wait and not is_held and timeout != 0:
-                raise Reentered
         finally:
             if not is_held:
                 self._inside.leave()
@@ -178,7 +177,9 @@ class Room:
             return True
         is_there = False
         try:
-            is_there = self._places.acquire(timeout=timeout if can_wait() else 0)
+            is_there = self._places.acquire(blocking=False)
+            if not is_there and can_wait():
+                is_there = self._places.acquire(timeout=timeout)
         finally:
             if not is_there:
                 self._inside.leave()

@@ -56,27 +56,26 @@ class Pool:
             if not self._room.acquire(timeout=deadline.left):
                 raise OutOfTime(f"{self._store.name} is too slow")
             try:
-                with self.translated(deadline), self._borrowed(deadline) as link:
-                    yield link
+                with self.translated(deadline):
+                    link = self._idle_link(deadline) or self._new_link(deadline)
+                    try:
+                        yield link
+                    except BaseException as error:
+                        self._take_back(link, error)
+                        raise
+                    self._give_back(link)
             finally:
                 self._room.release()
 
-    @contextmanager
-    def _borrowed(self, deadline: Deadline) -> Iterator[Link]:
-        link = self._idle_link(deadline) or self._new_link(deadline)
-        try:
-            yield link
-        except ResponseError as error:
-            if "READONLY" in str(error):
-                self.drop(link)  # This server is a replica now: another is the master.
-            else:
-                self._give_back(link)
-            raise
-        except BaseException:
-            # The answer can still come, and the link's next user must not read it.
+    def _take_back(self, link: Link, error: BaseException) -> None:
+        """What becomes of a link whose use has failed. Where no answer has come, it can
+        still come, and the link's next user must not read it."""
+        is_answered = isinstance(error, ResponseError)
+        # A server that is read-only is a replica now: another is the master.
+        if is_answered and "READONLY" not in str(error):
+            self._give_back(link)
+        else:
             self.drop(link)
-            raise
-        self._give_back(link)
 
     def _idle_link(self, deadline: Deadline) -> Link | None:
         while self._idle:
