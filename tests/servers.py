@@ -65,7 +65,8 @@ HARMLESS = ("listener_name = listener.getsockname()", ", in handle_quit")
 @contextmanager
 def stopped(processes: Iterable[int]) -> Iterator[None]:
     """Stop processes, so that only others take requests meanwhile. (Otherwise, which
-    worker takes a connection is chance: it can be one of them hundreds of times.)"""
+    worker takes a connection is chance: it can be one of them hundreds of times. A
+    connection that was made before can be one of theirs.)"""
     stopped = {*processes}
     for process in stopped:
         os.kill(process, signal.SIGSTOP)

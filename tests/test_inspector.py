@@ -547,8 +547,8 @@ def test_it_names_as_many_workers_as_have_streams(
     with server.channel() as channel, ExitStack() as stack:
         processes: set[int] = set()
         while len(processes) < wanted:
-            client = stack.enter_context(Client(server.port))
             with stopped(processes):
+                client = stack.enter_context(Client(server.port))
                 client.request(f"/stream?channel={channel}")
             processes.add(process_of(client))
         with inspector(browser, server) as shown:
@@ -569,8 +569,8 @@ def test_it_says_how_many_workers_are_silent(browser: Browser, tmp_path: Path) -
         )
         processes: set[int] = set()
         while len(processes) < WORKERS:
-            client = stack.enter_context(Client(there.server.port))
             with stopped(processes):
+                client = stack.enter_context(Client(there.server.port))
                 client.request("/stream")
             processes.add(process_of(client))
         expect(shown.page.locator("#silent")).to_be_hidden(timeout=WAIT)
