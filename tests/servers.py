@@ -484,6 +484,13 @@ class Server:
             print(logged)
         assert faults_in(logged) == 0
 
+    @contextmanager
+    def emptied(self) -> Iterator[Server]:
+        """Watch the server, and wait until its last stream is over."""
+        with self.watched():
+            yield self
+            until(lambda: self.stats()["streams"] == 0)
+
     # What it is asked
 
     def request(self, method: str, target: str, body: Any = None) -> Response:

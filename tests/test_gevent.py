@@ -66,8 +66,8 @@ import threading, time
 import pytest
 from flask_sse_lite.system.gevent import call_in_a_thread, native
 
-allowed = native(threading, "Event")()
-has_ended = native(threading, "Event")()
+allowed = native("threading", "Event")()
+has_ended = native("threading", "Event")()
 
 def block():
     assert allowed.wait(20)

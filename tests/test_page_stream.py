@@ -52,9 +52,8 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Iterator[Server]:
-    with running.watched():
+    with running.emptied():
         yield running
-        until(lambda: running.stats()["streams"] == 0)
 
 
 @pytest.fixture

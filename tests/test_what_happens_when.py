@@ -19,7 +19,7 @@ import pytest
 
 from flask_sse_lite.testing.broker_suite import until
 
-from .servers import ROOT, Server, serve, several
+from .servers import ROOT, Server, process_of, serve, several, stopped
 
 PAGE = ROOT / "docs" / "what-happens-when.rst"
 
@@ -183,16 +183,13 @@ def test_a_worker_that_was_stopped_goes_on_where_it_was(
         clients = [server.stream("room") for _ in range(8)]
         try:
             worker = server.stats()["process"]
-            os.kill(worker, signal.SIGSTOP)
-            try:
+            with stopped([worker]):
                 texts = [str(number) for number in range(40)]
                 for text in texts:
                     server.publish({"data": text, "channel": "room"})
                 # Until the other worker takes the stopped one for gone.
-                served = [int(client.headers["x-process"]) for client in clients]
+                served = [*map(process_of, clients)]
                 until(lambda: subscribers(server) == 8 - served.count(worker))
-            finally:
-                os.kill(worker, signal.SIGCONT)
             for client in clients:
                 assert [event.data for event in client.take(40)] == texts
             until(lambda: subscribers(server) == len(clients))

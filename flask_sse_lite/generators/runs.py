@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from ..brokers import Broker
 from ..signals.courier import Courier
 from ..signals.story import run_story_of
+from ..system.gevent import is_patched_by_gevent
 from ..system.locks import Guard
-from ..system.poller import is_patched_by_gevent
 from .items import Items
 from .run import Run
 

@@ -1,8 +1,8 @@
 """What differs where gevent has replaced threads by greenlets.
 
-Here lives how a blocking call is made while a gevent worker's other greenlets run, and
-how a killed greenlet is told from one that failed. How the hub waits lives in
-``poller``.
+Here lives whether gevent has done so, what was there before, how a blocking call is
+made while a gevent worker's other greenlets run, and how a killed greenlet is told from
+one that failed. How the hub waits lives in ``poller``.
 """
 
 # An application can check its types without having gevent's types installed.
@@ -10,28 +10,37 @@ how a killed greenlet is told from one that failed. How the hub waits lives in
 
 from __future__ import annotations
 
-import _thread
 import sys
+import threading
 from collections.abc import Callable
+from functools import lru_cache
 from time import monotonic
-from types import ModuleType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def native(module: ModuleType, name: str) -> Any:
-    """A module's function as it is where gevent has not put its own in its place."""
+def is_patched_by_gevent() -> bool:
     monkey = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return getattr(module, name)
-    return monkey.get_original(module.__name__, name)
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def native(module: str, name: str) -> Any:
+    """A function or class as it was before gevent replaced it."""
+    if is_patched_by_gevent():
+        return _replaced(module, name)
+    return getattr(sys.modules[module], name)
+
+
+@lru_cache
+def _replaced(module: str, name: str) -> Any:
+    return sys.modules["gevent.monkey"].get_original(module, name)
 
 
 def wait_natively(function: Callable[[], T]) -> T:
     """Call a function that blocks. Under a monkey-patched gevent, a native thread calls
     it, and other greenlets run meanwhile."""
-    return call_in_a_thread(function) if _is_patched() else function()
+    return call_in_a_thread(function) if is_patched_by_gevent() else function()
 
 
 def call_in_a_thread(function: Callable[[], T], seconds: float | None = None) -> T:
@@ -46,7 +55,7 @@ def call_in_a_thread(function: Callable[[], T], seconds: float | None = None) ->
     :raises TimeoutError: where the function has not returned in time.
     """
     outcome: list[tuple[T | None, BaseException | None]] = []
-    wake, wait = _greenlet_s_sleep() if _is_patched() else _thread_s_sleep()
+    wake, wait = _greenlet_s_sleep() if is_patched_by_gevent() else _thread_s_sleep()
 
     def call() -> None:
         try:
@@ -57,7 +66,7 @@ def call_in_a_thread(function: Callable[[], T], seconds: float | None = None) ->
             wake()
 
     try:
-        native(_thread, "start_new_thread")(call, ())
+        native("_thread", "start_new_thread")(call, ())
     except RuntimeError:
         call()  # The interpreter is ending and starts no thread: this one calls it.
     end = None if seconds is None else monotonic() + seconds
@@ -74,7 +83,7 @@ def call_in_a_thread(function: Callable[[], T], seconds: float | None = None) ->
 
 def _thread_s_sleep() -> tuple[Callable[[], None], Callable[[float | None], object]]:
     """What wakes the thread that sleeps, and how it sleeps for some seconds."""
-    asleep = _thread.allocate_lock()
+    asleep = threading.Lock()
     asleep.acquire()
     return asleep.release, lambda seconds: asleep.acquire(
         timeout=-1 if seconds is None else seconds
@@ -106,15 +115,10 @@ def _greenlet_s_sleep() -> tuple[Callable[[], None], Callable[[float | None], ob
     return waker.send, wait
 
 
-def _is_patched() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
 def can_wait() -> bool:
     """Whether the caller can wait. gevent's hub greenlet cannot. A handler of
     ``signal.signal`` runs in that greenlet when all others wait."""
-    if not _is_patched():
+    if not is_patched_by_gevent():
         return True
     import gevent
 

@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 from ..errors import UnsupportedServer
+from .gevent import is_patched_by_gevent, native
 from .locks import Alarm
 
 #: Whether connections can be taken over. (gevent hides select.epoll: ask the platform.)
@@ -53,7 +53,7 @@ class Poller:
     """
 
     def __init__(self) -> None:
-        self._epoll = _original("select", "epoll")()
+        self._epoll = native("select", "epoll")()
         self._waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._waker, READABLE)
         self._is_closed = False
@@ -260,11 +260,6 @@ def new_poller() -> Poller:
     return GeventPoller() if is_patched_by_gevent() else Poller()
 
 
-def is_patched_by_gevent() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
-
-
 def _is_patched_by_eventlet() -> bool:
     patcher = sys.modules.get("eventlet.patcher")
     return patcher is not None and bool(patcher.is_monkey_patched("select"))
@@ -279,7 +274,7 @@ def forget_in_gevent(descriptor: int) -> None:
         return
     import gevent
 
-    epoll = _original("select", "epoll")
+    epoll = native("select", "epoll")
     loop_epoll = epoll.fromfd(os.dup(gevent.get_hub().loop.fileno()))
     try:
         loop_epoll.unregister(descriptor)
@@ -292,7 +287,7 @@ def forget_in_gevent(descriptor: int) -> None:
 def close_descriptor(descriptor: int) -> None:
     """Close a descriptor now. gevent's ``os.close`` closes it at the next turn of its
     loop, which an idle process can wait for without end."""
-    _original("os", "close")(descriptor)
+    native("os", "close")(descriptor)
 
 
 def _discard_input(descriptor: int) -> None:
@@ -316,7 +311,7 @@ def is_writable(connection: int | socket.socket) -> bool:
 
 
 def _look_at(connection: int | socket.socket) -> int:
-    poll = _original("select", "poll")()
+    poll = native("select", "poll")()
     poll.register(connection, GONE | WRITABLE)
     events = poll.poll(0)
     return int(events[0][1]) if events else 0
@@ -348,27 +343,15 @@ class Interrupt:
 def is_plain(sock: object) -> bool:
     """Whether a socket sends its bytes as they are, without TLS or other layers."""
     kind = type(sock)
-    if kind is socket.socket or kind is _original("socket", "socket"):
+    if kind is socket.socket or kind is native("socket", "socket"):
         return True
     return kind is getattr(sys.modules.get("gevent.socket"), "socket", None)
 
 
 def plain_socket(descriptor: int) -> socket.socket:
     """A native socket of a descriptor. It closes that, unless ``detach`` is called."""
-    made: socket.socket = _original("socket", "socket")(fileno=descriptor)
+    made: socket.socket = native("socket", "socket")(fileno=descriptor)
     return made
-
-
-def _original(module: str, name: str) -> Any:
-    """A function or class as it was before gevent replaced it."""
-    if is_patched_by_gevent():
-        return _patched(module, name)
-    return getattr(sys.modules[module], name)
-
-
-@lru_cache
-def _patched(module: str, name: str) -> Any:
-    return sys.modules["gevent.monkey"].get_original(module, name)
 
 
 def _library() -> ctypes.PyDLL:

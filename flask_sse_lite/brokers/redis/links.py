@@ -207,7 +207,7 @@ def _addresses(host: str, port: int, deadline: Deadline) -> list[Any]:
     """
     # gevent's own would give each look-up, even of an address, to its pool of threads,
     # which a signal handler cannot use (see call_in_a_thread).
-    getaddrinfo = native(socket, "getaddrinfo")
+    getaddrinfo = native("socket", "getaddrinfo")
 
     def look_up() -> list[Any]:
         found: list[Any] = getaddrinfo(host, port, type=socket.SOCK_STREAM)
