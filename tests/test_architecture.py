@@ -25,8 +25,8 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "log_messages"},
     {
-        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
-        "type_names",
+        *("answered", "event", "system", "wording", "client_faults", "own_functions"),
+        *("routes", "type_names"),
     },
     {"decoder", "own_events", "position", "servers", "traced"},
     {"history"},
@@ -69,7 +69,7 @@ CONFINED: dict[str, set[str]] = {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
         *("permission", "tokens", "browser_module", "metrics", "opentelemetry"),
-        *("inspector.forgery", "inspector.pages"),
+        *("answered", "inspector.forgery", "inspector.pages"),
         *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},
