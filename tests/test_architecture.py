@@ -454,7 +454,8 @@ def files_of(name: str) -> list[str]:
     guesses = [f"test_{part}.py" for part in reversed(parts)]
     rooms = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     explained = [EXPLAINED[room][0] for room in rooms if room in EXPLAINED]
-    return [name for name in [*guesses, *explained] if (TESTS / name).exists()]
+    files = dict.fromkeys([*guesses, *explained])
+    return [name for name in files if (TESTS / name).exists()]
 
 
 @pytest.mark.parametrize("name", GUESSED)
