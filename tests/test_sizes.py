@@ -3,8 +3,7 @@ and their readers are told."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -12,19 +11,15 @@ from hypothesis import strategies as st
 
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker, connect
-from flask_sse_lite.brokers.redis import RedisStore, scripts
-from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
-from flask_sse_lite.history.sizes import excesses
-from flask_sse_lite.publisher import Publisher
+from flask_sse_lite.history.sizes import excesses, goal
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
 
 from .batches import data_of, lost_in
-from .redis_servers import RedisServer, redis_server
 from .stores import shared, store
 
 __all__ = ["shared", "store"]
@@ -51,6 +46,19 @@ def test_no_channel_is_larger_than_a_level(sizes: list[int], limit: int) -> None
         if name not in excess:
             assert size == named[name] <= max(smallest, size)
             assert not excess or size <= smallest
+
+
+def test_the_largest_shrink_to_one_level_and_are_named_first() -> None:
+    sizes = {"small": 100, "large": 900, "middle": 300, "huge": 1300}
+    assert goal(1600) == 1500
+    # 100 and 300 stay, and leave 1100 for the other two.
+    assert list(excesses(sizes, 1600).items()) == [("huge", 750), ("large", 350)]
+
+
+def test_who_is_as_large_as_the_level_loses_nothing() -> None:
+    assert excesses({"a": 500, "b": 500, "c": 1000}, 1600) == {"c": 500}
+    assert excesses({"a": 500, "b": 1000}, 1600) == {}
+    assert excesses({}, 1600) == {}
 
 
 # On every broker
@@ -141,6 +149,24 @@ def test_a_channel_that_has_ended_stays_ended(store: StoreUnderTest) -> None:
     assert len(late.data) < 79
 
 
+def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) -> None:
+    broker = opened(store)
+    names = [f"user.{number}" for number in range(300)]
+    for name in names:
+        publish(broker, name, "x" * 1_000)
+    left: list[str] = []
+
+    def is_light() -> bool:
+        late = opened(store)
+        left[:] = (name for name in names if kept(late, name))
+        return len(left) < 220
+
+    until(is_light)
+    # Redis counts its own bookkeeping too.
+    assert len(left) > 30
+    assert names[-1] in left
+
+
 def test_a_run_s_output_is_counted_apart_in_a_process() -> None:
     log = Log(history=MANY, age=300)
     log.limit(LIMIT, RUNS_BYTES)
@@ -211,68 +237,3 @@ def test_a_log_that_is_fed_is_counted_anew_in_another_life() -> None:
     for epoch in ("1", "2", "3"):
         log.restart(epoch * 16, 0, {}, history=MANY, age=300)
         assert log._keeper._size == 0
-
-
-# Redis
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-def test_a_redis_that_does_not_say_how_large_keys_are_is_told_of_once(
-    server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    server.ask("ACL", "SETUSER", "default", "-memory|usage")
-    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
-    broker = connect(Settings.read({"SSE_URL": server.url, **config}))
-    with caplog.at_level(logging.WARNING, "flask_sse_lite"):
-        fill(broker, "a", 300)
-        broker.close()
-    told = [r.getMessage() for r in caplog.records if "MEMORY USAGE" in r.getMessage()]
-    assert len(told) == 1
-    assert server.ask("XLEN", "sse:channel:a") == 300
-
-
-def test_publishers_that_close_at_once_keep_it(server: RedisServer) -> None:
-    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
-    broker = connect(Settings.read({"SSE_URL": server.url, **config}))
-    publish(broker, "a", "the limit is noted")
-    broker.close()
-    for number in range(300):
-        with Publisher.from_url(server.url) as publisher:
-            publisher.publish(large(number), channel="a")
-    assert server.ask("MEMORY", "USAGE", "sse:channel:a") <= LIMIT * 1.1
-
-
-def test_who_weighs_for_long_remains_the_only_one(server: RedisServer) -> None:
-    broker = connect(Settings.read({"SSE_URL": server.url}))
-    assert isinstance(broker, SharedBroker)
-    store = broker.store
-    assert isinstance(store, RedisStore)
-    publish(broker, "a", "1")
-    for script, own in ((scripts.sizes, ()), (scripts.shed, (1, "a"))):
-        server.ask("HSET", "sse:store", "weighing", "1")
-        store._ask_for(script, ["a"], own)
-        assert int(server.ask("HGET", "sse:store", "weighing")) > 1
-    broker.close()
-
-
-def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) -> None:
-    broker = opened(store)
-    names = [f"user.{number}" for number in range(300)]
-    for name in names:
-        publish(broker, name, "x" * 1_000)
-    left: list[str] = []
-
-    def is_light() -> bool:
-        late = opened(store)
-        left[:] = (name for name in names if kept(late, name))
-        return len(left) < 220
-
-    until(is_light)
-    # Redis counts its own bookkeeping too.
-    assert len(left) > 30
-    assert names[-1] in left
