@@ -1,28 +1,19 @@
-"""All that is kept has a bound in bytes, on every broker: the largest channels shrink,
-and their readers are told."""
+"""Which channels shrink where a log has too many bytes, and that its bound holds."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_sse_lite import Event
-from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.retention import RUNS_BYTES
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
 from flask_sse_lite.history.sizes import excesses, goal
-from flask_sse_lite.settings import Settings
-from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
 
 from .batches import data_of, lost_in
-from .stores import shared, store
-
-__all__ = ["shared", "store"]
 
 #: Bytes of all that is kept in these tests, and of one event.
 LIMIT = 200_000
@@ -32,6 +23,10 @@ LARGE = 2_000
 MANY = 10_000
 
 ALL = 1 << 30
+
+
+def large(number: int) -> str:
+    return f"{number} ".ljust(LARGE, "x")
 
 
 @given(st.lists(st.integers(1, 1_000)), st.integers(1, 20_000))
@@ -61,136 +56,7 @@ def test_who_is_as_large_as_the_level_loses_nothing() -> None:
     assert excesses({}, 1600) == {}
 
 
-# On every broker
-
-
-def opened(store: StoreUnderTest) -> Broker:
-    return store.open(SSE_HISTORY_BYTES=LIMIT, SSE_HISTORY=MANY)
-
-
-def large(number: int) -> str:
-    return f"{number} ".ljust(LARGE, "x")
-
-
-def fill(broker: Broker, channel: str, count: int) -> list[str]:
-    """Publish large events.
-
-    :returns: their ids.
-    """
-    return publish(broker, channel, *map(large, range(count)))
-
-
-def kept(broker: Broker, channel: str) -> list[str]:
-    """The data of all that a newcomer can have of a channel."""
-    reader = Reader(broker, channel, last=MANY)
-    reader.read()
-    return reader.data
-
-
-def size_of(found: Iterable[list[str]]) -> int:
-    return sum(len(data) for texts in found for data in texts)
-
-
-def is_within_limit(store: StoreUnderTest, channels: str) -> bool:
-    """Whether a newcomer can have no more than the limit. Redis is weighed behind a
-    publish."""
-    late = opened(store)
-    return size_of(kept(late, channel) for channel in channels) <= LIMIT * 1.1
-
-
-def test_all_channels_together_have_a_bound_in_bytes(store: StoreUnderTest) -> None:
-    broker = opened(store)
-    for channel in "abc":
-        fill(broker, channel, 200)
-    until(lambda: is_within_limit(store, "abc"))
-    late = opened(store)
-    found = {channel: kept(late, channel) for channel in "abc"}
-    # Redis takes twice the memory for such events.
-    assert size_of(found.values()) > LIMIT * 0.3
-    for texts in found.values():
-        # The newest of each are left, and as much of the one as of the other.
-        assert texts == [*map(large, range(200 - len(texts), 200))]
-        assert len(texts) * LARGE >= LIMIT / 3 * 0.3
-
-
-def test_a_large_channel_displaces_no_smaller_one(store: StoreUnderTest) -> None:
-    broker = opened(store)
-    ids = publish(broker, "small", *"1234")
-    seen = fill(broker, "large", 300)
-    until(lambda: is_within_limit(store, "large"))
-    late = opened(store)
-    small = Reader(late, "small", since=ids[0])
-    assert small.take(3) == ["2", "3", "4"]
-    assert not small.gaps
-    reader = Reader(late, "large", since=seen[0])
-    reader.until(lambda: reader.data and reader.data[-1] == large(299))
-    assert [gap.json["channels"] for gap in reader.gaps] == [["large"]]
-
-
-def test_who_listens_gets_what_is_as_large_as_the_bound(store: StoreUnderTest) -> None:
-    broker, other = opened(store), opened(store)
-    for channel in "abcdef":
-        publish(broker, channel, "x" * (LIMIT // 6))
-    reader = Reader(other, "new")
-    broker.publish("new", Event("y" * (LIMIT - 100)))
-    assert reader.take(1) == ["y" * (LIMIT - 100)]
-    assert not reader.gaps
-
-
-def test_a_channel_that_has_ended_stays_ended(store: StoreUnderTest) -> None:
-    broker = opened(store)
-    ids = fill(broker, "ended", 80)
-    broker.end("ended")
-    fill(broker, "other", 300)
-    until(lambda: is_within_limit(store, "other"))
-    late = Reader(opened(store), "ended", since=ids[0])
-    late.until(lambda: late.has_ended)
-    assert late.gaps
-    assert len(late.data) < 79
-
-
-def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) -> None:
-    broker = opened(store)
-    names = [f"user.{number}" for number in range(300)]
-    for name in names:
-        publish(broker, name, "x" * 1_000)
-    left: list[str] = []
-
-    def is_light() -> bool:
-        late = opened(store)
-        left[:] = (name for name in names if kept(late, name))
-        return len(left) < 220
-
-    until(is_light)
-    # Redis counts its own bookkeeping too.
-    assert len(left) > 30
-    assert names[-1] in left
-
-
-def test_a_run_s_output_is_counted_apart_in_a_process() -> None:
-    log = Log(history=MANY, age=300)
-    log.limit(LIMIT, RUNS_BYTES)
-    start = log.hold("run", 10 * LIMIT)
-    assert start is not None
-    for number in range(2 * LIMIT // LARGE):
-        log.say("run", start, Event(large(number)))
-    log.append("a", Event(large(0)))
-    cursor = log.cursor(("run",), f"{log.epoch}-{start}")
-    assert len(data_of(log.read(cursor, ALL))) == 2 * LIMIT // LARGE
-
-
-# What a program that is no application publishes
-
-
-def test_who_does_not_know_the_bound_keeps_it(shared: StoreUnderTest) -> None:
-    fill(opened(shared), "a", 10)
-    guest = connect(Settings.of_guest(shared.url, timeout=5))
-    fill(guest, "b", 300)
-    guest.close()
-    until(lambda: is_within_limit(shared, "ab"))
-
-
-# In a process
+# A log
 
 
 @pytest.fixture
@@ -237,3 +103,15 @@ def test_a_log_that_is_fed_is_counted_anew_in_another_life() -> None:
     for epoch in ("1", "2", "3"):
         log.restart(epoch * 16, 0, {}, history=MANY, age=300)
         assert log._keeper._size == 0
+
+
+def test_a_run_s_output_is_counted_apart_in_a_process() -> None:
+    log = Log(history=MANY, age=300)
+    log.limit(LIMIT, RUNS_BYTES)
+    start = log.hold("run", 10 * LIMIT)
+    assert start is not None
+    for number in range(2 * LIMIT // LARGE):
+        log.say("run", start, Event(large(number)))
+    log.append("a", Event(large(0)))
+    cursor = log.cursor(("run",), f"{log.epoch}-{start}")
+    assert len(data_of(log.read(cursor, ALL))) == 2 * LIMIT // LARGE
