@@ -84,9 +84,10 @@ class TestPaths:
         with caplog.at_level(logging.WARNING, "flask_sse_lite"):
             paths.note_iterated("nobody can help it", "tls", is_remediable=False)
             assert not caplog.records
-            for _ in range(2):
-                paths.note_iterated("it has TLS", "tls", is_remediable=True)
-        (record,) = caplog.records
+            paths.note_iterated("it has TLS", "tls", is_remediable=True)
+            (record,) = caplog.records
+            paths.note_iterated("it has TLS", "tls", is_remediable=True)
+        assert caplog.records == [record]
         assert "it has TLS" in record.getMessage()
         assert vars(record)["sse_path"] == "iterated"
         assert vars(record)["sse_reason"] == "tls"
