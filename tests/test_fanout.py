@@ -313,15 +313,31 @@ class TestACatchUpThatIsSlow:
         assert (story.ends, story.unsent) == (["left"], [size - went])
 
     def test_who_has_left_before_is_forgotten(
-        self, log: Log, parts: Parts, fanout: Fanout
+        self, log: Log, parts: Parts, fanout: Fanout, caplog: pytest.LogCaptureFixture
     ) -> None:
         log.append("a", Event("1"))
-        connection, client = parts.connect(log, SETTINGS, since=log.position(0))
+        connection, client = parts.connect(
+            log, SETTINGS, since=log.position(0), chunked=True
+        )
         story = told(connection)
         client.close()
         parts._welcome_all()
         assert (len(fanout), fanout.groups) == (0, {})
         assert story.ends == ["left"]
+        assert caplog.text == ""  # Nobody tried to end its body.
+
+    def test_a_step_says_whether_more_can_be_sent(
+        self, log: Log, parts: Parts, fanout: Fanout
+    ) -> None:
+        pairs = [served(parts, log) for _ in range(4)]
+        free, full, ended, gone = (connection for connection, _ in pairs)
+        assert fanout.send_own(free, b"x") is True
+        assert fanout.send_own(full, LARGE.encode()) is False
+        ended.is_ended = True
+        assert fanout.send_own(ended, b"x") is False
+        pairs[-1][1].close()
+        assert fanout.send_own(gone, b"x") is False
+        assert list(fanout.connections.values()) == [free, full]
 
     @pytest.mark.parametrize("data", ["1", LARGE])
     def test_it_ends_with_the_end_of_its_channel(
