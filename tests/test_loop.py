@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
+from flask_sse_lite.hub import fanout
 from flask_sse_lite.hub import loop as module
 from flask_sse_lite.hub.client import Client
 from flask_sse_lite.hub.connection import Connection
@@ -71,6 +74,12 @@ class World:
             self.turn()
         assert not self.hub._is_awake
 
+    def fill(self, connection: Connection) -> None:
+        """Have the system have no room for more bytes of a connection."""
+        with suppress(BlockingIOError):
+            while True:
+                self.poller.send(connection.descriptor, b": fill\n")
+
     def is_writable(self, connection: Connection) -> None:
         """The system has room for more bytes of a connection."""
         self.poller.events = [(connection.descriptor, WRITABLE)]
@@ -121,7 +130,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
     monkeypatch.setattr(module, "new_poller", lambda: world.poller)
     clock = SimpleNamespace(monotonic=lambda: world.now)
-    monkeypatch.setattr(module, "time", clock)
+    for part in (module, fanout):
+        monkeypatch.setattr(part, "time", clock)
     world.hub = Hub()
     yield world
     world.hub._fanout.send_all_off()
@@ -407,11 +417,7 @@ class TestNews:
     def test_who_has_no_room_for_the_end_has_it_later(self, world: World) -> None:
         (full, client), (_, other) = world.connect("a"), world.connect("a")
         world.settle()
-        while True:
-            try:
-                world.poller.send(full.descriptor, b": fill\n")
-            except BlockingIOError:
-                break
+        world.fill(full)
         world.log.append("a", Event("last"))
         world.log.end("a")
         world.settle()
@@ -423,6 +429,24 @@ class TestNews:
         world.is_writable(full)
         assert is_ended(sent + received(client))
         assert is_closed(client)
+
+    def test_a_sign_of_life_that_has_no_room_is_not_the_end(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        full, client = world.connect("a")
+        world.settle()
+        with monkeypatch.context() as context:
+
+            def send(descriptor: int, data: bytes) -> int:
+                raise BlockingIOError
+
+            context.setattr(world.poller, "send", send)
+            for _ in range(20):
+                world.turn(0.5)
+        assert full.frame == HEARTBEAT
+        world.is_writable(full)
+        assert received(client) == HEARTBEAT
+        assert not is_closed(client)
 
     def test_what_a_client_sends_or_that_it_left_is_seen(self, world: World) -> None:
         connection, client = world.connect("a")

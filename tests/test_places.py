@@ -62,6 +62,20 @@ def test_a_client_has_as_many_as_is_set_however_many_came_and_went(
     assert all(stay)
 
 
+def test_of_whom_nothing_is_known_there_can_be_any_number(places: Places) -> None:
+    settings = Settings.read({"SSE_MAX_PER_CLIENT": 1})
+    assert all(places.take(settings, NOBODY) for _ in range(3))
+    assert not places._by_owner
+
+
+def test_without_a_limit_for_each_nobody_s_places_are_remembered(
+    places: Places,
+) -> None:
+    settings = Settings.read({})
+    assert all(places.take(settings, ANN) for _ in range(3))
+    assert not places._by_owner
+
+
 def test_few_places_of_clients_are_remembered_that_were_given_back(
     places: Places,
 ) -> None:
