@@ -501,6 +501,16 @@ class TestNews:
         assert not is_closed(other)
         assert stream.ends == 1
 
+    @pytest.mark.parametrize("is_iterated", [False, True])
+    def test_revocations_wake_the_loop_for_a_stream_of_either_kind(
+        self, world: World, is_iterated: bool
+    ) -> None:
+        (world.stream if is_iterated else world.connect)("a")
+        world.settle()
+        wakes = world.poller.wakes
+        world.log.append(REVOCATIONS, Revocation("ann", None).to_event())
+        assert world.poller.wakes == wakes + 1
+
     def test_of_a_log_without_streams_no_revocation_is_heard(
         self, world: World
     ) -> None:

@@ -157,6 +157,15 @@ class TestProgress:
         for _ in range(3):
             until(takes_a_little, SOON)
 
+    def test_who_takes_as_much_as_it_is_sent_is_not_stuck(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken = iter([5, 9, 9])
+        monkeypatch.setattr(stall, "bytes_waiting", lambda descriptor: 100)
+        monkeypatch.setattr(stall, "bytes_acknowledged", lambda sock: next(taken))
+        looks = Looks(0)
+        assert [looks.is_stuck() for _ in range(3)] == [False, False, True]
+
     def test_who_has_read_all_is_done(self, ends: Ends) -> None:
         server, client = ends
         fill_up(server)
