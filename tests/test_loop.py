@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -252,6 +254,27 @@ class TestComing:
         world.hub.keep_time(Stream(world.log, "a"))
         world.settle()
         assert world.poller.waits[-1] == TICK
+
+    def test_who_left_while_the_lock_was_held_is_let_go_at_the_next_look(
+        self, world: World
+    ) -> None:
+        stream = world.stream("a")
+        world.settle()
+        with world.hub._lock:
+            world.hub.discard(stream)
+        assert world.turn(LONGEST_LOOK) is False
+
+    def test_when_all_have_left_nothing_of_them_is_kept(self, world: World) -> None:
+        connection, client = world.connect("a")
+        for _ in range(3):
+            world.turn(LONGEST_LOOK)
+        client.close()
+        world.poller.events = [(connection.descriptor, READABLE)]
+        assert world.turn(LONGEST_LOOK) is False
+        log, world.log = weakref.ref(world.log), Log(history=1, age=1)
+        del connection
+        gc.collect()
+        assert log() is None
 
     def test_who_is_told_the_time_is_told_at_each_look_until_it_is_forgotten(
         self, world: World

@@ -240,6 +240,24 @@ def test_a_stream_that_is_closed_before_it_begins_never_begins(
     assert len(hub) == 0
 
 
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("handoff", [False, "auto"])
+def test_a_stream_that_is_closed_in_the_moment_in_which_it_begins_holds_no_place(
+    log: Log, hub: Hub, monkeypatch: pytest.MonkeyPatch, handoff: object
+) -> None:
+    stream = subscribe(log, SSE_HANDOFF=handoff)
+    arrive = hub.arrive
+
+    def close_and_arrive(*arguments: Any) -> Any:
+        stream.close()  # As another thread does.
+        return arrive(*arguments)
+
+    monkeypatch.setattr(hub, "arrive", close_and_arrive)
+    begin(stream)
+    assert next(stream, None) is None
+    assert len(hub) == 0
+
+
 def test_a_stream_that_is_closed_before_its_handoff_is_not_handed_off(
     log: Log, hub: Hub, server: StandIn
 ) -> None:
