@@ -408,7 +408,7 @@ class TestNews:
             assert data_in(client) == [expected]
 
     def test_who_has_left_is_forgotten_and_the_others_are_sent_to(
-        self, world: World
+        self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
         (gone, peer), (_, other) = (world.connect("a", chunked=True) for _ in range(2))
         story = told(gone)
@@ -419,6 +419,7 @@ class TestNews:
         assert story.ends == ["left"]
         assert len(world.hub) == 1
         assert b"data: 1" in received(other)
+        assert caplog.text == ""  # Nobody tried to end its body.
 
     def test_who_has_no_room_falls_behind_and_catches_up(self, world: World) -> None:
         (slow, client), (_, other) = world.connect("a"), world.connect("b")
