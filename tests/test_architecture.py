@@ -151,6 +151,14 @@ EXPLAINED = {
         "test_publish.py",
         "The arguments of every verb are checked as those of publish are.",
     ),
+    "brokers.sqlite.connection": (
+        "test_sqlite.py",
+        "The file test_connection.py has another subject, connections to clients.",
+    ),
+    "brokers.sqlite.counts": (
+        "test_sqlite.py",
+        "The file test_counts.py has another subject, what an operator is told.",
+    ),
     "brokers.sqlite.runs": (
         "test_brokers.py",
         "The suite of every broker begins, feeds and ends the runs of an SQLite file.",

@@ -116,6 +116,7 @@ def test_where_nobody_started_the_response_the_stream_is_iterated(
     assert b"stream-open" in next(stream)
     phases = [stream.phase]
     assert hub.stats()["reasons"] == {"body-taken": 1}
+    assert hub.stats()["iterated"] == {"something has taken the body to itself": 1}
     assert hub.stats()["open"] == {"handed off": 0, "iterated": 1}
     log.append("a", Event("1"))
     assert b"data: 1" in next(stream)
