@@ -322,6 +322,21 @@ def test_a_sign_of_life_is_due_when_the_iterable_was_silent_for_some_time(
     assert beats == [0, 1]
 
 
+def test_an_item_puts_the_sign_of_life_off(answer: Answer) -> None:
+    beats: list[int] = []
+
+    def wait() -> None:
+        for seconds in (10, 14):
+            answer.tick(seconds)
+            beats.append(answer.outlet.beats)
+
+    answer.meanwhile = [lambda: None, wait]
+    answer.take()
+    answer.tick(5)
+    answer.take()
+    assert beats == [0, 1]
+
+
 def test_a_sign_of_life_that_fails_is_the_last_and_told_of(
     answer: Answer,
     caplog: pytest.LogCaptureFixture,
