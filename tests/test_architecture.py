@@ -151,6 +151,14 @@ EXPLAINED = {
         "test_publish.py",
         "The arguments of every verb are checked as those of publish are.",
     ),
+    "brokers.sqlite.connection": (
+        "test_sqlite.py",
+        "The file test_connection.py has another subject, connections to clients.",
+    ),
+    "brokers.sqlite.counts": (
+        "test_sqlite.py",
+        "The file test_counts.py has another subject, what an operator is told.",
+    ),
     "brokers.sqlite.runs": (
         "test_brokers.py",
         "The suite of every broker begins, feeds and ends the runs of an SQLite file.",
@@ -454,7 +462,8 @@ def files_of(name: str) -> list[str]:
     guesses = [f"test_{part}.py" for part in reversed(parts)]
     rooms = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     explained = [EXPLAINED[room][0] for room in rooms if room in EXPLAINED]
-    return [name for name in [*guesses, *explained] if (TESTS / name).exists()]
+    files = dict.fromkeys([*guesses, *explained])
+    return [name for name in files if (TESTS / name).exists()]
 
 
 @pytest.mark.parametrize("name", GUESSED)

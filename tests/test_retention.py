@@ -41,15 +41,24 @@ class Kept:
         self.sequence = BEGINNING
 
     def put(self, *names: str, size: int | None = SIZE) -> list[bool]:
-        """Keep an event of each channel, or (None) its end."""
+        """Keep an event of each channel, or (None) its end.
+
+        :returns: for each, whether something was dropped.
+        """
         dropped = []
         for name in names:
             self.sequence += 1
             now = self.clock()
             made = None if size is None else event(size)
             entry = Entry(self.sequence, now, name, made)
-            dropped.append(self.keeper.keep(self.keeper.channel(name), entry, now))
+            before = self.count()
+            self.keeper.keep(self.keeper.channel(name), entry, now)
+            dropped.append(self.count() <= before)
         return dropped
+
+    def count(self) -> int:
+        """How many entries are kept of all channels."""
+        return sum(len(c.entries) for c in self.keeper.channels.values())
 
     def kept(self, name: str) -> list[int]:
         channel = self.keeper.channels.get(name)
