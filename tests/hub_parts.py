@@ -12,8 +12,8 @@ from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.audiences import Audiences
 from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.connection import Connection, Group, framed
-from flask_sse_lite.hub.counts import Listeners
 from flask_sse_lite.hub.fanout import Fanout
+from flask_sse_lite.hub.listeners import Listeners
 from flask_sse_lite.hub.places import Places
 from flask_sse_lite.hub.readers import Readers
 from flask_sse_lite.settings import Settings
@@ -145,12 +145,18 @@ class Parts:
             self.fanout.remove(connection, properly=False)
 
     def connect(
-        self, log: Log, settings: Settings, channel: str = "a", *, chunked: bool = False
+        self,
+        log: Log,
+        settings: Settings,
+        channel: str = "a",
+        *,
+        chunked: bool = False,
+        client: Client = NOBODY,
     ) -> tuple[Connection, socket.socket]:
         """A connection that waits to be welcomed, and its client."""
-        served, client = socket.socketpair()
-        self._clients.enter_context(client)
-        client.setblocking(False)
+        served, peer = socket.socketpair()
+        self._clients.enter_context(peer)
+        peer.setblocking(False)
         served.setblocking(False)
         connection = Connection(
             self.poller.own(served),
@@ -158,11 +164,12 @@ class Parts:
             log,
             settings,
             chunked=chunked,
+            client=client,
         )
         connection.place = self.places.take(settings)
-        self.listeners.note(log, [channel], 1)
+        self.listeners.add(connection)
         self.fanout.newcomers.append(connection)
-        return connection, client
+        return connection, peer
 
     # The steps that the loop has for its parts
 
