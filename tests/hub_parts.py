@@ -54,8 +54,6 @@ class Poller:
     def add(self, descriptor: int) -> None:
         """Nobody waits for the descriptor."""
 
-    remove = add
-
     def watch_writable(self, descriptor: int, wanted: bool) -> None:
         """Nobody waits for the descriptor."""
 

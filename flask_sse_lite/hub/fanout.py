@@ -285,21 +285,17 @@ class Fanout:
 
         :param why: what its end is told as.
         """
-        with self._lock:
-            # The descriptor can belong to another connection by now.
-            is_served = self.connections.get(connection.descriptor) is connection
-            if is_served:
-                del self.connections[connection.descriptor]
-                if connection.place:
-                    self._places.release(connection.place)
+        is_served = False
         try:
-            self.leave_group(connection)
-            if is_served:
-                with self._lock:
+            with self._lock:
+                # The descriptor can belong to another connection by now.
+                is_served = self.connections.get(connection.descriptor) is connection
+                if is_served:
+                    del self.connections[connection.descriptor]
+                    if connection.place:
+                        self._places.release(connection.place)
                     self._listeners.discard(connection)
-                self._poller.remove(connection.descriptor)
-        except OSError:
-            pass  # The descriptor was never registered, or somebody else closed it.
+            self.leave_group(connection)
         finally:
             if is_served:
                 unsent = len(connection.frame) - connection.sent
