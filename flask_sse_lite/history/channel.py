@@ -119,19 +119,22 @@ class Channel:
         self.entries = self.after(dropped)
         self.size = sum(entry.size for entry in self.entries)
 
-    def shed(self, excess: int, *, keeps_last: bool = False) -> None:
+    def shed(self, excess: int, *, keeps_last: bool = False) -> bool:
         """Drop so many bytes, the oldest first, or all but the end.
 
         :param keeps_last: whether the last entry stays, whatever it is.
+        :returns: whether something was dropped.
         """
-        count, left = 0, self.size - excess
-        last = len(self.entries) - (keeps_last or self.has_end)
-        while self.size > max(left, 0) and count < last:
-            self.size -= self.entries[count].size
+        entries, left = self.entries, max(self.size - excess, 0)
+        last = len(entries) - (keeps_last or self.has_end)
+        count = 0
+        while self.size > left and count < last:
+            self.size -= entries[count].size
             count += 1
         if count:
-            self.dropped = self.entries[count - 1].sequence
-            del self.entries[:count]
+            self.dropped = entries[count - 1].sequence
+            del entries[:count]
+        return count > 0
 
     def evict(self, history: int, oldest: float) -> bool:
         """Drop what is too old or too much.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
+from math import inf
 
 from ..position import BEGINNING, RUN_PREFIX
 from .channel import Channel, Tell
@@ -17,7 +18,7 @@ from .cursor import Entry
 from .outputs import Outputs
 from .records import Past
 from .revocations import REVOCATIONS
-from .sizes import excesses, goal
+from .sizes import STILL_FULL, excesses, goal
 
 #: Channels remembered that hold something and that nobody listens to. Past it the log
 #: forgets the channel that was untouched for longest, whatever its age: a million names
@@ -78,6 +79,10 @@ class Keeper:
         #: The bytes of all events that belong to no run, and how many can be kept.
         self._size = 0
         self._most = HISTORY_BYTES
+        #: The size that the largest channels were cut to, as long as hardly any room is
+        #: left. A channel that grows beyond it is cut again at once: to look at all
+        #: channels, whenever there are too many bytes, costs much more.
+        self._level: float = inf
 
     # What is remembered
 
@@ -173,6 +178,8 @@ class Keeper:
             channel.counted = channel.size
         if is_run or self._size > self._most:
             has_dropped = self.fit(entry.channel) or has_dropped
+        elif channel.size > self._level:
+            has_dropped = self._cut(entry.channel, channel) or has_dropped
         self.let_go(now)
         return has_dropped
 
@@ -223,6 +230,7 @@ class Keeper:
         for channel in self.channels.values():
             channel.empty()
         self._size = 0
+        self._level = inf
         for channel in self.channels.values():
             channel.counted = 0
         self.outputs.clear()
@@ -235,6 +243,7 @@ class Keeper:
         :returns: whether something was dropped.
         """
         self._most, self.outputs.limit = history, runs
+        self._level = inf
         return self.fit()
 
     def fit(self, newest: str | None = None) -> bool:
@@ -256,8 +265,24 @@ class Keeper:
                 if self._size <= goal(self._most):
                     break
                 channel = self.channels[name]
+                self._level = sizes[name] - excess
                 self._shed(name, channel, excess, keeps_last=name == newest)
                 has_dropped = True
+        return has_dropped
+
+    def _cut(self, name: str, channel: Channel) -> bool:
+        """A channel whose last entry is new is larger than the level.
+
+        :returns: whether something was dropped.
+        """
+        if self._size < self._most * STILL_FULL:
+            self._level = inf  # What the others had is gone.
+            return False
+        if name == REVOCATIONS:
+            return False
+        has_dropped = channel.shed(channel.size - int(self._level), keeps_last=True)
+        self._size += channel.size - channel.counted
+        channel.counted = channel.size
         return has_dropped
 
     def _shed(
