@@ -8,6 +8,7 @@ retention.py. The lock of the log that has the channel is held by whoever calls.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from ..position import BEGINNING
 from .cursor import Entry
@@ -119,26 +120,24 @@ class Channel:
         self.entries = self.after(dropped)
         self.size = sum(entry.size for entry in self.entries)
 
-    def shed(self, excess: int, *, keeps_last: bool = False) -> bool:
+    def shed(self, excess: int, *, keeps_last: bool = False) -> None:
         """Drop so many bytes, the oldest first, or all but the end.
 
         :param keeps_last: whether the last entry stays, whatever it is.
-        :returns: whether something was dropped.
         """
-        entries, left = self.entries, max(self.size - excess, 0)
-        last = len(entries) - (keeps_last or self.has_end)
-        count = 0
-        while self.size > left and count < last:
-            self.size -= entries[count].size
+        count, left = 0, self.size - excess
+        last = len(self.entries) - (keeps_last or self.has_end)
+        while self.size > max(left, 0) and count < last:
+            self.size -= self.entries[count].size
             count += 1
         if count:
-            self.dropped = entries[count - 1].sequence
-            del entries[:count]
-        return count > 0
+            self.dropped = self.entries[count - 1].sequence
+            del self.entries[:count]
 
-    def evict(self, history: int, oldest: float) -> bool:
+    def evict(self, history: int, oldest: float, level: float = inf) -> bool:
         """Drop what is too old or too much.
 
+        :param level: bytes of events that can be kept. The last entry stays.
         :returns: whether something was dropped.
         """
         if self.ended_when is not None and self.ended_when < oldest:
@@ -157,6 +156,9 @@ class Channel:
                 count += 1
             for entry in entries[:count]:
                 self.size -= entry.size
+            while self.size > level and count < len(entries) - 1:
+                self.size -= entries[count].size
+                count += 1
         if count:
             self.dropped = entries[count - 1].sequence
             del entries[:count]

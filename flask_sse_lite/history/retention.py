@@ -169,7 +169,8 @@ class Keeper:
         """
         is_run = bool(channel.budget)
         channel.append(entry, now)
-        has_dropped = channel.evict(self.history, now - self._age)
+        level = inf if self._level == inf else self._level_of(entry.channel)
+        has_dropped = channel.evict(self.history, now - self._age, level)
         self.touch(entry.channel, channel, now)
         if is_run:
             self._note_size(entry.channel, channel)
@@ -178,8 +179,6 @@ class Keeper:
             channel.counted = channel.size
         if is_run or self._size > self._most:
             has_dropped = self.fit(entry.channel) or has_dropped
-        elif channel.size > self._level:
-            has_dropped = self._cut(entry.channel, channel) or has_dropped
         self.let_go(now)
         return has_dropped
 
@@ -270,20 +269,11 @@ class Keeper:
                 has_dropped = True
         return has_dropped
 
-    def _cut(self, name: str, channel: Channel) -> bool:
-        """A channel whose last entry is new is larger than the level.
-
-        :returns: whether something was dropped.
-        """
+    def _level_of(self, name: str) -> float:
+        """The size that a channel can have, where the largest were cut."""
         if self._size < self._most * STILL_FULL:
-            self._level = inf  # What the others had is gone.
-            return False
-        if name == REVOCATIONS:
-            return False
-        has_dropped = channel.shed(channel.size - int(self._level), keeps_last=True)
-        self._size += channel.size - channel.counted
-        channel.counted = channel.size
-        return has_dropped
+            self._level = inf  # What others had is gone.
+        return inf if name == REVOCATIONS else self._level
 
     def _shed(
         self, name: str, channel: Channel, excess: int, *, keeps_last: bool = False
