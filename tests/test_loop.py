@@ -322,8 +322,10 @@ class TestComing:
             world.log.append("a", Event("1"))
         assert world.poller.wakes == 1
         world.settle()
-        world.log.append("a", Event("1"))
-        assert world.poller.wakes == 2
+        wakes = world.poller.wakes
+        for _ in range(2):
+            world.log.append("a", Event("1"))
+        assert world.poller.wakes == wakes + 1
 
     def test_where_the_loop_cannot_start_a_connection_is_closed(
         self, world: World, monkeypatch: pytest.MonkeyPatch
