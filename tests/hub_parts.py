@@ -13,8 +13,8 @@ from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.audiences import Audiences
 from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.connection import Connection, Group, framed
-from flask_sse_lite.hub.counts import Listeners
 from flask_sse_lite.hub.fanout import Fanout
+from flask_sse_lite.hub.listeners import Listeners
 from flask_sse_lite.hub.places import Places
 from flask_sse_lite.hub.readers import Readers
 from flask_sse_lite.settings import Settings
@@ -54,6 +54,7 @@ class Poller:
         return self._sockets[descriptor].send(data)
 
     def finish(self, descriptor: int, last: bytes = b"") -> None:
+        self.watched.pop(descriptor, None)
         with self._sockets.pop(descriptor) as sock:
             if last:
                 sock.send(last)
@@ -81,10 +82,6 @@ class Poller:
 
     def add(self, descriptor: int) -> None:
         self.watched[descriptor] = False
-
-    def remove(self, descriptor: int) -> None:
-        if self.watched.pop(descriptor, None) is None:
-            raise FileNotFoundError
 
     def watch_writable(self, descriptor: int, wanted: bool) -> None:
         if descriptor not in self.watched:
@@ -221,11 +218,12 @@ class Parts:
         *,
         chunked: bool = False,
         since: str = "",
+        client: Client = NOBODY,
     ) -> tuple[Connection, socket.socket]:
         """A connection that waits to be welcomed, and its client."""
-        served, client = socket.socketpair()
-        self._clients.enter_context(client)
-        client.setblocking(False)
+        served, peer = socket.socketpair()
+        self._clients.enter_context(peer)
+        peer.setblocking(False)
         served.setblocking(False)
         connection = Connection(
             self.poller.own(served),
@@ -233,11 +231,12 @@ class Parts:
             log,
             settings,
             chunked=chunked,
+            client=client,
         )
         connection.place = self.places.take(settings)
-        self.listeners.note(log, [channel], 1)
+        self.listeners.add(connection)
         self.fanout.newcomers.append(connection)
-        return connection, client
+        return connection, peer
 
     # The steps that the loop has for its parts
 

@@ -255,6 +255,34 @@ class TestItEvicts:
         assert not channel.evict(history=1, oldest=99.0)
         assert channel.is_running
 
+    @pytest.mark.parametrize(
+        ("level", "kept"),
+        [
+            (3 * SIZE, [1, 2, 3]),
+            (3 * SIZE - 1, [2, 3]),
+            (SIZE, [3]),
+            (0, [3]),
+        ],
+    )
+    def test_what_is_more_than_a_level_goes_but_never_the_last(
+        self, level: int, kept: list[int]
+    ) -> None:
+        channel = channel_of(entry(1), entry(2), entry(3))
+        assert channel.evict(MANY, ALWAYS, level) is (len(kept) < 3)
+        assert sequences(channel) == kept
+        assert channel.size == size_of(channel)
+        assert channel.dropped == kept[0] - 1
+
+    def test_what_is_too_much_and_what_is_above_a_level_go_together(self) -> None:
+        channel = channel_of(*map(entry, range(1, 6)))
+        assert channel.evict(4, ALWAYS, 2 * SIZE)
+        assert sequences(channel) == [4, 5]
+        assert channel.size == size_of(channel)
+
+    def test_a_run_has_no_level_but_its_budget(self) -> None:
+        channel = channel_of(entry(1), entry(2), budget=MANY * SIZE)
+        assert not channel.evict(MANY, ALWAYS, 0)
+
 
 class TestItIsAsked:
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the hub knows of a client: by what its streams are counted, and who is there."""
+"""What the hub knows of a client: by what its streams are counted, and its right."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ def test_streams_are_counted_by_the_identity_or_else_the_address(
     identity: str | None, address: str | None, key: tuple[str, str] | None
 ) -> None:
     assert Client(identity, address, 0.0).key == key
-
-
-def test_who_only_looks_on_is_not_there() -> None:
-    assert Client("ann", None, 0.0).present_as == "ann"
-    assert Client("ann", None, 0.0, is_onlooker=True).present_as is None
-    assert NOBODY.present_as is None
 
 
 def test_a_client_is_revoked_as_who_it_is_and_since_it_was_let_in() -> None:

@@ -1,5 +1,4 @@
-"""What an operator is told of streams: how many there are, whose, and which way they
-went."""
+"""What an operator is told of streams: which way they went."""
 
 from __future__ import annotations
 
@@ -7,46 +6,9 @@ import logging
 
 import pytest
 
-from flask_sse_lite.history.log import Log
-from flask_sse_lite.hub.counts import Listeners, OpenStreams, Paths
+from flask_sse_lite.hub.counts import OpenStreams, Paths
 
 NONE: OpenStreams = {"handed off": 0, "iterated": 0}
-
-
-class TestListeners:
-    def test_those_of_each_channel_are_counted_and_of_each_log_apart(self) -> None:
-        log, other = Log(history=1, age=1), Log(history=1, age=1)
-        listeners = Listeners()
-        listeners.note(log, ["a", "b"], 1, "ann")
-        listeners.note(log, ["a"], 1, "bob")
-        listeners.note(log, ["a"], 1, "ann")
-        listeners.note(log, ["c"], 1)
-        listeners.note(other, ["a", "d"], 1, "ann")
-        assert len(listeners) == 5
-        assert (listeners.of(log, "a"), listeners.of(other, "a")) == (3, 1)
-        assert listeners.of(log, "d") == 0
-        assert listeners.logs() == {log, other}
-        assert listeners.by_channel(log) == {"a": 3, "b": 1, "c": 1}
-        assert listeners.by_channel(other) == {"a": 1, "d": 1}
-        assert listeners.by_identity(log) == {
-            "a": {"ann": 2, "bob": 1},
-            "b": {"ann": 1},
-        }
-        assert listeners.by_identity(other) == {"a": {"ann": 1}, "d": {"ann": 1}}
-
-    def test_who_leaves_leaves_nothing_behind(self) -> None:
-        log, listeners = Log(history=1, age=1), Listeners()
-        for identity in ("ann", "ann", "bob", None):
-            listeners.note(log, ["a"], 1, identity)
-        listeners.note(log, ["a"], -1, "ann")
-        assert listeners.by_identity(log) == {"a": {"ann": 1, "bob": 1}}
-        for identity in ("ann", "bob"):
-            listeners.note(log, ["a"], -1, identity)
-        assert listeners.by_channel(log) == {"a": 1}
-        assert listeners.by_identity(log) == {}
-        listeners.note(log, ["a"], -1)
-        assert (len(listeners), listeners.logs()) == (0, set())
-        assert not listeners._by_identity
 
 
 class TestPaths:

@@ -589,17 +589,13 @@ class TestLeaving:
         assert not is_closed(client)
         assert len(parts.places) == 1
         assert connection.descriptor in parts.poller.watched
-        parts.listeners.note(log, ["a"], 1)
 
     def test_identities_are_no_longer_there(
         self, log: Log, parts: Parts, fanout: Fanout
     ) -> None:
-        connection, _ = served(parts, log)
-        other, _ = served(parts, log)
-        for one in (connection, other):
-            one.client = Client("ann", None, 0.0)
-            parts.listeners.note(log, ["a"], -1)
-            parts.listeners.note(log, ["a"], 1, "ann")
+        ann = Client("ann", None, 0.0)
+        connection, _ = served(parts, log, client=ann)
+        served(parts, log, client=ann)
         fanout.end(connection)
         assert parts.listeners.by_identity(log) == {"a": {"ann": 1}}
 
@@ -621,7 +617,7 @@ class TestLeaving:
     ) -> None:
         connection, client = served(parts, log)
         story = told(connection)
-        parts.poller.remove(connection.descriptor)  # As if it was never registered.
+        del parts.poller.watched[connection.descriptor]  # It was never registered.
         fanout.end(connection)
         assert is_closed(client)
         assert story.ends == ["ended"]
@@ -700,7 +696,7 @@ class TestFailures:
         group.waiting.append(waiting)
         for connection in (sending, unregistered):
             connection.keep(b"rest", 1)
-        parts.poller.remove(unregistered.descriptor)
+        del parts.poller.watched[unregistered.descriptor]
         story = told(idle)
         fanout.look_for_strays()
         left = list(fanout.connections.values())

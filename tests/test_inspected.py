@@ -46,10 +46,7 @@ def shown(parts: Parts, log: Log, most: int = 9) -> list[OpenStream]:
 
 
 def connect(parts: Parts, log: Log, identity: str = "ann") -> Connection:
-    connection, _ = parts.connect(log, SETTINGS)
-    connection.client = Client(identity, None, NOW - 5)
-    parts.listeners.note(log, ["a"], -1)
-    parts.listeners.note(log, ["a"], 1, identity)
+    connection, _ = parts.connect(log, SETTINGS, client=Client(identity, None, NOW - 5))
     parts._welcome_all()
     return connection
 

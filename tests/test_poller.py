@@ -12,6 +12,7 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -58,8 +59,6 @@ class TestWaiting:
             assert descriptor == server.fileno()
             assert events & select.EPOLLIN
             assert not events & WRITABLE
-            poller.remove(server.fileno())
-            assert poller.wait(0) == []
 
     def test_a_client_that_leaves_is_news(self, poller: Poller) -> None:
         with connection() as (server, client):
@@ -208,17 +207,65 @@ class TestFinishing:
             poller.finish(server.detach(), b"last")
 
     def test_a_client_that_says_much_is_read_only_so_often(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, poller: Poller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reads = []
 
-        def read(descriptor: int, size: int) -> bytes:
+        def recv(descriptor: int, buffer: object, size: int, flags: int) -> int:
             reads.append(size)
-            return b"more"
+            return size
 
-        monkeypatch.setattr(os, "read", read)
-        module._discard_input(0)
+        monkeypatch.setattr(poller, "_library", types.SimpleNamespace(recv=recv))
+        poller._discard_input(0)
         assert reads == [READ_SIZE] * MOST_READS
+
+    def test_it_is_waited_for_no_more_though_a_forked_child_holds_it(
+        self, poller: Poller
+    ) -> None:
+        with connection() as (server, client), server.dup():
+            server.setblocking(False)
+            poller.add(server.fileno())
+            poller.finish(server.detach())
+            client.close()
+            assert poller.wait(0) == []
+
+    def test_one_that_somebody_else_has_closed_is_an_error(
+        self, poller: Poller
+    ) -> None:
+        with connection() as (server, _):
+            descriptor = server.fileno()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            poller.finish(descriptor)
+
+    def test_a_thread_that_computes_does_not_get_the_gil_at_each_of_them(
+        self, poller: Poller
+    ) -> None:
+        turns, is_over, before = [0], False, sys.getswitchinterval()
+
+        def compute() -> None:
+            while not is_over:
+                turns[0] += 1
+                time.sleep(0)  # Others can have the GIL, and this wants it again.
+
+        with ExitStack() as stack:
+            servers = [stack.enter_context(connection())[0] for _ in range(100)]
+            for server in servers:
+                server.setblocking(False)
+                poller.add(server.fileno())
+            # Nobody has to give the GIL away within so many seconds.
+            sys.setswitchinterval(SOON)
+            computing = threading.Thread(target=compute)
+            computing.start()
+            try:
+                descriptors = [server.detach() for server in servers]
+                turn = turns[0]
+                for descriptor in descriptors:
+                    poller.finish(descriptor, b"last")
+                assert turns[0] == turn
+            finally:
+                is_over = True
+                sys.setswitchinterval(before)
+                computing.join()
 
 
 class TestStarting:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_sse_lite import Event
 from flask_sse_lite.history import retention as module
@@ -10,6 +14,7 @@ from flask_sse_lite.history.cursor import Entry
 from flask_sse_lite.history.records import Past, Record
 from flask_sse_lite.history.retention import HISTORY_BYTES, Keeper
 from flask_sse_lite.history.revocations import REVOCATIONS
+from flask_sse_lite.history.sizes import excesses, goal
 from flask_sse_lite.position import BEGINNING, RUN_PREFIX
 
 from .clocks import Clock
@@ -78,6 +83,15 @@ class Kept:
         sizes = [c.size for c in channels if not c.budget]
         assert self.keeper._size == sum(sizes)
         assert sum(c.counted for c in channels) == sum(sizes)
+
+
+def fill(it: Kept) -> None:
+    """Put more than is kept, so that no channel can be larger than 187 bytes: two of
+    sixteen then have one event, and the others two."""
+    it.keeper.limit(32 * SIZE, RUNS_BYTES)
+    it.put(*map(str, range(16)), *map(str, range(16)), "0")
+    assert it.keeper._size == 30 * SIZE
+    assert len(it.kept("0")) == len(it.kept("1")) == 1
 
 
 @pytest.fixture
@@ -352,6 +366,81 @@ class TestBytes:
         it.keeper.limit(16 * SIZE, RUNS_BYTES)
         assert it.keeper._size == 15 * SIZE
         it.check()
+
+    def test_as_long_as_it_is_full_a_publish_looks_at_its_own_channel_only(
+        self, it: Kept, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks = []
+
+        def counted(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
+            looks.append(sizes)
+            return excesses(sizes, limit)
+
+        monkeypatch.setattr(module, "excesses", counted)
+        it.keeper.history = 99
+        it.keeper.limit(32 * SIZE, RUNS_BYTES)
+        it.put("small", *["large"] * 32)
+        assert len(looks) == 1
+        for _ in range(50):
+            assert it.put("large") == [True]
+            assert 28 * SIZE < it.keeper._size <= 32 * SIZE
+        assert len(looks) == 1
+        assert it.kept("small") == [1]
+        assert it.kept("large")[-1:] == [83]
+        it.check()
+
+    def test_a_channel_that_is_cut_keeps_what_is_new(self, it: Kept) -> None:
+        fill(it)
+        assert it.put("1", size=190) == [True]
+        assert it.kept("1") == [34]
+        it.check()
+
+    def test_revocations_are_not_cut(self, it: Kept) -> None:
+        fill(it)
+        assert it.put(REVOCATIONS, REVOCATIONS, size=95) == [False, False]
+        assert it.kept(REVOCATIONS) == [34, 35]
+
+    def test_where_others_have_gone_it_can_grow_to_the_limit(self, it: Kept) -> None:
+        it.keeper.history = 99
+        it.keeper.limit(32 * SIZE, RUNS_BYTES)
+        it.put(*["old"] * 16)
+        it.clock.now += AGE / 2
+        it.put(*["new"] * 17)
+        assert it.put("new") == [True]
+        it.clock.now += AGE / 2 + 1
+        it.keeper.let_go(it.clock())
+        kept = len(it.kept("new"))
+        assert it.put(*["new"] * (32 - kept)) == [False] * (32 - kept)
+        it.check()
+
+    def test_where_the_limit_is_raised_it_can_grow_at_once(self, it: Kept) -> None:
+        it.keeper.history = 99
+        it.keeper.limit(32 * SIZE, RUNS_BYTES)
+        it.put(*["a"] * 33)
+        it.keeper.limit(34 * SIZE, RUNS_BYTES)
+        assert it.put("a") == [False]
+
+    @given(puts=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(10, 300))))
+    def test_the_limit_holds_and_no_channel_loses_of_its_share(
+        self, puts: list[tuple[str, int]]
+    ) -> None:
+        it = Kept()
+        it.keeper.history = 99
+        it.keeper.limit(10 * SIZE, RUNS_BYTES)
+        for name, size in puts:
+            before = {n: list(c.entries) for n, c in it.keeper.channels.items()}
+            it.put(name, size=size)
+            assert it.keeper._size <= 10 * SIZE
+            share = goal(10 * SIZE) / len(it.keeper.channels)
+            for other, channel in it.keeper.channels.items():
+                had = before.get(other, [])
+                had += [e for e in channel.entries if e not in had]
+                lost = had[: len(had) - len(channel.entries)]
+                assert channel.entries == had[len(lost) :]
+                if lost:
+                    assert channel.dropped == lost[-1].sequence
+                    assert sum(entry.size for entry in had) > share
+            it.check()
 
     def test_where_a_store_has_it_it_can_be_loaded_anew(self, it: Kept) -> None:
         it.keeper.restart(0, HISTORY, AGE)

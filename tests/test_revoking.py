@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from flask_sse_lite import Event
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
-from flask_sse_lite.hub.client import Client
+from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.revoking import Revoking
 from flask_sse_lite.settings import Settings
@@ -42,7 +43,7 @@ def wakes() -> list[None]:
 @pytest.fixture
 def revoking(parts: Parts, log: Log, wakes: list[None]) -> Iterator[Revoking]:
     revoking = Revoking(
-        parts.lock, parts.audiences, parts.fanout, lambda: wakes.append(None)
+        parts.lock, parts.listeners, parts.fanout, lambda: wakes.append(None)
     )
     parts._admits = revoking.admits  # type: ignore[method-assign]
     parts._end_revoked_of = revoking.end_revoked_of  # type: ignore[method-assign]
@@ -59,18 +60,20 @@ def is_watched(log: Log) -> bool:
     return channel is not None and bool(channel.watchers)
 
 
-def revoke(log: Log, identity: str = "ann") -> None:
-    log.append(REVOCATIONS, Revocation(identity, None).to_event())
+def revoke(log: Log, identity: str | None = "ann", channel: str | None = None) -> None:
+    log.append(REVOCATIONS, Revocation(identity, channel).to_event())
 
 
-def connect(parts: Parts, log: Log, client: Client) -> tuple[Connection, socket.socket]:
-    connection, peer = parts.connect(log, SETTINGS)
-    connection.client = client
-    return connection, peer
+def connect(
+    parts: Parts, log: Log, client: Client, channel: str = "a"
+) -> tuple[Connection, socket.socket]:
+    return parts.connect(log, SETTINGS, channel, client=client)
 
 
-def welcomed(parts: Parts, log: Log, client: Client) -> socket.socket:
-    _, peer = connect(parts, log, client)
+def welcomed(
+    parts: Parts, log: Log, client: Client, channel: str = "a"
+) -> socket.socket:
+    _, peer = connect(parts, log, client, channel)
     parts._welcome_all()
     return peer
 
@@ -110,6 +113,64 @@ def test_the_streams_that_it_concerns_end(
     with parts.lock:
         parts.audiences.leave(iterated)
         parts.audiences.let_go()
+
+
+@pytest.mark.parametrize(
+    ("identity", "channel", "ends"),
+    [
+        ("ann", None, ["ann on a", "ann on b"]),
+        (None, "a", ["ann on a", "bob on a"]),
+        ("ann", "b", ["ann on b"]),
+        ("cid", None, []),
+        (None, "c", []),
+    ],
+)
+def test_an_identity_s_streams_end_or_a_channel_s_or_those_of_both(
+    parts: Parts,
+    log: Log,
+    revoking: Revoking,
+    identity: str | None,
+    channel: str | None,
+    ends: list[str],
+) -> None:
+    peers = {
+        f"{client.identity} on {name}": welcomed(parts, log, client, name)
+        for client in (ANN, BOB)
+        for name in "ab"
+    }
+    revoke(log, identity, channel)
+    revoking.end_revoked()
+    assert [who for who, peer in peers.items() if sent(peer) == b""] == ends
+
+
+def test_only_the_streams_that_it_names_are_looked_at(
+    parts: Parts, log: Log, revoking: Revoking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A revocation costs what it ends, and not what there is."""
+    asked: list[str | None] = []
+    concern = log.revocations.concern
+
+    def noted(identity: str | None, *args: Any) -> bool:
+        asked.append(identity)
+        return concern(identity, *args)
+
+    for client in (ANN, BOB, BOB):
+        welcomed(parts, log, client)
+    monkeypatch.setattr(log.revocations, "concern", noted)
+    revoke(log)
+    revoking.end_revoked()
+    assert asked == ["ann"]
+
+
+def test_all_are_looked_at_where_the_log_has_forgotten_whom_it_meant(
+    parts: Parts, log: Log, revoking: Revoking
+) -> None:
+    ann = welcomed(parts, log, ANN)
+    nobody = welcomed(parts, log, NOBODY)
+    log.revocations.note_lost(1.0)
+    revoking.end_revoked()
+    assert sent(ann) == b""
+    assert sent(nobody) is None
 
 
 def test_a_group_sends_nothing_that_it_has_read_behind_a_revocation(

@@ -8,6 +8,7 @@ retention.py. The lock of the log that has the channel is held by whoever calls.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from ..position import BEGINNING
 from .cursor import Entry
@@ -133,9 +134,10 @@ class Channel:
             self.dropped = self.entries[count - 1].sequence
             del self.entries[:count]
 
-    def evict(self, history: int, oldest: float) -> bool:
+    def evict(self, history: int, oldest: float, level: float = inf) -> bool:
         """Drop what is too old or too much.
 
+        :param level: bytes of events that can be kept. The last entry stays.
         :returns: whether something was dropped.
         """
         if self.ended_when is not None and self.ended_when < oldest:
@@ -154,6 +156,9 @@ class Channel:
                 count += 1
             for entry in entries[:count]:
                 self.size -= entry.size
+            while self.size > level and count < len(entries) - 1:
+                self.size -= entries[count].size
+                count += 1
         if count:
             self.dropped = entries[count - 1].sequence
             del entries[:count]

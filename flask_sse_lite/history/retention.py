@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
+from math import inf
 
 from ..position import BEGINNING, RUN_PREFIX
 from .channel import Channel, Tell
@@ -17,7 +18,7 @@ from .cursor import Entry
 from .outputs import Outputs
 from .records import Past
 from .revocations import REVOCATIONS
-from .sizes import excesses, goal
+from .sizes import STILL_FULL, excesses, goal
 
 #: Channels remembered that hold something and that nobody listens to. Past it the log
 #: forgets the channel that was untouched for longest, whatever its age: a million names
@@ -79,6 +80,10 @@ class Keeper:
         #: The bytes of all events that belong to no run, and how many can be kept.
         self._size = 0
         self._most = HISTORY_BYTES
+        #: The size that the largest channels were cut to, as long as hardly any room is
+        #: left. A channel that grows beyond it is cut again at once: to look at all
+        #: channels, whenever there are too many bytes, costs much more.
+        self._level: float = inf
 
     # What is remembered
 
@@ -162,7 +167,8 @@ class Keeper:
         """Have a channel grow, and drop what is too much then."""
         is_run = bool(channel.budget)
         channel.append(entry, now)
-        channel.evict(self.history, now - self._age)
+        level = inf if self._level == inf else self._level_of(entry.channel)
+        channel.evict(self.history, now - self._age, level)
         self.touch(entry.channel, channel, now)
         if is_run:
             self._note_size(entry.channel, channel)
@@ -220,6 +226,7 @@ class Keeper:
         for channel in self.channels.values():
             channel.empty()
         self._size = 0
+        self._level = inf
         for channel in self.channels.values():
             channel.counted = 0
         self.outputs.clear()
@@ -232,6 +239,7 @@ class Keeper:
         :returns: whether something was dropped.
         """
         self._most, self.outputs.limit = history, runs
+        self._level = inf
         return self.fit()
 
     def fit(self, newest: str | None = None) -> bool:
@@ -253,9 +261,16 @@ class Keeper:
                 if self._size <= goal(self._most):
                     break
                 channel = self.channels[name]
+                self._level = sizes[name] - excess
                 self._shed(name, channel, excess, keeps_last=name == newest)
                 has_dropped = True
         return has_dropped
+
+    def _level_of(self, name: str) -> float:
+        """The size that a channel can have, where the largest were cut."""
+        if self._size < self._most * STILL_FULL:
+            self._level = inf  # What others had is gone.
+        return inf if name == REVOCATIONS else self._level
 
     def _shed(
         self, name: str, channel: Channel, excess: int, *, keeps_last: bool = False

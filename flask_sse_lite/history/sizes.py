@@ -16,6 +16,10 @@ from operator import itemgetter
 #: and must not be done at each publish.
 FREED_AT_ONCE = 1 / 16
 
+#: The part of a limit that is taken as long as a process cuts the largest channels to
+#: the same level at each publish. Where less is taken, they can grow again.
+STILL_FULL = 1 - 2 * FREED_AT_ONCE
+
 
 def goal(limit: int) -> int:
     """How many bytes are left where there were more than a limit."""

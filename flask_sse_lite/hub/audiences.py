@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ..system.locks import Guard
 from ..system.poller import Poller
-from .counts import Listeners
+from .listeners import Listeners
 from .readers import Audience, Iterated, Key, Readers, Timed
 
 #: Streams that are woken before the hub gives way to them. They are so few that what
@@ -62,7 +62,7 @@ class Audiences:
         lock."""
         key = (stream.log, stream.channels)
         self.iterated.add(stream)
-        self._listeners.note(stream.log, stream.channels, 1, stream.client.present_as)
+        self._listeners.add(stream)
         audience = self._by_channels.get(key)
         if audience is None:
             audience = self._by_channels[key] = Audience(stream, self._tell_hub)
@@ -86,9 +86,7 @@ class Audiences:
             if stream not in self.iterated:
                 continue
             self.iterated.discard(stream)
-            self._listeners.note(
-                stream.log, stream.channels, -1, stream.client.present_as
-            )
+            self._listeners.discard(stream)
             audience = self._by_channels[stream.log, stream.channels]
             audience.members.discard(stream)
             if not audience.members:

@@ -36,11 +36,6 @@ class Client(NamedTuple):
             return ("identity", self.identity)
         return ("address", self.address) if self.address else None
 
-    @property
-    def present_as(self) -> str | None:
-        """The identity that is there while the stream is open, if any."""
-        return None if self.is_onlooker else self.identity
-
     def is_revoked(
         self,
         revocations: Revocations,

@@ -1,19 +1,17 @@
-"""Counts: how many streams listen to each channel, whose they are, and how streams are
-delivered.
+"""Counts: how streams are delivered.
 
 Here lives what an operator is told of that: a debug line for each stream, a warning
-where an operator can do something, and the counts of ``sse.stats()``. What counts
-against ``SSE_MAX_CONNECTIONS`` lives in places.py.
+where an operator can do something, and the counts of ``sse.stats()``. Who listens to
+which channel lives in listeners.py, and what counts against ``SSE_MAX_CONNECTIONS`` in
+places.py.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from typing import TypedDict
 
-from ..history.log import Log
 from ..log_messages import NOT_HANDED_OFF
 from ..servers.server import Reason
 from ..system.locks import RLock
@@ -35,71 +33,6 @@ Stats = TypedDict(
         "reasons": dict[Reason, int],
     },
 )
-
-
-class Listeners:
-    """How many streams listen to each channel of each log, in all and of each identity.
-    Any thread can read this."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[Log, str]] = Counter()
-        self._by_identity: Counter[tuple[Log, str, str]] = Counter()
-
-    def __len__(self) -> int:
-        """How many channels have listeners."""
-        return len(self._counts)
-
-    def note(
-        self,
-        log: Log,
-        channels: Iterable[str],
-        change: int,
-        identity: str | None = None,
-    ) -> None:
-        """Note that a stream of these channels came (1) or left (-1). The caller holds
-        the hub's lock.
-
-        :param identity: whose stream it is; None where the application has not said
-            it.
-        """
-        for channel in channels:
-            self._counts[log, channel] += change
-            if not self._counts[log, channel]:
-                del self._counts[log, channel]
-            if identity is not None:
-                key = (log, channel, identity)
-                self._by_identity[key] += change
-                if not self._by_identity[key]:
-                    del self._by_identity[key]
-
-    def of(self, log: Log, channel: str) -> int:
-        """How many streams a channel has."""
-        return self._counts[log, channel]
-
-    def logs(self) -> set[Log]:
-        """The logs that have streams."""
-        return {log for log, _ in dict(self._counts)}
-
-    def by_channel(self, log: Log) -> dict[str, int]:
-        """How many streams each channel of a log has; channels without any are left
-        out."""
-        # This takes no lock, because the caller can have interrupted its holder.
-        # Copying a dictionary is one step.
-        return {
-            channel: count
-            for (its_log, channel), count in dict(self._counts).items()
-            if its_log is log and count
-        }
-
-    def by_identity(self, log: Log) -> dict[str, dict[str, int]]:
-        """How many streams each identity has on each channel of a log. Identities and
-        channels without any are left out."""
-        found: dict[str, dict[str, int]] = {}
-        # As in by_channel: no lock, and a copy that is made in one step.
-        for (its_log, channel, identity), count in dict(self._by_identity).items():
-            if its_log is log and count:
-                found.setdefault(channel, {})[identity] = count
-        return found
 
 
 class Paths:

@@ -21,8 +21,8 @@ from ..signals.story import expect
 from ..system.locks import Guard
 from ..system.poller import WRITABLE, Poller, close_descriptor
 from .connection import Connection, Group, framed
-from .counts import Listeners
 from .frames import BATCH_BYTES, frames
+from .listeners import Listeners
 from .places import Places
 from .readers import Audience, Key, Readers
 
@@ -132,7 +132,7 @@ class Fanout:
         if stray:
             # A library closed its descriptor, and the system gave the number to the new
             # connection. Nobody finds the stray by its descriptor any more.
-            self._note_gone(stray)
+            self._listeners.discard(stray)
             if stray.place:
                 self._places.release(stray.place)
             if stray.story is not None:
@@ -285,32 +285,23 @@ class Fanout:
 
         :param why: what its end is told as.
         """
-        with self._lock:
-            # The descriptor can belong to another connection by now.
-            is_served = self.connections.get(connection.descriptor) is connection
-            if is_served:
-                del self.connections[connection.descriptor]
-                if connection.place:
-                    self._places.release(connection.place)
+        is_served = False
         try:
+            with self._lock:
+                # The descriptor can belong to another connection by now.
+                is_served = self.connections.get(connection.descriptor) is connection
+                if is_served:
+                    del self.connections[connection.descriptor]
+                    if connection.place:
+                        self._places.release(connection.place)
+                    self._listeners.discard(connection)
             self.leave_group(connection)
-            if is_served:
-                with self._lock:
-                    self._note_gone(connection)
-                self._poller.remove(connection.descriptor)
-        except OSError:
-            pass  # The descriptor was never registered, or somebody else closed it.
         finally:
             if is_served:
                 unsent = len(connection.frame) - connection.sent
                 self._close(connection, properly=properly)
                 if connection.story is not None:
                     connection.story.end(why, unsent if connection.frame else 0)
-
-    def _note_gone(self, connection: Connection) -> None:
-        """Count a connection no more. The caller holds the lock."""
-        channels, client = connection.cursor.channels, connection.client
-        self._listeners.note(connection.log, channels, -1, client.present_as)
 
     def _close(self, connection: Connection, *, properly: bool) -> None:
         try:

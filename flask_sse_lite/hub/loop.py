@@ -38,10 +38,11 @@ from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
 from .client import NOBODY, Client
 from .connection import Connection, Group, framed
-from .counts import Listeners, OpenStreams, Paths, Stats
+from .counts import OpenStreams, Paths, Stats
 from .endings import Ending, Endings
 from .fanout import Fanout
 from .inspected import OpenStream, is_named, open_streams
+from .listeners import Listeners
 from .looks import LONGEST_LOOK, LOOKS_PER_HEARTBEAT, Looks
 from .places import Place, Places
 from .readers import Iterated, Readers, Timed
@@ -85,7 +86,7 @@ class Hub:
             self, self._lock, poller, self._listeners, self._places, self.tell
         )
         self._endings = Endings(self, self._lock, self._audiences, self._fanout)
-        self._revoking = Revoking(self._lock, self._audiences, self._fanout, self._wake)
+        self._revoking = Revoking(self._lock, self._listeners, self._fanout, self._wake)
         self._admits = self._revoking.admits
         self._end_revoked_of = self._revoking.end_revoked_of
         # The loop's own.
@@ -99,7 +100,7 @@ class Hub:
 
     def listeners(self, log: Log, channel: str) -> int:
         """How many streams a channel has."""
-        return self._listeners.of(log, channel)
+        return self._listeners.count(log, channel)
 
     def counts(self, log: Log) -> dict[str, int]:
         """How many streams each channel of a log has, of those that have any."""
@@ -211,7 +212,7 @@ class Hub:
             self._endings.has_stopped.clear()
             connection.place = place
             self._fanout.newcomers.append(connection)
-            self._listeners.note(log, cursor.channels, 1, connection.client.present_as)
+            self._listeners.add(connection)
             self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))

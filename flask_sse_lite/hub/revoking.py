@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ..history.log import Log
-from ..history.revocations import REVOCATIONS, Revocation
+from ..history.revocations import REVOCATIONS
 from ..signals.story import expect
 from ..system.locks import Guard
-from .audiences import Audiences
-from .client import Client
 from .connection import Connection
 from .fanout import Fanout
+from .listeners import Listener, Listeners
 
 
 class Revoking:
@@ -30,12 +29,12 @@ class Revoking:
     def __init__(
         self,
         lock: Guard,
-        audiences: Audiences,
+        listeners: Listeners,
         fanout: Fanout,
         wake: Callable[[], None],
     ) -> None:
         self._lock = lock
-        self._audiences = audiences
+        self._listeners = listeners
         self._fanout = fanout
         self._wake = wake
         #: The logs of the streams, each with the number of the newest revocation that
@@ -68,53 +67,35 @@ class Revoking:
         newest, seen = log.revocations.newest, self._seen.get(log, 0)
         if newest == seen:
             return
-        can_be_meant = _looked_for(log.revoked_since(seen))
-        with self._lock:
-            iterated = [s for s in self._audiences.iterated if s.log is log]
-        for stream in iterated:
-            if can_be_meant(stream.client, stream.channels) and (
-                stream.client.is_revoked(log.revocations, stream.channels, seen)
-            ):
-                expect(stream.story, "disconnect")
-                stream.end()
-        for connection in list(self._fanout.connections.values()):
-            if (
-                connection.log is log
-                and can_be_meant(connection.client, connection.cursor.channels)
-                and self._is_revoked(connection, seen)
-            ):
-                self._fanout.end(connection, "disconnect")
+        for listener in self._who_can_be_meant(log, seen):
+            channels = listener.cursor.channels
+            if not listener.client.is_revoked(log.revocations, channels, seen):
+                continue
+            if isinstance(listener, Connection):
+                # One that is new is passed over: ``admits`` is still to be asked.
+                self._fanout.end(listener, "disconnect")
+            else:
+                expect(listener.story, "disconnect")
+                listener.end()
         # Last, so that a failure of the loop has it ask again.
         self._seen[log] = newest
+
+    def _who_can_be_meant(self, log: Log, seen: int) -> list[Listener]:
+        """The streams that revocations name which are newer than a number; all streams
+        of the log, where it has forgotten some of these revocations."""
+        revocations = log.revoked_since(seen)
+        with self._lock:
+            if revocations is None:
+                return self._listeners.of_log(log)
+            identities = {r.identity for r in revocations if r.identity is not None}
+            channels = {r.channel for r in revocations if r.identity is None}
+            return self._listeners.of(log, identities, filter(None, channels))
 
     def admits(self, connection: Connection) -> bool:
         """Whether a connection that is new is served: its client can have been revoked
         while its request went on."""
-        if not self._is_revoked(connection, None):
+        channels = connection.cursor.channels
+        if not connection.client.is_revoked(connection.log.revocations, channels):
             return True
         self._fanout.end(connection, "disconnect")
         return False
-
-    def _is_revoked(self, connection: Connection, seen: int | None) -> bool:
-        return connection.client.is_revoked(
-            connection.log.revocations, connection.cursor.channels, seen
-        )
-
-
-def _looked_for(
-    revocations: list[Revocation] | None,
-) -> Callable[[Client, tuple[str, ...]], bool]:
-    """Which clients some revocations can mean: a quick look, as there can be ten
-    thousand streams.
-
-    :param revocations: None for all that there can be.
-    """
-    if revocations is None:
-        return lambda client, channels: True
-    identities = {r.identity for r in revocations if r.identity is not None}
-    channels_left = {r.channel for r in revocations if r.identity is None}
-    if not channels_left:
-        return lambda client, channels: client.identity in identities
-    return lambda client, channels: (
-        client.identity in identities or not channels_left.isdisjoint(channels)
-    )

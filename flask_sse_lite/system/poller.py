@@ -18,8 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import UnsupportedServer
 from .gevent import is_patched_by_gevent, native
@@ -42,6 +41,17 @@ KEEPS_GIL = 1.0
 #: The other side has closed the connection, or its sending half.
 GONE = getattr(select, "POLLRDHUP", 0x2000) | 0x018  # POLLERR | POLLHUP
 
+#: Sends the last bytes together with the end of file: a proxy that sees the last chunk
+#: first can send a next request into the closing connection.
+_WITH_THE_END = (
+    getattr(socket, "MSG_MORE", 0)
+    | getattr(socket, "MSG_DONTWAIT", 0)
+    | getattr(socket, "MSG_NOSIGNAL", 0)
+)
+
+#: Takes a descriptor out of an epoll (linux/eventpoll.h).
+_EPOLL_CTL_DEL = 2
+
 READABLE = getattr(select, "EPOLLIN", 0x001) | getattr(select, "EPOLLRDHUP", 0x2000)
 WRITABLE = getattr(select, "EPOLLOUT", 0x004)
 
@@ -58,6 +68,7 @@ class Poller:
         self._epoll.register(self._waker, READABLE)
         self._is_closed = False
         self._library = _library()
+        self._thrown_away = ctypes.create_string_buffer(READ_SIZE)
         self._send_keeping_gil = _send_keeping_gil(self._library)
         self._breathed_at = self._keeps_until = 0.0
         #: Sends what the socket takes at once, and returns how many bytes that was.
@@ -76,20 +87,33 @@ class Poller:
     def watch_writable(self, descriptor: int, wanted: bool) -> None:
         self._epoll.modify(descriptor, READABLE | WRITABLE if wanted else READABLE)
 
-    def remove(self, descriptor: int) -> None:
-        self._epoll.unregister(descriptor)
-
     def finish(self, descriptor: int, last: bytes = b"") -> None:
-        """Close a connection, after some last bytes if it takes them at once."""
+        """Wait for a connection no more, and close it, after some last bytes if it
+        takes them at once. None of the steps gives the GIL away: thousands of
+        connections can end at once, and a thread that computes would keep the GIL for
+        5 ms each time.
+
+        :raises OSError: where somebody else has closed it.
+        """
+        library = self._library
+        # A forked child can hold the connection too: close alone would neither end it
+        # nor take it out of the epoll.
+        library.epoll_ctl(self._epoll.fileno(), _EPOLL_CTL_DEL, descriptor, None)
         if last:
-            # MSG_MORE sends them together with the end of file: a proxy that sees the
-            # last chunk first can send a next request into the closing connection.
-            flags = socket.MSG_MORE | socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-            self._library.send(descriptor, last, len(last), flags)
-        # close alone ends nothing while a forked child holds the connection too.
-        self._library.shutdown(descriptor, socket.SHUT_WR)
-        _discard_input(descriptor)
-        close_descriptor(descriptor)
+            library.send(descriptor, last, len(last), _WITH_THE_END)
+        library.shutdown(descriptor, socket.SHUT_WR)
+        self._discard_input(descriptor)
+        if library.close(descriptor) < 0:
+            _raise_errno()
+
+    def _discard_input(self, descriptor: int) -> None:
+        """Read what the client has sent and nobody has read. When a connection with
+        unread input is closed, Linux sends a reset, and a client or proxy that gets a
+        reset can throw away the last bytes that we sent."""
+        recv, thrown_away = self._library.recv, self._thrown_away
+        for _ in range(MOST_READS):
+            if recv(descriptor, thrown_away, READ_SIZE, socket.MSG_DONTWAIT) <= 0:
+                return
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         """Wait for ready descriptors or a ``wake``, ``timeout`` seconds at most.
@@ -290,16 +314,6 @@ def close_descriptor(descriptor: int) -> None:
     native("os", "close")(descriptor)
 
 
-def _discard_input(descriptor: int) -> None:
-    """Read what the client has sent and nobody has read. When a connection with unread
-    input is closed, Linux sends a reset, and a client or proxy that gets a reset can
-    throw away the last bytes that we sent."""
-    with suppress(OSError):
-        for _ in range(MOST_READS):
-            if not os.read(descriptor, READ_SIZE):
-                return
-
-
 def is_gone(connection: int | socket.socket) -> bool:
     """Whether the client has left."""
     return bool(_look_at(connection) & GONE)
@@ -360,8 +374,17 @@ def _library() -> ctypes.PyDLL:
     number = ctypes.c_int
     library.send.argtypes = (number, ctypes.c_char_p, ctypes.c_size_t, number)
     library.send.restype = ctypes.c_ssize_t
+    library.recv.argtypes = (number, ctypes.c_char_p, ctypes.c_size_t, number)
+    library.recv.restype = ctypes.c_ssize_t
     library.shutdown.argtypes = (number, number)
+    library.close.argtypes = (number,)
+    library.epoll_ctl.argtypes = (number, number, number, ctypes.c_void_p)
     return library
+
+
+def _raise_errno() -> NoReturn:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
 
 
 def _send_keeping_gil(library: ctypes.PyDLL) -> Callable[[int, bytes], int]:
@@ -370,13 +393,11 @@ def _send_keeping_gil(library: ctypes.PyDLL) -> Callable[[int, bytes], int]:
     2.4 s, and some 10 ms with this. (Otherwise ``os.write`` is a quarter faster.)"""
     c_send = library.send
     flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-    get_errno = ctypes.get_errno
 
     def send(descriptor: int, data: bytes) -> int:
         sent: int = c_send(descriptor, data, len(data), flags)
         if sent < 0:
-            number = get_errno()
-            raise OSError(number, os.strerror(number))
+            _raise_errno()
         return sent
 
     return send
