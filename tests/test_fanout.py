@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flask_sse_lite import Event
+from flask_sse_lite import Event, Reentered
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import fanout as module
@@ -635,6 +635,29 @@ class TestLeaving:
         (record,) = caplog.records
         assert record.levelno >= logging.WARNING
         assert record.exc_info
+
+    def test_where_the_hub_s_lock_cannot_be_had_nobody_is_closed(
+        self,
+        log: Log,
+        parts: Parts,
+        fanout: Fanout,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        class Held:
+            def __enter__(self) -> None:
+                raise Reentered
+
+            def __exit__(self, *_: object) -> None:
+                """It was never entered."""
+
+        connection, client = served(parts, log)
+        with monkeypatch.context() as context:
+            context.setattr(fanout, "_lock", Held())
+            with pytest.raises(Reentered):
+                fanout.end(connection)
+        assert not is_closed(client)
+        fanout.end(connection)
+        assert is_closed(client)
 
 
 class TestFailures:
