@@ -143,9 +143,9 @@ class Stream extends EventTarget {
     if (target.tagName) return; // An element's own, of the same name.
     if (this.#isToPause() || type === "pagehide" || type === "freeze") this.#pause();
     // A page that is left is hidden behind its pagehide, and must not join again then.
-    else if (!(page.hidden && type === "visibilitychange")) {
+    else if (!(page?.hidden && type === "visibilitychange")) {
       this.#join();
-      this.#want(undefined, !page.hidden || type === "online");
+      this.#want(undefined, !page?.hidden || type === "online");
     }
   }
 

@@ -16,7 +16,8 @@ from .log_messages import Message
 
 def once_answered(do: Callable[[], object], message: Message) -> None:
     """Call a function once the server has sent the current request's response: its
-    last byte, and so the cookies of its head.
+    last byte, and so the cookies of its head. The request's view must call this, and
+    the application must send the response that the view returned.
 
     :param message: what is logged where the broker cannot be reached. The client has
         its answer by then, and nobody else can be told.
@@ -35,5 +36,7 @@ def once_answered(do: Callable[[], object], message: Message) -> None:
 
     @after_this_request
     def wait(response: Response) -> Response:
+        # Where a server is given a file as it is, nobody would close the response.
+        response.direct_passthrough = False
         response.call_on_close(call)
         return response

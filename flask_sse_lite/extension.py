@@ -470,8 +470,10 @@ class SSE(SharedBlueprint):
         :param after_response: do so now, and once more when the response of the current
             request was sent. A logout takes a cookie away, such as Flask's session, and
             the browser learns that from the response. Until then, a stream that has
-            ended can come back with the old cookie, and is let in. If the broker cannot
-            be reached the second time, the log says so (``SSE-E25``).
+            ended can come back with the old cookie, and is let in. The view must call
+            this, and what it returns must be sent: an ``after_request`` hook that sends
+            another response undoes it. If the broker cannot be reached the second time,
+            the log says so (``SSE-E25``).
         :raises InvalidValue: where neither is given, or one that cannot be;
             ``after_response`` outside a request.
         :raises BrokerUnavailable: when the broker cannot be reached: nothing has ended
@@ -481,9 +483,9 @@ class SSE(SharedBlueprint):
         if channel is not None:
             checked_names((channel,))
         end = current_channels().ending(identity, channel)
-        end()
         if after_response:
             once_answered(end, NOT_DISCONNECTED)
+        end()
 
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients

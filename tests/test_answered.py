@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask import Flask, session
+from flask import Flask, send_file, session
 from flask.typing import ResponseReturnValue
 
 from flask_sse_lite import SSE, InvalidValue
@@ -53,14 +53,20 @@ def app(sse: SSE) -> Iterator[Flask]:
         sse.disconnect(identity=session.pop("user"), after_response=True)
         return "", 204
 
+    @app.post("/farewell")
+    def farewell() -> ResponseReturnValue:
+        sse.disconnect(identity=session.pop("user"), after_response=True)
+        return send_file(__file__)
+
     sse.init_app(app)
     yield app
     with app.app_context():
         sse.end_streams()
 
 
+@pytest.mark.parametrize("target", ["/logout", "/farewell"])
 def test_streams_end_at_once_and_those_of_the_old_cookie_behind_the_response(
-    app: Flask, sse: SSE
+    app: Flask, sse: SSE, target: str
 ) -> None:
     browser, tab = app.test_client(), app.test_client()
     browser.post("/login")
@@ -70,7 +76,7 @@ def test_streams_end_at_once_and_those_of_the_old_cookie_behind_the_response(
     first = tab.get("/stream")
     next(first.iter_encoded())
 
-    answer = browser.post("/logout")
+    answer = browser.post(target)
     assert next(first.iter_encoded(), b"") == b""
     # The browser does not have the response yet: its stream comes back, and is let in.
     second = tab.get("/stream")
@@ -93,8 +99,11 @@ def test_others_go_on(app: Flask, sse: SSE) -> None:
 
 
 def test_it_is_for_a_request(app: Flask, sse: SSE) -> None:
-    with app.app_context(), pytest.raises(InvalidValue, match="No request"):
-        sse.disconnect(identity="ann", after_response=True)
+    with app.app_context():
+        before = sse.position()
+        with pytest.raises(InvalidValue, match="No request"):
+            sse.disconnect(identity="ann", after_response=True)
+        assert sse.position() == before
 
 
 def test_a_broker_that_has_gone_meanwhile_is_told_of_in_the_log(

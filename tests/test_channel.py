@@ -49,6 +49,10 @@ def size_of(channel: Channel) -> int:
     return sum(each.size for each in channel.entries)
 
 
+def tell() -> None:
+    """A watcher."""
+
+
 class TestANewChannel:
     def test_it_holds_nothing(self) -> None:
         channel = Channel(7, is_whole=False)
@@ -272,6 +276,18 @@ class TestItEvicts:
         assert sequences(channel) == kept
         assert channel.size == size_of(channel)
         assert channel.dropped == kept[0] - 1
+
+    def test_no_level_takes_what_the_readers_of_a_channel_have_not_been_given(
+        self,
+    ) -> None:
+        channel = channel_of(*map(entry, range(1, 6)))
+        channel.unread = 3
+        channel.watchers[tell] = None
+        assert channel.evict(MANY, ALWAYS, 0)
+        assert sequences(channel) == [3, 4, 5]
+        channel.watchers.clear()
+        assert channel.evict(MANY, ALWAYS, 0)
+        assert sequences(channel) == [5]
 
     def test_what_is_too_much_and_what_is_above_a_level_go_together(self) -> None:
         channel = channel_of(*map(entry, range(1, 6)))

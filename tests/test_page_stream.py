@@ -457,6 +457,15 @@ def test_a_page_that_is_left_does_not_join_again_on_its_way(
     assert take(page, 1) == ["0"]
 
 
+def test_a_worker_has_no_page_and_hears_all_the_same(
+    server: Server, page: Page, channel: str
+) -> None:
+    page.evaluate(WORKER, stream_of(channel))
+    until(lambda: page.evaluate("told") == ["open"])
+    publish(server, channel, "0")
+    until(lambda: page.evaluate("told") == ["open", "0"])
+
+
 def test_an_elements_event_of_the_same_name_is_none_of_the_pages(
     server: Server, page: Page, channel: str
 ) -> None:
@@ -556,7 +565,23 @@ def test_a_strict_policy_has_nothing_to_say(
     assert said == []
 
 
-#: Counts what a page holds: timers, channels between tabs, locks, and listeners.
+#: A worker tells the page what it hears, and what is wrong, behind an event of its own.
+WORKER = """target => {
+    const code = `
+        import { connect } from "${location.origin}/stream/sse.js";
+        onerror = message => postMessage(message);
+        const stream = connect("${location.origin}${target}");
+        stream.onopen = () => {
+            dispatchEvent(new Event("online"));
+            postMessage("open");
+        };
+        stream.onmessage = ({ data }) => postMessage(data);`;
+    const file = new Blob([code], { type: "text/javascript" });
+    window.told = [];
+    window.worker = new Worker(URL.createObjectURL(file), { type: "module" });
+    worker.onmessage = ({ data }) => told.push(data);
+}"""
+
 #: How many locks the page has or asks for, once it has joined, if it does so now.
 LOCKS = """async () => {
     await crypto.subtle.digest("SHA-256", new Uint8Array(1));
@@ -564,6 +589,7 @@ LOCKS = """async () => {
     return held.length + pending.length;
 }"""
 
+#: Counts what a page holds: timers, channels between tabs, locks, and listeners.
 COUNT = """
     const timers = new Set(), channels = new Set(), listening = [];
     const { setTimeout: start, clearTimeout: stop } = window;

@@ -137,7 +137,8 @@ class Channel:
     def evict(self, history: int, oldest: float, level: float = inf) -> bool:
         """Drop what is too old or too much.
 
-        :param level: bytes of events that can be kept. The last entry stays.
+        :param level: bytes of events that can be kept. The last entry stays, and so
+            does what the readers of a watched channel have not been given.
         :returns: whether something was dropped.
         """
         if self.ended_when is not None and self.ended_when < oldest:
@@ -156,7 +157,8 @@ class Channel:
                 count += 1
             for entry in entries[:count]:
                 self.size -= entry.size
-            while self.size > level and count < len(entries) - 1:
+            unread = self.unread if self.watchers else 1
+            while self.size > level and count < len(entries) - unread:
                 self.size -= entries[count].size
                 count += 1
         if count:

@@ -48,7 +48,7 @@ class Keeper:
 
     The log holds its lock when it calls any of this. Where a method returns whether
     something was dropped, a step that readers share is no longer true then. (Where a
-    channel grows, no step is true any more in any case.)
+    channel grows, the log's sequence has risen, and no older step is true any more.)
 
     :param history: events kept per channel.
     :param age: seconds that they are kept.

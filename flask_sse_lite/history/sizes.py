@@ -3,8 +3,9 @@
 The rule lives here by which events are given up when all channels together have too
 many bytes: no channel can be larger than a level, and of a larger one the oldest events
 go. So the largest channels shrink, and displace no smaller one. A log and its store
-have the same rule. (The output of runs has another, in outputs.py.) What is dropped,
-and when, is decided elsewhere.
+have the same rule; the store drops in steps, and keeps no level between them. (The
+output of runs has another rule, in outputs.py.) What is dropped, and when, is decided
+elsewhere.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from operator import itemgetter
 #: and must not be done at each publish.
 FREED_AT_ONCE = 1 / 16
 
-#: The part of a limit that is taken as long as a process cuts the largest channels to
-#: the same level at each publish. Where less is taken, they can grow again.
+#: While more than this part of a limit is taken, a process cuts each channel to the
+#: level at every publish. Below it, channels can grow again.
 STILL_FULL = 1 - 2 * FREED_AT_ONCE
 
 

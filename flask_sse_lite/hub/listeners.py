@@ -17,7 +17,7 @@ from .readers import Iterated
 Listener = Connection | Iterated
 
 #: Streams of a log by the name of their channel, or by their identity. The inner
-#: dictionaries have no values: a set of this size takes three times the memory.
+#: dictionaries have no values; they are in the order in which the streams came.
 _Index = dict[tuple[Log, str], dict[Listener, None]]
 
 
