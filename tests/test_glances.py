@@ -47,7 +47,18 @@ def test_a_rate_can_be_faster_than_what_is_kept_of_the_last_seconds() -> None:
     for _ in range(100):
         clock.now += 0.01
         log.append("room", Event("fast"))
-    assert glance(log).rate == pytest.approx(4 / 0.03)
+    assert glance(log).rate == pytest.approx(100)
+
+
+def test_a_rate_is_right_where_bytes_are_what_is_bounded() -> None:
+    clock = Clock()
+    log = log_of(clock)
+    log.limit(1000, 1000)
+    for _ in range(100):
+        clock.now += 0.01
+        log.append("room", Event("x" * 100))
+    assert glance(log).events < 10
+    assert glance(log).rate == pytest.approx(100)
 
 
 def test_a_channel_that_has_just_begun_has_no_rate_of_a_burst() -> None:
@@ -59,14 +70,21 @@ def test_a_channel_that_has_just_begun_has_no_rate_of_a_burst() -> None:
         assert glance(log).rate == count / RATE_SECONDS
 
 
-def test_where_one_event_is_kept_the_rate_is_that_of_one() -> None:
-    log = log_of(Clock(), history=1)
+def test_where_one_event_is_kept_it_has_a_rate() -> None:
+    clock = Clock()
+    log = log_of(clock, history=1)
     log.append("room", Event("new"))
     assert glance(log).rate == 1 / RATE_SECONDS
+    clock.now += 0.5
+    log.append("room", Event("newer"))
+    assert glance(log).rate == 2
 
 
-def test_a_history_that_was_filled_in_no_time_has_a_rate() -> None:
-    log = log_of(Clock(), history=2)
+def test_events_that_came_in_no_time_have_no_endless_rate() -> None:
+    clock = Clock()
+    log = log_of(clock, history=2)
+    log.append("room", Event("before"))
+    clock.now += SHORTEST / 10
     for _ in range(2):
         log.append("room", Event("at once"))
     assert glance(log).rate == 2 / SHORTEST

@@ -33,6 +33,7 @@ class Channel:
         "budget",
         "counted",
         "dropped",
+        "dropped_from",
         "ended_when",
         "entries",
         "is_whole",
@@ -47,6 +48,9 @@ class Channel:
     def __init__(self, dropped: int, *, is_whole: bool) -> None:
         self.is_whole = is_whole
         self.dropped = dropped
+        #: When the newest entry had come of those that were dropped as too old or too
+        #: much.
+        self.dropped_from = -inf
         self.entries: list[Entry] = []
         self.touched = 0.0
         #: Entries that came since a reader last read here.
@@ -131,8 +135,7 @@ class Channel:
             self.size -= self.entries[count].size
             count += 1
         if count:
-            self.dropped = self.entries[count - 1].sequence
-            del self.entries[:count]
+            self._drop(count)
 
     def evict(self, history: int, oldest: float, level: float = inf) -> bool:
         """Drop what is too old or too much.
@@ -162,9 +165,13 @@ class Channel:
                 self.size -= entries[count].size
                 count += 1
         if count:
-            self.dropped = entries[count - 1].sequence
-            del entries[:count]
+            self._drop(count)
         return count > 0
+
+    def _drop(self, count: int) -> None:
+        newest = self.entries[count - 1]
+        self.dropped, self.dropped_from = newest.sequence, newest.time
+        del self.entries[:count]
 
     # Being asked
 

@@ -18,7 +18,7 @@ from .revocations import REVOCATIONS
 #: and a burst that is over is soon gone.
 RATE_SECONDS = 10.0
 
-#: Seconds that a history took at least to be filled: a coarse clock can say 0.
+#: Seconds that events took at least to come: a coarse clock can say 0.
 SHORTEST = 0.001
 
 
@@ -37,11 +37,7 @@ class Glance(NamedTuple):
 
 
 def glances(
-    channels: Mapping[str, Channel],
-    listeners: Mapping[str, int],
-    most: int,
-    now: float,
-    history: int,
+    channels: Mapping[str, Channel], listeners: Mapping[str, int], most: int, now: float
 ) -> list[Glance]:
     """The channels that matter most to an operator: those with the most listeners, and
     among equals those that were used last. Revocations are left out.
@@ -50,25 +46,23 @@ def glances(
     :param listeners: how many streams each channel has; the others have none.
     :param most: how many channels at most.
     :param now: the time by the log's clock.
-    :param history: how many events each channel keeps.
     """
     # Copying a dictionary is one step, which no other thread interrupts.
     known = [item for item in dict(channels).items() if item[0] != REVOCATIONS]
     chosen = nlargest(
         most, known, lambda item: (listeners.get(item[0], 0), item[1].touched)
     )
-    return [_glance(name, channel, now, history) for name, channel in chosen]
+    return [_glance(name, channel, now) for name, channel in chosen]
 
 
-def _glance(name: str, channel: Channel, now: float, history: int) -> Glance:
+def _glance(name: str, channel: Channel, now: float) -> Glance:
     times = [entry.time for entry in list(channel.entries) if entry.event]
-    return Glance(name, len(times), channel.size, _rate(times, now, history))
+    rate = _rate(times, channel.dropped_from, now)
+    return Glance(name, len(times), channel.size, rate)
 
 
-def _rate(times: list[float], now: float, history: int) -> float:
-    """Events per second. Where the history is full and reaches back for less than
-    ``RATE_SECONDS``, it says how fast it was filled."""
-    recent = [time for time in times if time > now - RATE_SECONDS]
-    if len(recent) < max(history, 2):
-        return len(recent) / RATE_SECONDS
-    return len(recent) / max(now - recent[0], SHORTEST)
+def _rate(times: list[float], dropped_from: float, now: float) -> float:
+    """Events per second. Where some of the last ``RATE_SECONDS`` were dropped, those
+    that came after them say how fast they come."""
+    began = max(now - RATE_SECONDS, dropped_from)
+    return sum(time > began for time in times) / max(now - began, SHORTEST)

@@ -296,8 +296,7 @@ class Readable:
 
     def glances(self, listeners: Mapping[str, int], most: int) -> list[Glance]:
         """What an operator is shown of channels: see ``glances``."""
-        history = self._keeper.history
-        return glances(self._channels, listeners, most, self._clock(), history)
+        return glances(self._channels, listeners, most, self._clock())
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to
