@@ -274,8 +274,7 @@ class World:
             self.banned.add(user)
             self.service.forbid(user)
         for stream in [s for s in self.streams if s.user == user]:
-            # One that has ended already was not ended by this.
-            if stream.most is None and not stream.has_ended:
+            if stream.most is None:
                 stream.most = self.published
         while not self._publish(partial(self.service.disconnect, user)):
             pass
