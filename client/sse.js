@@ -141,10 +141,11 @@ class Stream extends EventTarget {
   /** Something has happened to the page. One that is kept, or frozen, hears nothing. */
   #notice({ type, target }) {
     if (target.tagName) return; // An element's own, of the same name.
-    if (type === "pagehide" || type === "freeze" || this.#isToPause()) this.#pause();
-    else {
+    if (this.#isToPause() || type === "pagehide" || type === "freeze") this.#pause();
+    // A page that is left is hidden behind its pagehide, and must not join again then.
+    else if (!(page.hidden && type === "visibilitychange")) {
       this.#join();
-      if (type === "online" || !page.hidden) this.#want(undefined, true);
+      this.#want(undefined, !page.hidden || type === "online");
     }
   }
 

@@ -161,5 +161,5 @@ def enter() -> ResponseReturnValue:
 @app.post("/leave")
 def leave() -> ResponseReturnValue:
     if user := session.pop("user", None):
-        sse.disconnect(identity=user)
+        sse.disconnect(identity=user, after_response=True)
     return redirect(url_for("show"), 303)

@@ -124,6 +124,7 @@ def logout() -> ResponseReturnValue:
     logout_user()
     if user is not None:
         # The streams of all of the user's tabs and devices end. Each comes back, and
-        # goes on if it is still logged in.
-        sse.disconnect(identity=user)
+        # goes on if it is still logged in. This browser has its cookie until it gets
+        # the response: hence once more after that.
+        sse.disconnect(identity=user, after_response=True)
     return redirect(url_for("show"), 303)

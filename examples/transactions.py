@@ -32,16 +32,16 @@ class Item(Base):
 
 PAGE = """<!doctype html>
 <html lang="en">
+<meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark">
 <title>Stock</title>
 <ul>
 {items}
 </ul>
-<script>
-  const source = new EventSource("/stream?last_event_id={position}");
-  source.addEventListener("stock", (event) => {{
-    const {{ name, stock }} = JSON.parse(event.data);
+<script type="module">
+  import {{ connect }} from "/stream/sse.js";
+  connect("/stream?last_event_id={position}").json("stock", ({{ name, stock }}) => {{
     document.getElementById(name).textContent = stock;
   }});
 </script>

@@ -362,11 +362,21 @@ class Channels:
 
     def disconnect(self, identity: Name | None, channel: Name | None) -> None:
         """See ``SSE.disconnect``."""
+        self.ending(identity, channel)()
+
+    def ending(
+        self, identity: Name | None, channel: Name | None
+    ) -> Callable[[], object]:
+        """Check what ``disconnect`` is given.
+
+        :returns: what ends the streams.
+        """
         who = checked_identity(identity)
         where = None if channel is None else check_own(channel)[0]
         if who is None and where is None:
             raise InvalidValue("Name the identity, the channel, or both")
-        self.broker.publish(REVOCATIONS, Revocation(who, where).to_event())
+        revocation = Revocation(who, where).to_event()
+        return lambda: self.broker.publish(REVOCATIONS, revocation)
 
     def subscribers(self, channel: Name) -> int:
         """See ``SSE.subscribers``."""

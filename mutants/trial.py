@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,8 @@ class Seen(NamedTuple):
 
 
 class Chosen:
-    """A plugin for pytest that runs some of the tests, in a given order."""
+    """A plugin for pytest that runs some of the tests, in a given order, up to the
+    first that fails."""
 
     def __init__(self, tests: Sequence[str]) -> None:
         self._order = {test: at for at, test in enumerate(tests)}
@@ -52,6 +54,11 @@ class Chosen:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item.nodeid in self._order]
         items.sort(key=lambda item: self._order[item.nodeid])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            # What a broken hub leaves behind would be waited for, test by test.
+            os._exit(1)
 
 
 class Watching:
@@ -112,7 +119,9 @@ def run(files: Sequence[str], plugin: object, limit: float, output: Path) -> int
         while time.monotonic() < deadline:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                child = 0
+                ended, child = child, 0
+                with suppress(ProcessLookupError):
+                    os.killpg(ended, signal.SIGKILL)  # What a failed test has started.
                 return os.waitstatus_to_exitcode(status)
             time.sleep(LOOK)
         return None

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 import pytest
 
 from .browsers import CHROMIUM_OPTIONS
-from .servers import PATIENCE, until
+from .launched import launched
+from .servers import until
 from .websocket import WebSocket
 
 #: Where Chromium writes the port on which it can be driven, and the path there.
@@ -126,22 +126,12 @@ def chromium() -> Iterator[Chromium]:
         pytest.skip("there is no chromium on this machine's PATH")
     with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as home:
         options = ["--headless", "--remote-debugging-port=0", *CHROMIUM_OPTIONS]
-        process = subprocess.Popen(
-            [program, *options, f"--user-data-dir={home}", "about:blank"],
-            env=os.environ | {"HOME": home},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
+        command = [program, *options, f"--user-data-dir={home}", "about:blank"]
+        environment = os.environ | {"HOME": home}
+        with launched(command, environment, Path(home, "log")) as group:
             port, path = until(lambda: _where(Path(home, _PORT)))
-            with closing(Chromium(process.pid, int(port), path)) as browser:
+            with closing(Chromium(group, int(port), path)) as browser:
                 yield browser
-        finally:
-            # It leads a group of its own, with every process that it started.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(PATIENCE)
 
 
 def _where(file: Path) -> list[str]:

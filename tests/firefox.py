@@ -15,7 +15,6 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from .launched import launched
 from .servers import HOST, PATIENCE, until
 from .websocket import WebSocket
 
@@ -208,16 +208,8 @@ def firefox() -> Iterator[Firefox]:
         # Which process runs a tab is known to the browser's own window alone.
         options += ["--marionette", "--remote-allow-system-access"]
         Path(home, "user.js").write_text('user_pref("marionette.port", 0);\n')
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [program, *options, "--profile", home],
-                env=os.environ | {"HOME": home},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        try:
+        command = [program, *options, "--profile", home]
+        with launched(command, os.environ | {"HOME": home}, log):
             found = until(lambda: _LISTENING.search(_text_of(log)))
             assert found
             port = int(until(lambda: _text_of(Path(home, _MARIONETTE))))
@@ -226,10 +218,6 @@ def firefox() -> Iterator[Firefox]:
                 closing(Firefox(int(found[1]), window)) as browser,
             ):
                 yield browser
-        finally:
-            # It leads a group of its own, with every process that it started.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(PATIENCE)
 
 
 def _text_of(file: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from flask_sse_lite.history.cursor import Batch
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub.audiences import Audiences
 from flask_sse_lite.hub.client import NOBODY, Client
@@ -17,16 +18,28 @@ from flask_sse_lite.hub.listeners import Listeners
 from flask_sse_lite.hub.places import Places
 from flask_sse_lite.hub.readers import Readers
 from flask_sse_lite.settings import Settings
+from flask_sse_lite.signals.story import events_in
 from flask_sse_lite.system.locks import Guard
 
 
 class Poller:
-    """What the parts of a hub ask of a poller. It waits for nobody."""
+    """What a hub and its parts ask of a poller. It waits for nobody."""
 
     def __init__(self) -> None:
         #: How often the hub gave way to what it woke, and how often it took a breath.
         self.ways_given = 0
         self.breaths = 0
+        #: The descriptors that are waited for, each with whether it is also waited
+        #: until it is writable.
+        self.watched: dict[int, bool] = {}
+        #: What the next wait finds, as descriptors and what they are ready for.
+        self.events: list[tuple[int, int]] = []
+        #: How long the hub was to wait each time.
+        self.waits: list[float] = []
+        #: How often the loop was woken, and how often it was started.
+        self.wakes = 0
+        self.starts = 0
+        self.is_closed = False
         self._sockets: dict[int, socket.socket] = {}
 
     def own(self, sock: socket.socket) -> int:
@@ -41,9 +54,25 @@ class Poller:
         return self._sockets[descriptor].send(data)
 
     def finish(self, descriptor: int, last: bytes = b"") -> None:
+        self.watched.pop(descriptor, None)
         with self._sockets.pop(descriptor) as sock:
             if last:
                 sock.send(last)
+
+    def start(self, loop: object, after_failure: object) -> None:
+        """A test does each turn of the loop."""
+        self.starts += 1
+
+    def wait(self, timeout: float) -> list[tuple[int, int]]:
+        self.waits.append(timeout)
+        events, self.events = self.events, []
+        return events
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def close(self) -> None:
+        self.is_closed = True
 
     def give_way(self) -> None:
         self.ways_given += 1
@@ -52,10 +81,12 @@ class Poller:
         self.breaths += 1
 
     def add(self, descriptor: int) -> None:
-        """Nobody waits for the descriptor."""
+        self.watched[descriptor] = False
 
     def watch_writable(self, descriptor: int, wanted: bool) -> None:
-        """Nobody waits for the descriptor."""
+        if descriptor not in self.watched:
+            raise FileNotFoundError
+        self.watched[descriptor] = wanted
 
 
 class Stream:
@@ -94,19 +125,56 @@ class Stream:
         self.stops.append(patience)
 
 
+class Tally:
+    """What a group is sent, as a list."""
+
+    def __init__(self) -> None:
+        self.in_flight = (0, 0)
+        #: What the group was sent: how many events and bytes, and to how many streams.
+        self.rounds: list[tuple[int, int, int]] = []
+
+    def begin(self, batch: Batch, data: bytes, streams: int) -> None:
+        assert self.in_flight == (0, 0)
+        self.in_flight = (events_in(batch), len(data))
+        self.rounds.append((*self.in_flight, streams))
+
+    def finish(self) -> None:
+        self.in_flight = (0, 0)
+
+
 class Story:
     """What is told of a connection's stream, as lists."""
 
     def __init__(self) -> None:
-        #: The events and bytes that were sent.
+        #: The events and bytes that were sent to the stream alone.
         self.sent: list[tuple[int, int]] = []
         self.ends: list[str] = []
+        #: How many bytes of what was sent did not go, at each end.
+        self.unsent: list[int] = []
+        self.expected: list[str] = []
+        #: The tally of the stream's group, while it is in one.
+        self.tally: Tally | None = None
 
     def note(self, events: int, size: int) -> None:
         self.sent.append((events, size))
 
+    def note_batch(self, batch: Batch, data: bytes) -> None:
+        self.note(events_in(batch), len(data))
+
+    def join(self, tally: Tally | None) -> Tally:
+        self.tally = tally or Tally()
+        return self.tally
+
+    def leave(self, tally: Tally) -> None:
+        assert self.tally is tally
+        self.tally = None
+
+    def expect(self, why: str) -> None:
+        self.expected.append(why)
+
     def end(self, why: str, unsent: int = 0) -> None:
         self.ends.append(why)
+        self.unsent.append(unsent)
 
 
 class Faulty(Stream):
@@ -149,6 +217,7 @@ class Parts:
         channel: str = "a",
         *,
         chunked: bool = False,
+        since: str = "",
         client: Client = NOBODY,
     ) -> tuple[Connection, socket.socket]:
         """A connection that waits to be welcomed, and its client."""
@@ -158,7 +227,7 @@ class Parts:
         served.setblocking(False)
         connection = Connection(
             self.poller.own(served),
-            log.cursor([channel]),
+            log.cursor([channel], since),
             log,
             settings,
             chunked=chunked,

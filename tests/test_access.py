@@ -1,11 +1,10 @@
-"""The access log: a line of ours, where it is asked for."""
+"""The access log's line: what stands in it, and what is hidden."""
 
 from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
-from textwrap import dedent
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,26 +12,61 @@ from werkzeug.test import EnvironBuilder
 
 from flask_sse_lite.hub.access import log_request
 
-from .documentation import PAGES
-from .generating import generators
-from .servers import Client, serve, until
+ENVIRON: dict[str, Any] = {
+    "REMOTE_ADDR": "192.0.2.1",
+    "REQUEST_METHOD": "GET",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "SCRIPT_NAME": "/app",
+    "PATH_INFO": "/stream",
+}
+
+TIME = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
 
 
-def test_a_request_that_was_handed_off_is_logged_once_if_asked_for() -> None:
-    with (
-        serve("gunicorn gevent_pywsgi", SSE_ACCESS_LOG=True) as server,
-        server.stream("a room"),
-    ):
-        until(lambda: server.stats()["handed_off"] == 1)
-        (ours,) = [text for text in server.log().splitlines() if ".access" in text]
-        assert ": 127.0.0.1 - - [" in ours
-        assert '"GET /stream?channel=a+room HTTP/1.1" 200 -' in ours
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({}, r'192\.0\.2\.1 - - TIME "GET /app/stream HTTP/1\.1" 200 -'),
+        ({"REMOTE_USER": "ann"}, r'192\.0\.2\.1 - ann TIME "GET .*" 200 -'),
+        # A server behind a Unix socket knows no address.
+        ({"REMOTE_ADDR": ""}, r'- - - TIME "GET .*" 200 -'),
+        ({"QUERY_STRING": "channel=a"}, r'.* "GET /app/stream\?channel=a HTTP.*'),
+        ({"SCRIPT_NAME": "", "PATH_INFO": "/x"}, r'.* "GET /x HTTP.*'),
+    ],
+)
+def test_it_is_in_the_common_log_format(
+    more: dict[str, str], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_request(ENVIRON | more)
+    (record,) = caplog.records
+    assert re.fullmatch(line.replace("TIME", TIME), record.getMessage())
 
 
-def test_unless_asked_for_there_is_none() -> None:
-    with serve("gunicorn sync") as server, server.stream("room"):
-        until(lambda: server.stats()["handed_off"] == 1)
-        assert "flask_sse_lite.access" not in server.log()
+def test_a_gateway_can_leave_out_what_is_empty(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    needed = {name: ENVIRON[name] for name in ("REQUEST_METHOD", "SERVER_PROTOCOL")}
+    log_request(needed)
+    assert '"GET  HTTP/1.1"' in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("query", "logged"),
+    [
+        ("token=secret", "token=(hidden)"),
+        ("channel=a&token=secret&b", "channel=a&token=(hidden)&b"),
+        ("%74oken=secret", "%74oken=(hidden)"),
+        ("a=token&token2=x&c=d=e", "a=token&token2=x&c=d=e"),
+    ],
+)
+def test_a_token_is_hidden_however_its_name_is_encoded(
+    query: str, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_request(ENVIRON | {"QUERY_STRING": query})
+    assert f'"GET /app/stream?{logged} HTTP' in caplog.records[0].getMessage()
 
 
 @pytest.mark.parametrize("path", ["/a\nb", "/a\r\nb", '/a"b\x1b', "/ü"])
@@ -74,38 +108,3 @@ def test_what_names_no_run_is_not_hidden(caplog: pytest.LogCaptureFixture) -> No
     path, query = "/runs/of/the-rather-long-name-of-a-page", "last=0123456789abcdef-17"
     log_request(EnvironBuilder(path=path, query_string=query).get_environ(), ["a"])
     assert f'"GET {path}?{query} HTTP' in caplog.records[0].getMessage()
-
-
-@pytest.mark.parametrize("kind", ["gunicorn gevent", "gunicorn gthread"])
-def test_no_log_names_a_run(tmp_path: Path, kind: str) -> None:
-    """Neither does our log, nor gunicorn's as the documentation configures it."""
-    config = tmp_path / "gunicorn.conf.py"
-    block = re.search(r"^    # gunicorn\.conf\.py\n(?:    .*\n|\n)+", PAGES, re.M)
-    assert block
-    config.write_text(dedent(block[0]))
-    with generators(
-        kind,
-        tmp_path,
-        options=f"--config {config} --access-logfile -",
-        SSE_ACCESS_LOG=True,
-    ) as served:
-        name = served.new()
-        with served.ask(name, f"one,wait:{name}", "/run") as client:
-            location = client.headers["location"]
-            (seen,) = client.take(1)
-            secret = location.rpartition("/")[2]
-            for target in (location, f"{location}?last_event_id={seen.id}"):
-                with Client(served.server.port) as other:
-                    other.request(target, headers={"Referer": f"http://x{location}"})
-                    assert other.status == 200
-            assert secret in (seen.id or "")
-        served.open(name)
-        served.await_(name, "closed")
-
-        def lines() -> list[str]:
-            log = served.server.log().splitlines()
-            return [line for line in log if "/stream/run/(hidden)" in line]
-
-        # Two are ours, and two are gunicorn's.
-        until(lambda: len(lines()) >= 4)
-        assert secret not in served.server.log()

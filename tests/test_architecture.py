@@ -25,8 +25,8 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "log_messages"},
     {
-        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
-        "type_names",
+        *("answered", "event", "system", "wording", "client_faults", "own_functions"),
+        *("routes", "type_names"),
     },
     {"decoder", "own_events", "position", "servers", "traced"},
     {"history"},
@@ -69,7 +69,7 @@ CONFINED: dict[str, set[str]] = {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
         *("permission", "tokens", "browser_module", "metrics", "opentelemetry"),
-        *("inspector.forgery", "inspector.pages"),
+        *("answered", "inspector.forgery", "inspector.pages"),
         *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},
@@ -150,6 +150,14 @@ EXPLAINED = {
     "arguments": (
         "test_publish.py",
         "The arguments of every verb are checked as those of publish are.",
+    ),
+    "brokers.sqlite.connection": (
+        "test_sqlite.py",
+        "The file test_connection.py has another subject, connections to clients.",
+    ),
+    "brokers.sqlite.counts": (
+        "test_sqlite.py",
+        "The file test_counts.py has another subject, what an operator is told.",
     ),
     "brokers.sqlite.runs": (
         "test_brokers.py",
@@ -454,7 +462,8 @@ def files_of(name: str) -> list[str]:
     guesses = [f"test_{part}.py" for part in reversed(parts)]
     rooms = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     explained = [EXPLAINED[room][0] for room in rooms if room in EXPLAINED]
-    return [name for name in [*guesses, *explained] if (TESTS / name).exists()]
+    files = dict.fromkeys([*guesses, *explained])
+    return [name for name in files if (TESTS / name).exists()]
 
 
 @pytest.mark.parametrize("name", GUESSED)

@@ -96,21 +96,33 @@ def test_who_leaves_while_the_lock_is_held_is_forgotten_later(
     """A stream that is collected as garbage leaves in whatever thread that is."""
     stream = Stream(log, "a")
     join(parts, stream)
+    other = Stream(log, "a")
+    join(parts, other)
     with parts.lock:
-        parts.audiences.leave(stream)
-        assert parts.audiences.iterated == {stream}
+        for one in (stream, stream, other):
+            parts.audiences.leave(one)
+        assert parts.audiences.iterated == {stream, other}
         parts.audiences.let_go()
         assert parts.audiences.iterated == set()
     assert parts.listeners.by_channel(log) == {}
 
 
-def test_of_many_streams_some_are_woken_at_a_time(log: Log, parts: Parts) -> None:
-    streams = [Stream(log, "a") for _ in range(2 * WAKES_PER_TURN + 1)]
+@pytest.mark.parametrize(
+    ("count", "ways"),
+    [
+        *((WAKES_PER_TURN - 1, 0), (WAKES_PER_TURN, 1)),
+        (2 * WAKES_PER_TURN + 1, 2),
+    ],
+)
+def test_of_many_streams_some_are_woken_at_a_time(
+    log: Log, parts: Parts, count: int, ways: int
+) -> None:
+    streams = [Stream(log, "a") for _ in range(count)]
     join(parts, *streams)
     log.append("a", Event("1"))
     call_all(parts)
     assert {stream.wakes for stream in streams} == {1}
-    assert parts.poller.ways_given == 2
+    assert parts.poller.ways_given == ways
 
 
 def test_who_is_only_told_the_time_hears_no_news(log: Log, parts: Parts) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from flask_sse_lite import Event
+from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import endings as module
 from flask_sse_lite.hub.connection import Connection
@@ -52,8 +53,8 @@ class TestAnApplicationEnds:
         mine, other = (
             join(parts, Stream(log, settings=settings)) for settings in (MINE, OTHERS)
         )
-        _, my_client = parts.connect(log, MINE)
         _, other_client = parts.connect(log, OTHERS, "b")
+        _, my_client = parts.connect(log, MINE)
         ending = Ending(lambda whom: whom.settings is MINE, patience=3)
         endings.ask(ending)
         assert len(endings) == 1
@@ -76,6 +77,22 @@ class TestAnApplicationEnds:
         sent = received(client)
         assert b"data: last" in sent
         assert sent.endswith(b"\r\n0\r\n\r\n") is chunked  # The body is whole.
+
+    def test_who_waits_for_its_group_gets_it_too(
+        self, log: Log, parts: Parts, endings: Endings
+    ) -> None:
+        _, first = parts.connect(log, MINE)
+        parts._welcome_all()
+        log.append("a", Event("1"))
+        _, second = parts.connect(log, MINE)
+        parts._welcome_all()  # It has read what its group has not.
+        log.append("a", Event("2"))
+        endings.ask(Ending(lambda whom: True))
+        endings.end_the_dismissed()
+        for client, data in ((first, ["1", "2"]), (second, ["2"])):
+            events = Decoder().feed(received(client))
+            assert [event.data for event in events] == data
+            assert is_closed(client)
 
     def test_who_comes_in_the_meantime_ends_too(
         self, log: Log, parts: Parts, endings: Endings

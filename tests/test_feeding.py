@@ -8,12 +8,15 @@ import threading
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.history.cursor import Batch, Cursor
+from flask_sse_lite.history.channel import Channel
+from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.records import Past, Record
 from flask_sse_lite.history.retention import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS
-from flask_sse_lite.history.revocations import REVOCATIONS
+from flask_sse_lite.history.revocations import LEEWAY, REVOCATIONS, Revocation
+from flask_sse_lite.position import RUN_PREFIX
 
+from .batches import data_of
 from .clocks import Clock
 
 ALL = 1 << 30
@@ -59,10 +62,6 @@ def past(*sequences: int, channel: str = "a", dropped: int = 0) -> Past:
 def feed(log: FedLog, *sequences: int, channel: str = "a") -> None:
     for sequence in sequences:
         log.feed(record(sequence, channel))
-
-
-def data_of(batch: Batch) -> list[str]:
-    return [entry.event.data for entry in batch.entries if entry.event]
 
 
 def read(log: FedLog, cursor: Cursor) -> list[str]:
@@ -148,9 +147,9 @@ def test_the_age_in_the_store_counts(log: FedLog, clock: Clock) -> None:
 def test_an_event_from_the_future_is_new(log: FedLog, clock: Clock) -> None:
     log.load({"a": past()})
     log.feed(record(101, age=-1000))
-    clock.now += 9
+    clock.now += 10
     assert read(log, log.cursor(["a"], f"{OLD}-100")) == ["101"]
-    clock.now += 2
+    clock.now += 1
     assert log.read(log.cursor(["a"], f"{OLD}-100"), ALL).gap
 
 
@@ -248,14 +247,187 @@ def test_who_watches_is_told_of_a_hole(log: FedLog) -> None:
     log.watch(["a"], lambda: told.append(True))
     log.lose("a", 110)
     assert told == [True]
-    log.lose("a", 109)
-    log.lose("never", 110)
+    for channel, dropped in (("a", 110), ("a", 109), ("never", 110)):
+        log.lose(channel, dropped)
     assert told == [True]
 
 
 def test_nothing_is_fed_twice(log: FedLog) -> None:
     with pytest.raises(ValueError, match="comes behind"):
         feed(log, 100)
+
+
+def test_to_advance_to_where_it_stands_changes_nothing(log: FedLog) -> None:
+    log.advance(100)
+    assert log.sequence == 100
+    assert read(log, log.cursor(["a"], f"{OLD}-100")) == []
+
+
+def test_the_highest_position_that_was_dropped_is_told(log: FedLog) -> None:
+    assert log.dropped("a") == 0
+    log.load({"a": past(90, dropped=80)})
+    assert log.dropped("a") == 80
+
+
+def test_between_the_positions_of_a_void_nothing_is_known(log: FedLog) -> None:
+    log.load({"a": past(dropped=10)})
+    log.voids.append((20, 30))
+    known = [n for n in (10, 19, 20, 21, 29, 30, 31) if log.knows(["a"], f"{OLD}-{n}")]
+    assert known == [10, 19, 20, 30, 31]
+
+
+def test_a_channel_that_is_watched_no_more_need_not_be_loaded(log: FedLog) -> None:
+    watcher = lambda: None  # noqa: E731
+    log.watch(["a", "b"], watcher)
+    log.unwatch(["a"], watcher)
+    assert log.unfed() == ["b"]
+
+
+# Runs
+
+
+def begin_run(log: FedLog, sequence: int, channel: str) -> None:
+    log.feed(Record(sequence, 0.0, channel, None, budget=1000))
+
+
+def test_a_run_is_fed_from_its_beginning_to_its_end(log: FedLog) -> None:
+    log.load({"a": past()})
+    told: list[int] = []
+    log.watch(["a"], lambda: told.append(log.sequence))
+    feed(log, 101)
+    assert not log.is_running("a")
+    begin_run(log, 102, "a")
+    assert log.is_running("a")
+    # Of a run more is kept than of a channel.
+    feed(log, *range(103, 113))
+    log.feed(record(113, data=None))
+    assert not log.is_running("a")
+    assert told == list(range(101, 114))
+    batch = log.read(log.cursor(["a"], f"{OLD}-102"), ALL)
+    assert (batch.gap, batch.ended) == (None, True)
+    assert data_of(batch) == [str(n) for n in range(103, 113)]
+
+
+def test_only_what_is_watched_and_belongs_to_a_run_awaits_its_end(log: FedLog) -> None:
+    names = ["events", "job", f"{RUN_PREFIX}1", f"{RUN_PREFIX}2"]
+    log.load({name: past() for name in [*names, "other", f"{RUN_PREFIX}3"]})
+    log.watch(names, lambda: None)
+    feed(log, 101, channel="events")
+    for sequence, name in enumerate(("job", "other"), 102):
+        begin_run(log, sequence, name)
+    assert log.awaiting_end() == ["job", *names[2:]]
+    for sequence, name in enumerate(("job", f"{RUN_PREFIX}2"), 104):
+        log.feed(record(sequence, name, data=None))
+    assert log.awaiting_end() == [f"{RUN_PREFIX}1"]
+
+
+# Bytes
+
+
+def test_no_more_is_loaded_than_there_is_room_for(log: FedLog) -> None:
+    size = record(99).event.size  # type: ignore[union-attr]
+    log.limit(4 * size, ALL)
+    log.load({"a": past(97, 98, 99)})
+    assert read(log, log.cursor(["a"], f"{OLD}-96")) == ["97", "98", "99"]
+    log.load({"b": past(95, 96, channel="b")})
+    assert log.read(log.cursor(["a", "b"], f"{OLD}-94"), ALL).gap
+    log.watch(["a"], lambda: None)
+    log.restart(NEW, 99, {"a": past(*range(95, 100))}, history=9, age=10)
+    assert log.read(log.cursor(["a"], f"{NEW}-94"), ALL).gap
+
+
+# Revocations
+
+
+def revoked(*ages: float, dropped: int = 0) -> dict[str, Past]:
+    """The past of a store in which ann was revoked so many seconds ago."""
+    event = Revocation("ann", None).to_event()
+    records = [Record(n, age, REVOCATIONS, event) for n, age in enumerate(ages, 90)]
+    return {REVOCATIONS: Past(dropped, records)}
+
+
+def concerned(log: FedLog, identity: str, seconds: float, seen: int = -1) -> bool:
+    """Whether a client that was let in so many seconds ago must be let in anew."""
+    return log.revocations.concern(
+        identity, ("a",), log._clock() - seconds + LEEWAY, seen
+    )
+
+
+def test_nobody_is_sent_off_where_a_process_begins(log: FedLog) -> None:
+    assert log.revocations.newest == 0
+    log.load({"a": past()})
+    assert log.revocations.newest == 0
+
+
+def test_revocations_are_known_for_as_long_as_they_are_retained(log: FedLog) -> None:
+    log.load(revoked(7, 5))
+    assert concerned(log, "ann", 5)
+    assert not concerned(log, "ann", 4.9)
+    assert concerned(log, "bob", 10)
+    assert not concerned(log, "bob", 9.9)
+
+
+@pytest.mark.parametrize(
+    ("ages", "dropped", "since"),
+    [
+        ([8, 7, 6, 5], 1, 8),  # There were more than a channel keeps.
+        ([8, 7, 6, 5], 0, 10),
+        ([8, 7, 6], 1, 10),  # What was dropped was older than what is retained.
+    ],
+)
+def test_where_there_were_too_many_nothing_is_known_of_those_before_them(
+    log: FedLog, ages: list[float], dropped: int, since: float
+) -> None:
+    log.load(revoked(*ages, dropped=dropped))
+    assert concerned(log, "bob", since)
+    assert not concerned(log, "bob", since - 0.1)
+
+
+def test_another_life_that_retains_all_revocations_sends_nobody_off(
+    log: FedLog, clock: Clock
+) -> None:
+    log.load(revoked())
+    seen = log.revocations.newest
+    clock.now += 10
+    log.restart(NEW, 100, revoked(), history=4, age=10)
+    assert not concerned(log, "bob", 10, seen)
+    log.restart(OLD, 100, revoked(7), history=4, age=10)
+    assert not concerned(log, "bob", 10, seen)
+    assert concerned(log, "ann", 7, seen)
+
+
+def test_whose_revocation_can_be_lost_between_two_lives_is_sent_off(
+    log: FedLog, clock: Clock
+) -> None:
+    log.load(revoked())
+    seen = log.revocations.newest
+    log.restart(NEW, 100, revoked(8, 7, 6, 5, dropped=1), history=4, age=10)
+    assert concerned(log, "bob", 8, seen)
+    assert not concerned(log, "bob", 7, seen)
+    seen = log.revocations.newest
+    clock.now += 11
+    log.restart(OLD, 100, revoked(), history=4, age=10)
+    assert concerned(log, "bob", 11, seen)
+    assert not concerned(log, "bob", 9, seen)
+
+
+def test_a_revocation_that_is_fed_is_known(log: FedLog, clock: Clock) -> None:
+    log.load({"a": past(), **revoked()})
+    event = Revocation("ann", None).to_event()
+    feed(log, 101)
+    assert log.revocations.newest == 0
+    log.feed(Record(102, 0.0, REVOCATIONS, event))
+    assert concerned(log, "ann", 0, 0)
+    assert not concerned(log, "bob", 5, 0)
+
+
+def test_revocations_that_are_lost_send_everybody_off(log: FedLog) -> None:
+    log.load({"a": past(), **revoked()})
+    log.lose("a", 110)
+    assert log.revocations.newest == 0
+    log.lose(REVOCATIONS, 111)
+    assert concerned(log, "bob", 0, 0)
+    assert not concerned(log, "bob", -0.1, 0)
 
 
 def test_a_channel_that_was_forgotten_before_it_was_watched_is_to_be_loaded(
@@ -423,6 +595,45 @@ def test_an_id_of_the_applications_is_known_where_its_event_is(log: FedLog) -> N
     assert not log.knows(["b"], "order 7")
     assert log.knows(["b"], f"{OLD}-100")
     assert not log.knows(["b"], f"{OLD}-101")
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
+    """The channels for whose readers a follower has paused."""
+    pauses: list[Channel] = []
+    monkeypatch.setattr(
+        "flask_sse_lite.history.fed.pause_follower",
+        lambda channel, history: pauses.append(channel),
+    )
+    return pauses
+
+
+def test_a_follower_pauses_as_soon_as_half_of_the_history_is_unread(
+    log: FedLog, pauses: list[Channel]
+) -> None:
+    log.load({"a": past()})
+    feed(log, *range(101, 106))
+    assert not pauses  # Nobody reads.
+    log.watch(["a"], lambda: None)
+    cursor = log.cursor(["a"])
+    feed(log, 106, 107)
+    assert not pauses
+    feed(log, 108)
+    assert len(pauses) == 1
+    read(log, cursor)
+    feed(log, 109, 110)
+    assert len(pauses) == 1
+
+
+def test_a_follower_does_not_pause_for_revocations(
+    clock: Clock, pauses: list[Channel]
+) -> None:
+    log = FedLog(clock=clock)
+    log.restart(OLD, 100, revoked(), history=1, age=10)
+    for sequence in (101, 102):
+        event = Revocation("ann", None).to_event()
+        log.feed(Record(sequence, 0.0, REVOCATIONS, event))
+    assert not pauses
 
 
 def test_a_burst_waits_for_its_readers(

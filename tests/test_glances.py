@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_sse_lite import Event
-from flask_sse_lite.history.glances import RATE_SECONDS, Glance
+from flask_sse_lite.history.glances import RATE_SECONDS, SHORTEST, Glance
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
 
@@ -50,13 +50,35 @@ def test_a_rate_can_be_faster_than_what_is_kept_of_the_last_seconds() -> None:
     assert glance(log).rate == pytest.approx(4 / 0.03)
 
 
+def test_a_channel_that_has_just_begun_has_no_rate_of_a_burst() -> None:
+    clock = Clock()
+    log = log_of(clock, history=4)
+    for count in (1, 2, 3):
+        clock.now += 0.01
+        log.append("room", Event("new"))
+        assert glance(log).rate == count / RATE_SECONDS
+
+
+def test_where_one_event_is_kept_the_rate_is_that_of_one() -> None:
+    log = log_of(Clock(), history=1)
+    log.append("room", Event("new"))
+    assert glance(log).rate == 1 / RATE_SECONDS
+
+
+def test_a_history_that_was_filled_in_no_time_has_a_rate() -> None:
+    log = log_of(Clock(), history=2)
+    for _ in range(2):
+        log.append("room", Event("at once"))
+    assert glance(log).rate == 2 / SHORTEST
+
+
 def test_those_come_first_who_have_listeners_or_were_used_last() -> None:
     clock = Clock()
     log = log_of(clock)
     for name in ("old", "heard", "new"):
         clock.now += 1
         log.append(name, Event("hello"))
-    found = log.glances({"heard": 2}, 2)
+    found = log.glances({"heard": 1}, 2)
     assert [g.name for g in found] == ["heard", "new"]
 
 

@@ -1,10 +1,6 @@
 """Code that interrupts a call of ours in its own thread and calls us itself: a signal
 handler, a ``__del__``, a handler of the log. No call waits for itself, and nothing is
-lost.
-
-The tests do not leave to chance where an interruption comes: Python's tracing stops at
-our steps, one after the other.
-"""
+lost."""
 
 from __future__ import annotations
 
@@ -16,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +23,7 @@ from flask_sse_lite.channels import Channels
 from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
 
+from .interruption import Interruption
 from .redis_servers import redis_server
 from .servers import until
 
@@ -37,38 +33,6 @@ HANGS = 60.0
 #: Steps from one interrupted step to the next: more where a publish to the store takes
 #: long.
 STRIDES = {"memory": 2, "sqlite": 7, "redis": 7}
-
-#: Files whose code is interrupted: ours, and the standard library's locks.
-OURS = ("flask_sse_lite", "threading.py")
-
-
-class Interruption:
-    """Calls something once, after so many steps of our code."""
-
-    def __init__(self, at: int, call: Callable[[], object]) -> None:
-        self._at = at
-        self._call = call
-        self._steps = 0
-        #: Whether the call was made.
-        self.was_called = False
-
-    def run(self, step: Callable[[], object]) -> None:
-        sys.settrace(self._trace)
-        try:
-            step()
-        finally:
-            sys.settrace(None)
-
-    def _trace(self, frame: FrameType, what: str, _: object) -> Any:
-        if not any(part in frame.f_code.co_filename for part in OURS):
-            return None
-        frame.f_trace_opcodes = True
-        if what == "opcode":
-            self._steps += 1
-            if self._steps == self._at:
-                self.was_called = True
-                self._call()
-        return self._trace
 
 
 def in_a_thread(step: Callable[[], object]) -> None:
@@ -183,7 +147,7 @@ def interrupt_everywhere(
 
     def run() -> None:
         for at in count(first, stride):
-            interruption = Interruption(at, lambda: verbs.call(inner))
+            interruption = Interruption([at], lambda: verbs.call(inner))
             interruption.run(lambda: verbs.call(outer))
             if not interruption.was_called:
                 return

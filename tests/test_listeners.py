@@ -66,6 +66,8 @@ def test_nobody_is_told_of_an_onlooker_who_is_found_all_the_same(
     assert listeners.by_identity(log) == {}
     assert listeners.by_channel(log) == {"a": 1}
     assert listeners.of(log, ["ann"], []) == [stream]
+    come(listeners, Stream(log, "a"), ANN)
+    assert listeners.by_identity(log) == {"a": {"ann": 1}}
 
 
 def test_each_is_found_once_by_its_identity_and_its_channels(
@@ -85,10 +87,11 @@ def test_each_is_found_once_by_its_identity_and_its_channels(
 def test_logs_have_listeners_of_their_own(log: Log, listeners: Listeners) -> None:
     other = Log(history=9, age=9)
     ann = come(listeners, Stream(log), ANN)
-    come(listeners, Stream(other), ANN)
+    come(listeners, Stream(other, "a", "b"), ANN)
     assert listeners.logs() == {log, other}
     assert listeners.of(log, ["ann"], ["a"]) == listeners.of_log(log) == [ann]
     assert listeners.count(log, "a") == 1
+    assert listeners.by_channel(log) == {"a": 1}
     assert listeners.by_identity(log) == {"a": {"ann": 1}}
     listeners.discard(ann)
     assert listeners.logs() == {other}

@@ -281,7 +281,7 @@ def test_a_page_that_was_left_and_is_come_back_to_misses_nothing(
         page.wait_for_url("**/listening", wait_until="commit")
         # The browser says why where it has loaded the page anew.
         page.wait_for_function(f"window.back ?? {ANEW}")
-        assert page.evaluate("window.back"), page.evaluate(ANEW)
+        assert page.evaluate("window.back"), str(page.evaluate(ANEW))
         until(lambda: visitor.has_seen([1, 2]))
 
 

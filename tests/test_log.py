@@ -29,11 +29,13 @@ from hypothesis.stateful import (
 from flask_sse_lite import Event
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.event import HEARTBEAT
+from flask_sse_lite.history.channel import Channel
 from flask_sse_lite.history.cursor import Cursor, Entry
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.history.records import Past, Record, unreadable
 from flask_sse_lite.history.retention import MAX_IDLE_CHANNELS, MAX_QUIET_CHANNELS
+from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
 from flask_sse_lite.hub.frames import BATCH_BYTES, frames
 from flask_sse_lite.hub.subscription import Subscription
 from flask_sse_lite.settings import Settings
@@ -41,6 +43,7 @@ from flask_sse_lite.settings import Settings
 from . import IS_LONG
 from .batches import data_of, lost_in
 from .clocks import Clock
+from .interruption import EACH_STEP, Interruption
 from .patience import patient
 from .servers import until
 
@@ -1267,6 +1270,191 @@ def test_a_stream_that_is_not_idle_for_long_gets_heartbeats_only(
     assert stream._iterated
     stream._iterated.tick(time.monotonic() + 20)
     assert next(stream) == HEARTBEAT
+
+
+# Bursts and revocations
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
+    """The channels for whose readers a publisher has paused."""
+    pauses: list[Channel] = []
+    monkeypatch.setattr("flask_sse_lite.history.log.pause_publisher", pauses.append)
+    return pauses
+
+
+def test_a_publisher_pauses_as_soon_as_half_of_the_history_is_unread(
+    log: Log, pauses: list[Channel]
+) -> None:
+    publish(log, "a", *"12345")
+    assert not pauses  # Nobody reads.
+    log.watch(["a"], Watcher())
+    cursor = log.cursor(["a"])
+    publish(log, "a", "1", "2")
+    assert not pauses
+    publish(log, "a", "3")
+    assert len(pauses) == 1
+    read(log, cursor)
+    publish(log, "a", "4", "5")
+    assert len(pauses) == 1
+
+
+def test_who_revokes_waits_for_nobody(clock: Clock, pauses: list[Channel]) -> None:
+    log = Log(history=1, age=10, clock=clock)
+    log.watch([REVOCATIONS], Watcher())
+    for name in ("ann", "bob"):
+        log.append(REVOCATIONS, Revocation(name, None).to_event())
+    assert not pauses
+
+
+def test_a_revocation_concerns_who_was_let_in_before_it_and_nobody_else(
+    log: Log, clock: Clock
+) -> None:
+    log.append(REVOCATIONS, Revocation("ann", None).to_event())
+    log.append("a", Event("later"))
+    assert log.revocations.concern("ann", ("a",), clock.now)
+    assert not log.revocations.concern("ann", ("a",), clock.now + 0.001)
+    assert not log.revocations.concern("bob", ("a",), clock.now)
+
+
+# Runs
+
+
+def test_what_a_run_says_stands_between_its_beginning_and_its_end(log: Log) -> None:
+    publish(log, "b", "1")
+    watcher = Watcher()
+    log.watch(["run"], watcher)
+    start = log.hold("run", ALL)
+    assert start == 1
+    assert log.hold("run", ALL) is None
+    said = log.say("run", start, Event("x"))
+    assert said == Event("x", id=f"{EPOCH}-2", channel="run")
+    log.end_run("run", start, Event("why"))
+    assert watcher.told == 2
+    batch = log.read(log.cursor(["run"], log.position(start)), ALL)
+    assert (data_of(batch), batch.ended) == (["x", "why"], True)
+    assert log.sequence == 4
+
+
+def test_a_run_that_is_over_says_nothing(log: Log) -> None:
+    start = log.hold("run", ALL)
+    assert start is not None
+    log.end_run("run", start)
+    assert log.say("run", start, Event("late")) is None
+    log.end_run("run", start, Event("late"))
+    assert log.say("unknown", start, Event("late")) is None
+    publish(log, "run", "of nobody")
+    successor = log.hold("run", ALL)
+    assert log.say("run", start, Event("late")) is None
+    log.end_run("run", start)
+    batch = log.read(log.cursor(["run"], log.position(0)), ALL)
+    assert (batch.gap, batch.ended, successor) == (None, True, 2)
+    assert read(log, log.cursor(["run"], log.position(1))) == ["of nobody"]
+    assert log.is_running("run")
+
+
+# Code that interrupts a step
+
+
+@pytest.fixture
+def roomy(clock: Clock) -> Log:
+    """A log that keeps all that comes."""
+    return Log(history=10_000, age=10, epoch=EPOCH, clock=clock)
+
+
+class Follower(Watcher):
+    """Reads whenever it is told of news."""
+
+    def __init__(self, log: Log, *channels: str) -> None:
+        super().__init__()
+        self._log = log
+        self._cursor = log.cursor(channels)
+        self.entries: list[Entry] = []
+        log.watch(channels, self)
+
+    def __call__(self) -> None:
+        super().__call__()
+        while entries := self._log.read(self._cursor, ALL).entries:
+            self.entries += entries
+
+
+def interrupt_by_events(log: Log, step: Callable[[], Event | None]) -> None:
+    """Publish at each step of a call, and see that all of it is read in order, and that
+    each event which was returned stands where its id says."""
+    published: list[Event | None] = []
+    followers = [Follower(log, *channels) for channels in ("ab", "a", "b")]
+    names = itertools.cycle("ba")
+    interruption = Interruption(
+        EACH_STEP, lambda: published.append(log.append(next(names), Event("")))
+    )
+    interruption.run(lambda: published.append(step()))
+    assert len(published) > 20
+    entries = followers[0].entries
+    assert [entry.sequence for entry in entries] == [*range(1, log.sequence + 1)]
+    for follower, channel in zip(followers[1:], "ab", strict=True):
+        assert follower.entries == [e for e in entries if e.channel == channel]
+    events = {entry.event.id: entry.event for entry in entries if entry.event}
+    for event in published:
+        assert event is None or events.pop(event.id) is event
+    assert [event.data for event in events.values()] in ([], ["why"])
+    # The reason of an end comes with the end.
+    assert followers[0].told == len(entries) - len(events)
+
+
+def test_what_interrupts_an_append_at_any_step_has_its_own_place(roomy: Log) -> None:
+    interrupt_by_events(roomy, lambda: roomy.append("a", Event("")))
+
+
+def test_what_interrupts_an_end_at_any_step_has_its_own_place(roomy: Log) -> None:
+    interrupt_by_events(roomy, lambda: roomy.end("a"))
+
+
+def test_what_interrupts_a_run_at_any_step_has_its_own_place(roomy: Log) -> None:
+    start = roomy.hold("a", ALL)
+    assert start is not None
+    interrupt_by_events(roomy, lambda: roomy.say("a", start, Event("")))
+    assert roomy.is_running("a")
+
+
+def test_what_interrupts_the_end_of_a_run_at_any_step_has_its_own_place(
+    roomy: Log,
+) -> None:
+    start = roomy.hold("a", ALL)
+    assert start is not None
+    interrupt_by_events(roomy, lambda: roomy.end_run("a", start, Event("why")))
+    assert not roomy.is_running("a")
+
+
+def test_an_end_that_interrupts_an_append_is_put_where_it_came(roomy: Log) -> None:
+    with roomy._lock:
+        roomy.end("a")
+        publish(roomy, "a", "1")
+    assert roomy.read(roomy.cursor(["a"], roomy.position(0)), ALL).ended
+    assert read(roomy, roomy.cursor(["a"], roomy.position(1))) == ["1"]
+
+
+def say_once(
+    log: Log, channel: str, start: int, interruption: Interruption
+) -> list[Event | None]:
+    said: list[Event | None] = []
+    interruption.run(lambda: said.append(log.say(channel, start, Event("late"))))
+    return said
+
+
+def test_a_run_says_nothing_behind_an_end_that_interrupts_it(roomy: Log) -> None:
+    for at in itertools.count(1):
+        channel = f"run {at}"
+        start = roomy.hold(channel, ALL)
+        assert start is not None
+        interruption = Interruption([at], partial(roomy.end, channel))
+        said = say_once(roomy, channel, start, interruption)
+        if not interruption.was_called:
+            assert said != [None]
+            return
+        batch = roomy.read(roomy.cursor([channel], roomy.position(start)), ALL)
+        assert batch.ended
+        events = [entry.event for entry in batch.entries]
+        assert events == ([None] if said == [None] else [*said, None])
 
 
 # Threads and greenlets

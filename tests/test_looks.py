@@ -100,7 +100,6 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with hub_parts() as parts:
         world = World(parts)
         clock = SimpleNamespace(monotonic=world.monotonic)
-        monkeypatch.setattr(looks, "time", clock)
         monkeypatch.setattr(fanout, "time", clock)
         yield world
 

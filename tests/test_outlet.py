@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.hub import outlet
 from flask_sse_lite.hub.outlet import Outlet, Phase
-from flask_sse_lite.servers.server import Refusal
+from flask_sse_lite.log_messages import NOT_AS_IT_IS
+from flask_sse_lite.servers.server import NothingSent, Refusal
 from flask_sse_lite.settings import Settings
+
+from .stand_ins import fill, is_bounded
 
 
 class StandIn:
@@ -26,14 +30,18 @@ class StandIn:
         self.client, self._socket = socket.socketpair()
         self.checked: list[int] = []
         self.sent: list[bytes] = []
-        #: What the checks raise.
+        #: Whether a header forbids anything.
+        self.forbids = False
+        #: What the other checks raise.
         self.refusal: Refusal | None = None
 
     def socket(self) -> socket.socket:
         return self._socket
 
     def check_headers(self) -> None:
-        """No header forbids anything."""
+        """A header can forbid that anything goes past the server."""
+        if self.forbids:
+            raise Refusal("the body is compressed", "body-changed")
 
     def check_sent(self, sent: int) -> None:
         self.check(sent)
@@ -92,11 +100,12 @@ def test_behind_the_first_item_the_way_of_the_rest_is_decided(
 ) -> None:
     response = make()
     assert phase_of(response) is Phase.UNBEGUN
-    assert not response.is_begun
+    assert response.is_begun is False
     response.begin()
     assert phase_of(response) is Phase.BEGUN
-    assert response.is_begun
-    response.note_given(5)
+    assert response.is_begun is True
+    for size in (2, 3):
+        response.note_given(size)
     for _ in range(2):
         response.decide()
         assert phase_of(response) is Phase.DECIDED
@@ -180,11 +189,11 @@ def test_the_hub_tries_only_once_to_begin_a_response(server: StandIn) -> None:
 
 def test_a_client_that_left_is_seen(server: StandIn) -> None:
     response = make()
-    assert not response.is_client_gone()
+    assert response.is_client_gone() is False
     response.begin()
-    assert not response.is_client_gone()
+    assert response.is_client_gone() is False
     server.client.close()
-    assert response.is_client_gone()
+    assert response.is_client_gone() is True
 
 
 def test_a_sign_of_life_that_fails_is_the_last(server: StandIn) -> None:
@@ -194,3 +203,190 @@ def test_a_sign_of_life_that_fails_is_the_last(server: StandIn) -> None:
     response.beat()
     assert server.sent == []
     assert not response.is_client_gone()
+
+
+def test_a_client_that_has_no_room_is_sent_no_sign_of_life(server: StandIn) -> None:
+    response = make()
+    response.begin()
+    server.socket().setblocking(False)
+    with pytest.raises(BlockingIOError):
+        fill(server.socket().send)
+    response.beat()
+    assert server.sent == []
+
+
+# What is said of a response
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+    """What was logged until now."""
+    with caplog.at_level(logging.DEBUG, "flask_sse_lite"):
+        yield lambda: [record.getMessage() for record in caplog.records]
+
+
+Said = Callable[[], list[str]]
+
+TLS = Refusal("the connection is no plain socket", "tls")
+
+
+def refuse(*_: object) -> Any:
+    raise TLS
+
+
+def beats_of(response: Outlet, server: StandIn) -> int:
+    """How many signs of life are sent where one is due."""
+    before = len(server.sent)
+    response.beat()
+    return len(server.sent) - before
+
+
+@pytest.mark.parametrize("asked", ["find_server", "check_request"])
+def test_a_request_that_is_refused_gets_no_signs_of_life(
+    server: StandIn, said: Said, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr(outlet, asked, refuse)
+    response = make()
+    response.begin()
+    assert beats_of(response, server) == 0
+    assert said() == [
+        "A stream gets no signs of life: the connection is no plain socket"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hidden_by", "lends", "keeper"),
+    [
+        ("", False, "stand-in"),
+        ("a proxy", True, "a proxy"),
+        ("a proxy", False, "a proxy"),
+    ],
+)
+def test_nothing_goes_past_a_server_that_keeps_its_sockets(
+    server: StandIn, said: Said, hidden_by: str, lends: bool, keeper: str
+) -> None:
+    server.hidden_by, server.lends_sockets = hidden_by, lends
+    response = make()
+    response.begin()
+    assert beats_of(response, server) == 0
+    assert said() == [
+        f"A stream gets no signs of life: nothing can be sent past {keeper}"
+    ]
+
+
+def test_nothing_goes_past_a_server_where_a_header_forbids_it(
+    server: StandIn, said: Said
+) -> None:
+    server.forbids = True
+    response = make()
+    response.begin()
+    assert beats_of(response, server) == 0
+    assert said() == ["A stream gets no signs of life: the body is compressed"]
+
+
+def test_a_body_that_is_changed_is_told_of(server: StandIn, said: Said) -> None:
+    server.refusal = TLS
+    response = make()
+    response.beat()
+    response.beat()
+    assert server.sent == [HEARTBEAT]
+    assert said() == [
+        "A stream gets no signs of life: the connection is no plain socket"
+    ]
+
+
+def test_where_there_is_no_shortcut_items_go_through_the_server(
+    server: StandIn, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlet, "shortcut", refuse)
+    response = make()
+    response.begin()
+    response.note_given(5)
+    response.decide()
+    assert (phase_of(response), response.send) == (Phase.DECIDED, None)
+    assert said() == ["Items go through the server: the connection is no plain socket"]
+
+
+def test_a_sign_of_life_that_the_connection_refuses_is_told_of(
+    server: StandIn, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(data: bytes) -> None:
+        raise BrokenPipeError("gone")
+
+    monkeypatch.setattr(server, "send", send)
+    response = make()
+    response.begin()
+    response.beat()
+    assert said() == ["No sign of life could be sent: BrokenPipeError('gone')"]
+
+
+@pytest.fixture
+def warnings(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is warned of: the code that iterates the body, and what it does."""
+    warnings: list[object] = []
+    monkeypatch.setattr(outlet, "warn_of_reader", lambda: warnings.append("reader"))
+    monkeypatch.setattr(
+        outlet, "warn_once", lambda message, told: warnings.append(message)
+    )
+    return warnings
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected", "lines"),
+    [
+        (None, ["reader"], 0),
+        (TLS, ["reader"], 1),
+        (NothingSent("a middleware"), ["reader", NOT_AS_IT_IS], 0),
+    ],
+)
+def test_where_nothing_goes_past_the_server_it_is_seen_whether_it_sends(
+    server: StandIn,
+    warnings: list[object],
+    said: Said,
+    refusal: Refusal | None,
+    expected: list[object],
+    lines: int,
+) -> None:
+    server.forbids, server.refusal = True, refusal
+    response = make()
+    response.begin()
+    response.note_given(5)
+    response.decide()
+    assert (server.checked, warnings) == ([5], expected)
+    text = "Items go through the server: the connection is no plain socket"
+    assert said()[1:] == [text] * lines
+
+
+def test_of_a_server_that_nobody_knows_the_code_that_iterates_is_looked_at(
+    server: StandIn, warnings: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlet, "find_server", refuse)
+    response = make()
+    response.begin()
+    response.note_given(5)
+    response.decide()
+    assert (server.checked, warnings) == ([], ["reader"])
+
+
+# The connection
+
+
+def test_what_the_system_holds_is_bounded_until_the_response_has_ended(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock = server.socket()
+    monkeypatch.setattr(outlet, "known_socket", lambda *_: sock)
+    response = make()
+    response.begin()
+    assert is_bounded(sock)
+    assert response.progress is not None
+    response.close()
+    assert not is_bounded(sock)
+    assert response.progress is None
+
+
+def test_where_no_socket_is_known_nothing_is_watched(server: StandIn) -> None:
+    response = make()
+    response.begin()
+    assert response.progress is None
+    response.close()

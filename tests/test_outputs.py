@@ -15,6 +15,7 @@ from flask_sse_lite.brokers import Broker
 from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.fed import FedLog
 from flask_sse_lite.history.log import Log
+from flask_sse_lite.history.outputs import Outputs
 from flask_sse_lite.history.retention import HISTORY_BYTES, RUNS_BYTES
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
@@ -73,6 +74,29 @@ def cursor(log: Log, number: int, start: int) -> Cursor:
 
 def kept(log: Log, *numbers: int) -> list[bool]:
     return [log.remembers(channel(number)) for number in numbers]
+
+
+def test_what_is_held_is_counted_and_the_least_read_goes_first() -> None:
+    outputs = Outputs(100)
+    assert outputs.excess == -100
+    for name, size in (("a", 60), ("b", 50), ("c", 40)):
+        outputs.note(name, size)
+    assert outputs.excess == 50
+    outputs.note("a", 20)
+    assert outputs.excess == 10
+    assert outputs.next_to_go == "a"
+    outputs.note_read("a")
+    outputs.note_read("unknown")
+    assert outputs.next_to_go == "b"
+    outputs.note("b", 0)
+    outputs.note("unknown", 0)
+    assert outputs.excess == -40
+    outputs.note("b", 1)
+    assert outputs.next_to_go == "c"
+    outputs.clear()
+    assert outputs.excess == -100
+    outputs.note("d", 1)
+    assert (outputs.excess, outputs.next_to_go) == (-99, "d")
 
 
 def test_what_was_read_longest_ago_is_dropped_first(log: Log) -> None:

@@ -442,6 +442,21 @@ def test_a_hidden_page_stays_connected_otherwise(
     assert told(page, "waiting") == []
 
 
+def test_a_page_that_is_left_does_not_join_again_on_its_way(
+    server: Server, page: Page, channel: str
+) -> None:
+    """A page hears that it is hidden after it has heard that it is left. If it joined
+    again then, it would be kept with a lock that is asked for, or not be kept."""
+    connect(page, stream_of(channel))
+    page.evaluate("dispatchEvent(new Event('pagehide'))")
+    page.evaluate(HIDE, True)
+    until(lambda: server.stats()["streams"] == 0)
+    assert page.evaluate(LOCKS) == 0
+    page.evaluate(HIDE, False)
+    publish(server, channel, "0")
+    assert take(page, 1) == ["0"]
+
+
 def test_an_elements_event_of_the_same_name_is_none_of_the_pages(
     server: Server, page: Page, channel: str
 ) -> None:
@@ -542,6 +557,13 @@ def test_a_strict_policy_has_nothing_to_say(
 
 
 #: Counts what a page holds: timers, channels between tabs, locks, and listeners.
+#: How many locks the page has or asks for, once it has joined, if it does so now.
+LOCKS = """async () => {
+    await crypto.subtle.digest("SHA-256", new Uint8Array(1));
+    const { held, pending } = await navigator.locks.query();
+    return held.length + pending.length;
+}"""
+
 COUNT = """
     const timers = new Set(), channels = new Set(), listening = [];
     const { setTimeout: start, clearTimeout: stop } = window;

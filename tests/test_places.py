@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from flask_sse_lite.history.log import Log
-from flask_sse_lite.hub.client import Client
+from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.loop import Hub
 from flask_sse_lite.hub.places import SPARE, Phase, Place, Places
@@ -38,10 +38,10 @@ def taken(places: Places, settings: Settings = SETTINGS) -> Place:
 
 def test_there_are_as_many_as_is_set(places: Places) -> None:
     first, *_ = [taken(places) for _ in range(3)]
-    assert places.is_full(SETTINGS)
+    assert places.is_full(SETTINGS) is True
     assert places.take(SETTINGS) is None
     places.release(first)
-    assert not places.is_full(SETTINGS)
+    assert places.is_full(SETTINGS) is False
     assert places.take(SETTINGS)
 
 
@@ -62,6 +62,20 @@ def test_a_client_has_as_many_as_is_set_however_many_came_and_went(
     assert all(stay)
 
 
+def test_of_whom_nothing_is_known_there_can_be_any_number(places: Places) -> None:
+    settings = Settings.read({"SSE_MAX_PER_CLIENT": 1})
+    assert all(places.take(settings, NOBODY) for _ in range(3))
+    assert not places._by_owner
+
+
+def test_without_a_limit_for_each_nobody_s_places_are_remembered(
+    places: Places,
+) -> None:
+    settings = Settings.read({})
+    assert all(places.take(settings, ANN) for _ in range(3))
+    assert not places._by_owner
+
+
 def test_few_places_of_clients_are_remembered_that_were_given_back(
     places: Places,
 ) -> None:
@@ -73,6 +87,22 @@ def test_few_places_of_clients_are_remembered_that_were_given_back(
         places.serve(place)
         places.release(place)
     assert sum(map(len, places._by_owner.values())) <= SPARE + 1
+
+
+def test_they_are_looked_for_when_they_are_far_more_than_those_that_are_taken(
+    places: Places,
+) -> None:
+    settings = Settings.read({"SSE_MAX_PER_CLIENT": 999})
+    for _ in range(10):
+        places.take(settings, NOBODY)
+    remembered: list[int] = []
+    most = 2 * 11 + SPARE
+    for _ in range(most + 1):
+        place = places.take(settings, ANN)
+        assert place
+        remembered.append(sum(map(len, places._by_owner.values())))
+        places.release(place)
+    assert remembered == [*range(1, most + 1), 1]
 
 
 def test_where_nothing_is_set_there_are_as_many_as_the_process_has_descriptors_for(

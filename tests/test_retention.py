@@ -14,7 +14,7 @@ from flask_sse_lite.history.cursor import Entry
 from flask_sse_lite.history.records import Past, Record
 from flask_sse_lite.history.retention import HISTORY_BYTES, Keeper
 from flask_sse_lite.history.revocations import REVOCATIONS
-from flask_sse_lite.history.sizes import excesses, goal
+from flask_sse_lite.history.sizes import STILL_FULL, excesses, goal
 from flask_sse_lite.position import BEGINNING, RUN_PREFIX
 
 from .clocks import Clock
@@ -46,15 +46,24 @@ class Kept:
         self.sequence = BEGINNING
 
     def put(self, *names: str, size: int | None = SIZE) -> list[bool]:
-        """Keep an event of each channel, or (None) its end."""
+        """Keep an event of each channel, or (None) its end.
+
+        :returns: for each, whether something was dropped.
+        """
         dropped = []
         for name in names:
             self.sequence += 1
             now = self.clock()
             made = None if size is None else event(size)
             entry = Entry(self.sequence, now, name, made)
-            dropped.append(self.keeper.keep(self.keeper.channel(name), entry, now))
+            before = self.count()
+            self.keeper.keep(self.keeper.channel(name), entry, now)
+            dropped.append(self.count() <= before)
         return dropped
+
+    def count(self) -> int:
+        """How many entries are kept of all channels."""
+        return sum(len(c.entries) for c in self.keeper.channels.values())
 
     def kept(self, name: str) -> list[int]:
         channel = self.keeper.channels.get(name)
@@ -384,6 +393,18 @@ class TestBytes:
         fill(it)
         assert it.put("1", size=190) == [True]
         assert it.kept("1") == [34]
+        it.check()
+
+    @pytest.mark.parametrize(("lost", "is_cut"), [("23", True), ("234", False)])
+    def test_a_channel_is_cut_as_long_as_so_much_is_taken(
+        self, it: Kept, lost: str, is_cut: bool
+    ) -> None:
+        fill(it)
+        for name in lost:
+            channel = it.keeper.channels[name]
+            it.keeper.lose(name, channel, channel.entries[0].sequence)
+        assert (it.keeper._size >= 32 * SIZE * STILL_FULL) is is_cut
+        assert it.put("1", size=190) == [is_cut]
         it.check()
 
     def test_revocations_are_not_cut(self, it: Kept) -> None:

@@ -105,6 +105,70 @@ def test_what_code_that_interrupts_a_step_revokes_is_known_behind_the_step(
     assert revocations.concern("ann", ("a",), 999.0)
 
 
+@pytest.mark.parametrize(
+    ("identity", "channel"), [("ann", None), (None, "a"), ("ann", "a")]
+)
+def test_an_event_stands_for_a_revocation(
+    identity: str | None, channel: str | None
+) -> None:
+    revocation = Revocation(identity, channel)
+    event = revocation.to_event()
+    assert event.type == "revoked"
+    assert event.json == {"identity": identity, "channel": channel}
+    assert Revocation.of(event) == revocation
+
+
+def test_one_that_names_nobody_is_none() -> None:
+    assert Revocation.of(Revocation(None, None).to_event()) is None
+
+
+def test_those_are_told_that_are_newer_than_a_number(
+    log: Log, revocations: Revocations
+) -> None:
+    ann, bob = Revocation("ann", None), Revocation("bob", None)
+    assert (revocations.newest, revocations.since(0)) == (0, [])
+    for name in ("ann", "bob"):
+        revoke(log, name)
+    assert revocations.newest == 2
+    assert [revocations.since(seen) for seen in range(3)] == [[bob, ann], [bob], []]
+    revoke(log, "ann")
+    assert [revocations.since(seen) for seen in range(4)] == [
+        *([ann, bob], [ann, bob], [ann], []),
+    ]
+    log.append(REVOCATIONS, Event(""))  # It can have meant anybody.
+    assert revocations.newest == 4
+    assert [revocations.since(seen) for seen in range(5)] == [None] * 4 + [[]]
+
+
+def test_they_are_remembered_for_so_long_and_no_longer(
+    log: Log, clock: Clock, revocations: Revocations
+) -> None:
+    began = clock.now
+    revoke(log, "ann")
+    clock.now += LONGEST
+    revoke(log, "bob")
+    assert revocations.known_since < began
+    assert revocations.since(0) is not None
+    clock.now += 0.001
+    revoke(log, "bob")
+    assert revocations.known_since == began
+    assert revocations.since(0) is None
+    assert revocations.since(1) == [Revocation("bob", None)]
+
+
+def test_so_many_are_remembered_and_no_more(log: Log, revocations: Revocations) -> None:
+    for number in range(MOST):
+        revoke(log, str(number))
+    found = revocations.since(0)
+    assert found is not None
+    assert len(found) == MOST
+    revoke(log, "another")
+    assert revocations.since(0) is None
+    found = revocations.since(1)
+    assert found is not None
+    assert len(found) == MOST
+
+
 @pytest.mark.parametrize("wait", [0.0, LONGEST + 1])
 def test_those_that_are_too_many_or_too_old_send_off_who_was_let_in_before_them(
     log: Log, clock: Clock, revocations: Revocations, wait: float

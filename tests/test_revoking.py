@@ -16,7 +16,7 @@ from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub.revoking import Revoking
 from flask_sse_lite.settings import Settings
 
-from .hub_parts import Parts, Stream, hub_parts
+from .hub_parts import Parts, Story, Stream, hub_parts
 
 SETTINGS = Settings.read({})
 
@@ -76,6 +76,13 @@ def welcomed(
     _, peer = connect(parts, log, client, channel)
     parts._welcome_all()
     return peer
+
+
+def told(whom: Any) -> Story:
+    """Have the story of a stream told."""
+    story = Story()
+    whom.story = story
+    return story
 
 
 def sent(peer: socket.socket) -> bytes | None:
@@ -227,3 +234,49 @@ def test_logs_have_revocations_of_their_own(
         revoking.forget_others({log})
     assert not is_watched(other)
     assert is_watched(log)
+
+
+def test_a_log_that_has_streams_again_is_heard_again(
+    parts: Parts, log: Log, revoking: Revoking, wakes: list[None]
+) -> None:
+    revoke(log)
+    with parts.lock:
+        revoking.forget_others(())
+    # A group whose last connection has left can be read once more.
+    revoking.end_revoked_of(log)
+    with parts.lock:
+        revoking.watch(log)
+    revoke(log)
+    assert len(wakes) == 2
+
+
+def test_each_end_is_told_with_its_reason(
+    parts: Parts, log: Log, revoking: Revoking
+) -> None:
+    connection, _ = connect(parts, log, ANN)
+    served = told(connection)
+    parts._welcome_all()
+    iterated = Stream(log)
+    iterated.client = ANN
+    story = told(iterated)
+    with parts.lock:
+        parts.audiences.join(iterated)
+    revoke(log)
+    revoking.end_revoked()
+    assert served.ends == story.expected == ["disconnect"]
+    parts.audiences.leave(iterated)
+
+
+def test_whoever_comes_is_admitted_unless_it_was_revoked(
+    parts: Parts, log: Log, revoking: Revoking
+) -> None:
+    revoke(log)
+    stories = []
+    for client in (ANN, BOB):
+        connection, _ = connect(parts, log, client)
+        stories.append(told(connection))
+        with parts.lock:
+            parts.fanout.newcomers.clear()
+            parts.fanout._put(connection)
+        assert revoking.admits(connection) is (client is BOB)
+    assert [story.ends for story in stories] == [["disconnect"], []]

@@ -11,7 +11,15 @@ from contextlib import suppress
 
 import pytest
 
-from flask_sse_lite.hub.stall import SEND_BUFFER, Progress, bound, cut, release
+from flask_sse_lite.hub import stall
+from flask_sse_lite.hub.stall import (
+    SEND_BUFFER,
+    Progress,
+    bound,
+    cut,
+    on_the_wire,
+    release,
+)
 
 from .patience import patient
 from .servers import until
@@ -79,8 +87,9 @@ class TestCut:
         failures: list[Exception] = []
 
         def send() -> None:
+            # The client's system can take a little more, and still a little.
             try:
-                server.sendall(b"more")
+                fill(server.sendall)
             except OSError as error:
                 failures.append(error)
 
@@ -118,7 +127,8 @@ class TestProgress:
         self, ends: Ends
     ) -> None:
         looks = Looks(ends[0])
-        assert not looks.is_stuck()
+        assert looks.progress.is_done
+        assert looks.is_stuck() is False
         assert not looks.is_stuck()
         assert looks.progress.is_done
 
@@ -148,6 +158,15 @@ class TestProgress:
         for _ in range(3):
             until(takes_a_little, SOON)
 
+    def test_who_takes_as_much_as_it_is_sent_is_not_stuck(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken = iter([5, 9, 9])
+        monkeypatch.setattr(stall, "bytes_waiting", lambda descriptor: 100)
+        monkeypatch.setattr(stall, "bytes_acknowledged", lambda sock: next(taken))
+        looks = Looks(0)
+        assert [looks.is_stuck() for _ in range(3)] == [False, False, True]
+
     def test_who_has_read_all_is_done(self, ends: Ends) -> None:
         server, client = ends
         fill_up(server)
@@ -170,10 +189,42 @@ class TestProgress:
         looks = Looks(server)
         until(looks.is_stuck, SOON)
         server.close()
-        assert not looks.is_stuck()
+        assert looks.is_stuck() is False
         assert looks.progress.is_done
 
     def test_it_cuts_the_connection_that_it_looks_at(self, ends: Ends) -> None:
         server, client = ends
         Progress(server, LIMIT, 0.0).cut()
         assert client.recv(1) == b""
+
+
+class TestOnTheWire:
+    def test_the_system_says_what_waits_and_what_was_taken(self, ends: Ends) -> None:
+        server, client = ends
+        assert on_the_wire(server)[0] == 0
+        server.send(b"x" * 1000)
+        if server.family == socket.AF_UNIX:
+            waiting, taken = on_the_wire(server)
+            assert waiting >= 1000  # It counts its own bookkeeping, too.
+            assert taken is None
+        assert len(client.recv(1000, socket.MSG_WAITALL)) == 1000
+        until(lambda: on_the_wire(server)[0] == 0, SOON)
+        if server.family == socket.AF_INET:
+            until(lambda: (on_the_wire(server)[1] or 0) >= 1000, SOON)
+        progress = Progress(server, LIMIT, 0.0)
+        for sock in (server, server.fileno(), progress):
+            told = sock.on_the_wire() if sock is progress else on_the_wire(sock)
+            assert told == on_the_wire(server)
+
+    def test_of_a_closed_socket_nothing_is_known(self, ends: Ends) -> None:
+        server, _ = ends
+        server.send(b"x")
+        server.close()
+        assert on_the_wire(server) == (0, None)
+
+    def test_the_first_of_all_descriptors_is_one_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stall, "bytes_waiting", lambda descriptor: descriptor + 5)
+        monkeypatch.setattr(stall, "bytes_acknowledged", lambda sock: 7)
+        assert on_the_wire(0) == (5, 7)

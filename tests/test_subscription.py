@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ import pytest
 from flask_sse_lite import Event
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import Hub, subscription
+from flask_sse_lite.hub.client import NOBODY, Client
 from flask_sse_lite.hub.subscription import Phase, Subscription
 from flask_sse_lite.servers.server import Refusal
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.system.poller import IS_SUPPORTED
 
+from .hub_parts import Story
 from .patience import patient
 from .servers import until
+from .stand_ins import is_bounded
 
 
 class StandIn:
@@ -26,10 +30,34 @@ class StandIn:
     name = "stand-in"
 
     def __init__(self) -> None:
-        self.environ = {"SERVER_PROTOCOL": "HTTP/1.1"}
+        self.environ = {
+            **{"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "GET"},
+            "PATH_INFO": "/stream",
+        }
+        #: How often it was to close the connection behind the response.
+        self.closes = 0
 
     def close_after(self) -> None:
-        """Nobody reads the head."""
+        self.closes += 1
+
+
+class Told(Story):
+    """What is told of a subscription, as lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path_reason: str | None = None
+        self.began: list[str] = []
+        self.refusals: list[str] = []
+
+    def begin(self, path: str) -> None:
+        self.began.append(path)
+
+    def refuse(self, reason: str) -> None:
+        self.refusals.append(reason)
+
+    def end(self, why: str = "left", unsent: int = 0) -> None:
+        super().end(why, unsent)
 
 
 @pytest.fixture
@@ -58,9 +86,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return server
 
 
-def subscribe(log: Log, **settings: object) -> Subscription:
+def subscribe(
+    log: Log, story: Any = None, client: Client = NOBODY, **settings: object
+) -> Subscription:
     settings.setdefault("SSE_HEARTBEAT", 0.8)
-    return Subscription(log, log.cursor(["a"]), Settings.read(settings))
+    cursor = log.cursor(["a"])
+    return Subscription(log, cursor, Settings.read(settings), client, story=story)
 
 
 def phase_of(stream: Subscription) -> Phase:
@@ -85,6 +116,7 @@ def test_where_nobody_started_the_response_the_stream_is_iterated(
     assert b"stream-open" in next(stream)
     phases = [stream.phase]
     assert hub.stats()["reasons"] == {"body-taken": 1}
+    assert hub.stats()["iterated"] == {"something has taken the body to itself": 1}
     assert hub.stats()["open"] == {"handed off": 0, "iterated": 1}
     log.append("a", Event("1"))
     assert b"data: 1" in next(stream)
@@ -209,6 +241,24 @@ def test_a_stream_that_is_closed_before_it_begins_never_begins(
     assert len(hub) == 0
 
 
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("handoff", [False, "auto"])
+def test_a_stream_that_is_closed_in_the_moment_in_which_it_begins_holds_no_place(
+    log: Log, hub: Hub, monkeypatch: pytest.MonkeyPatch, handoff: object
+) -> None:
+    stream = subscribe(log, SSE_HANDOFF=handoff)
+    arrive = hub.arrive
+
+    def close_and_arrive(*arguments: Any) -> Any:
+        stream.close()  # As another thread does.
+        return arrive(*arguments)
+
+    monkeypatch.setattr(hub, "arrive", close_and_arrive)
+    begin(stream)
+    assert next(stream, None) is None
+    assert len(hub) == 0
+
+
 def test_a_stream_that_is_closed_before_its_handoff_is_not_handed_off(
     log: Log, hub: Hub, server: StandIn
 ) -> None:
@@ -219,3 +269,226 @@ def test_a_stream_that_is_closed_before_its_handoff_is_not_handed_off(
     assert len(hub) == 0
     assert next(stream, None) is None
     assert phase_of(stream) is Phase.OVER
+
+
+# What servers are asked, and what they say
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, int]]]:
+    """Every connection is taken.
+
+    :returns: whether each was to be taken without a check, and how many bytes its
+        server was given before.
+    """
+    asked: list[tuple[bool, int]] = []
+    clients: list[socket.socket] = []
+
+    def take_connection(_: Any, given: int, *, trusted: bool) -> tuple[int, bool]:
+        asked.append((trusted, given))
+        client, served = socket.socketpair()
+        clients.append(client)
+        served.setblocking(False)
+        return served.detach(), False
+
+    monkeypatch.setattr(subscription, "take_connection", take_connection)
+    yield asked
+    for client in clients:
+        client.close()
+
+
+def raising(refusal: Refusal) -> Callable[..., Any]:
+    def refuse(*_: object, **__: object) -> Any:
+        raise refusal
+
+    return refuse
+
+
+TLS = Refusal("the connection is no plain socket", "tls")
+
+
+@pytest.mark.skipif(not IS_SUPPORTED, reason="connections are taken over on Linux only")
+@pytest.mark.parametrize(("handoff", "trusts"), [("auto", False), (True, True)])
+def test_a_server_is_trusted_where_that_is_set(
+    log: Log,
+    hub: Hub,
+    server: StandIn,
+    lent: list[tuple[bool, int]],
+    handoff: object,
+    trusts: bool,
+) -> None:
+    stream = subscribe(log, SSE_HANDOFF=handoff)
+    stream.started({}, print)
+    assert server.closes == 1
+    given = len(next(stream))
+    assert next(stream, None) is None
+    assert lent == [(trusts, given)]
+    assert hub.stats()["handed off"] == {"stand-in": 1}
+
+
+@pytest.mark.skipif(not IS_SUPPORTED, reason="connections are taken over on Linux only")
+@pytest.mark.usefixtures("server", "lent")
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_a_line_of_the_access_log_is_written_where_that_is_set(
+    log: Log, hub: Hub, caplog: pytest.LogCaptureFixture, is_wanted: bool
+) -> None:
+    stream = subscribe(log, SSE_ACCESS_LOG=is_wanted)
+    begin(stream)
+    with caplog.at_level(logging.INFO, "flask_sse_lite.access"):
+        assert next(stream, None) is None
+    assert [record.getMessage().count("GET /stream") for record in caplog.records] == (
+        [1] if is_wanted else []
+    )
+
+
+@pytest.mark.parametrize("asked", ["find_server", "check_request"])
+def test_what_a_server_or_a_request_refuses_is_counted_before_the_stream_begins(
+    log: Log,
+    hub: Hub,
+    server: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+) -> None:
+    monkeypatch.setattr(subscription, asked, raising(TLS))
+    story = Told()
+    stream = subscribe(log, story)
+    stream.started({}, print)
+    assert hub.stats()["iterated"] == {"the connection is no plain socket": 1}
+    next(stream)
+    assert (phase_of(stream), story.path_reason) == (Phase.ITERATED, "tls")
+    shown = hub.open_streams(log, 9)
+    assert [stream.reason for stream in shown] == ["tls"]
+    stream.close()
+
+
+def test_where_no_handoff_is_wanted_no_refusal_is_counted(
+    log: Log, hub: Hub, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "check_request", raising(TLS))
+    stream = subscribe(log, SSE_HANDOFF=False)
+    stream.started({}, print)
+    assert hub.stats()["iterated"] == {"SSE_HANDOFF is False": 1}
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_code_that_takes_the_body_is_looked_at_where_nothing_is_handed_off(
+    log: Log, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    monkeypatch.setattr(subscription, "warn_of_reader", lambda: looks.append(None))
+    opened, iterated = subscribe(log), subscribe(log, SSE_HANDOFF=False)
+    begin(opened)
+    assert looks == []
+    begin(iterated)
+    assert looks == [None]
+    for stream in (opened, iterated):
+        stream.close()
+
+
+@pytest.mark.usefixtures("hub", "server")
+def test_what_the_system_holds_for_the_client_is_bounded(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        monkeypatch.setattr(subscription, "known_socket", lambda *_: one)
+        assert not is_bounded(one)
+        stream = subscribe(log)
+        stream.started({}, print)
+        assert is_bounded(one)
+
+
+def test_a_newcomer_s_stream_is_shareable_only_where_that_is_said(log: Log) -> None:
+    settings, openings = Settings.read({}), []
+    for stream in (
+        Subscription(log, log.cursor(["a"]), settings),
+        Subscription(log, log.cursor(["a"]), settings, shareable=True),
+    ):
+        openings.append(next(stream))
+        stream.close()
+    assert [b"shareable" in opening for opening in openings] == [False, True]
+
+
+@pytest.mark.usefixtures("hub")
+def test_it_is_its_own_iterator(log: Log) -> None:
+    stream = subscribe(log)
+    assert iter(stream) is stream
+
+
+def test_whoever_closes_it_is_told_once(log: Log, hub: Hub) -> None:
+    stream = subscribe(log)
+    next(stream)
+    closed: list[Phase] = []
+    stream.on_close = lambda: closed.append(stream.phase)
+    for _ in range(2):
+        stream.close()
+    assert closed == [Phase.OVER]
+
+
+# What is told
+
+
+def test_a_stream_that_is_iterated_is_told_from_beginning_to_end(
+    log: Log, hub: Hub
+) -> None:
+    story = Told()
+    stream = subscribe(log, story)
+    opening = next(stream)
+    assert (story.began, story.path_reason) == (["iterated"], "body-taken")
+    assert story.sent == [(0, len(opening))]
+    log.append("a", Event("1"))
+    next(stream)
+    assert [events for events, _ in story.sent] == [0, 1]
+    stream.close()
+    assert story.ends == ["left"]
+
+
+@pytest.mark.skipif(not IS_SUPPORTED, reason="connections are taken over on Linux only")
+@pytest.mark.usefixtures("server", "lent")
+def test_the_end_of_one_that_is_handed_off_is_the_hub_s_to_tell(
+    log: Log, hub: Hub
+) -> None:
+    story = Told()
+    stream = subscribe(log, story)
+    begin(stream)
+    assert next(stream, None) is None
+    stream.close()
+    assert (story.began, story.ends) == (["handed off"], [])
+    log.end("a")
+    until(lambda: story.ends, patient(10))
+    assert story.ends == ["ended"]
+
+
+@pytest.mark.skipif(not IS_SUPPORTED, reason="connections are taken over on Linux only")
+@pytest.mark.usefixtures("server", "lent")
+def test_one_that_the_hub_cannot_adopt_has_failed(
+    log: Log, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub._poller, "start", raising(TLS))
+    story = Told()
+    stream = subscribe(log, story)
+    begin(stream)
+    with pytest.raises(Refusal):
+        next(stream)
+    assert (story.began, story.ends) == (["handed off"], ["failed"])
+    assert hub.stats()["handed off"] == {}
+
+
+def test_a_refusal_is_told_with_its_reason(log: Log, hub: Hub) -> None:
+    settings: dict[str, object] = {"SSE_MAX_CONNECTIONS": 2, "SSE_MAX_PER_CLIENT": 1}
+    ann, bob = Client("ann", None, 0.0), Client("bob", None, 0.0)
+    stories = [Told() for _ in range(4)]
+    streams = [
+        subscribe(log, story, client, **settings)
+        for story, client in zip(stories, (ann, ann, bob, bob), strict=True)
+    ]
+    own = Settings.read(settings)
+    for stream in streams:
+        stream._settings = own  # They are of one application.
+        next(stream)
+    assert [story.refusals for story in stories] == [
+        *([], ["client-full"], [], ["full"]),
+    ]
+    assert [story.began for story in stories] == [["iterated"], [], ["iterated"], []]
+    for stream in streams:
+        stream.close()

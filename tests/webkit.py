@@ -10,8 +10,6 @@ import http.client
 import json
 import os
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from .launched import launched
 from .servers import HOST, PATIENCE, reserved_port, until
 
 #: Where Debian has the browser that the driver drives: it is on nobody's PATH.
@@ -133,7 +132,7 @@ def webkit() -> Iterator[WebKit]:
         environment = os.environ | folders | without | {"DISPLAY": display}
         log = Path(home, "log")
         stack.enter_context(
-            _process([driver, f"--port={port}", f"--host={HOST}"], environment, log)
+            launched([driver, f"--port={port}", f"--host={HOST}"], environment, log)
         )
         until(lambda: _answers(port))
         browser = WebKit(port, program)
@@ -148,31 +147,9 @@ def _screen(program: str, home: str) -> Iterator[str]:
     with chosen.open("wb") as file:
         number = file.fileno()
         command = [program, "-displayfd", str(number), "-nolisten", "tcp"]
-        with _process(command, os.environ, Path(home, "screen"), number):
+        with launched(command, os.environ, Path(home, "screen"), number):
             until(lambda: chosen.read_text().endswith("\n"))
             yield f":{chosen.read_text().strip()}"
-
-
-@contextmanager
-def _process(
-    command: list[str], environment: Mapping[str, str], log: Path, *kept: int
-) -> Iterator[None]:
-    """A process that leads a group of its own, with every process that it starts."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            pass_fds=kept,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
 
 
 def _answers(port: int) -> bool:

@@ -106,8 +106,10 @@ class FedLog(Log):
         if REVOCATIONS not in pasts:
             return
         channel = self._channels[REVOCATIONS]
-        first = channel.entries[0].time if self._dropped_revocations else 0.0
-        self.revocations.begin(max(first, now - self._age))
+        known_since = now - self._age
+        if self._dropped_revocations:
+            known_since = max(known_since, channel.entries[0].time)
+        self.revocations.begin(known_since)
         for entry in channel.entries:
             self.revocations.note(entry)
 
@@ -133,14 +135,13 @@ class FedLog(Log):
                 self._keeper.hold(name, channel, budget, sequence, now)
             else:
                 entry = Entry(sequence, now - max(0.0, age), name, event)
+                self._keeper.keep(channel, entry, now)
                 if name == REVOCATIONS:
                     # The store's clock can have stepped, and this machine can have
                     # slept: the entry came after all that was there before.
                     at = max(entry.time, self._current_at)
                     self.revocations.note(entry._replace(time=at))
                     channel.unread = 0  # Nobody reads them.
-                if self._keeper.keep(channel, entry, now):
-                    self._step = None
             watchers = tuple(channel.watchers)
         for tell in watchers:
             tell()

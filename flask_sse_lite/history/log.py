@@ -192,12 +192,11 @@ class Log(Readable):
         now = self._clock()
         channel = self._channels.get(name) or self._keeper.channel(name)
         entry = Entry(sequence, now, name, event)
+        self.sequence = sequence
+        self._keeper.keep(channel, entry, now)
         if name == REVOCATIONS:
             self.revocations.note(entry)
             channel.unread = 0  # Nobody reads them.
-        self.sequence = sequence
-        if self._keeper.keep(channel, entry, now):
-            self._step = None
         return channel
 
     def _tell(self, watchers: tuple[Tell, ...], kept: Channel) -> None:

@@ -296,7 +296,8 @@ class Readable:
 
     def glances(self, listeners: Mapping[str, int], most: int) -> list[Glance]:
         """What an operator is shown of channels: see ``glances``."""
-        return glances(self._channels, listeners, most, self._clock())
+        history = self._keeper.history
+        return glances(self._channels, listeners, most, self._clock(), history)
 
     def is_finished(self, cursor: Cursor) -> bool:
         """Whether a new cursor is at the end of all its channels, with nothing left to

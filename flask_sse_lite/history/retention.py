@@ -47,7 +47,8 @@ class Keeper:
     """The channels of a log, and the bounds of what it keeps of them.
 
     The log holds its lock when it calls any of this. Where a method returns whether
-    something was dropped, a step that readers share is no longer true then.
+    something was dropped, a step that readers share is no longer true then. (Where a
+    channel grows, no step is true any more in any case.)
 
     :param history: events kept per channel.
     :param age: seconds that they are kept.
@@ -162,15 +163,12 @@ class Keeper:
 
     # What is kept of a channel
 
-    def keep(self, channel: Channel, entry: Entry, now: float) -> bool:
-        """Have a channel grow, and drop what is too much then.
-
-        :returns: whether something was dropped.
-        """
+    def keep(self, channel: Channel, entry: Entry, now: float) -> None:
+        """Have a channel grow, and drop what is too much then."""
         is_run = bool(channel.budget)
         channel.append(entry, now)
         level = inf if self._level == inf else self._level_of(entry.channel)
-        has_dropped = channel.evict(self.history, now - self._age, level)
+        channel.evict(self.history, now - self._age, level)
         self.touch(entry.channel, channel, now)
         if is_run:
             self._note_size(entry.channel, channel)
@@ -178,9 +176,8 @@ class Keeper:
             self._size += channel.size - channel.counted
             channel.counted = channel.size
         if is_run or self._size > self._most:
-            has_dropped = self.fit(entry.channel) or has_dropped
+            self.fit(entry.channel)
         self.let_go(now)
-        return has_dropped
 
     def evict(self, names: Iterable[str]) -> bool:
         """Drop what is too old of some channels, before they are read.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterable
 
 from ..event import HEARTBEAT
@@ -189,7 +188,7 @@ class Looks:
         descriptor, progress = connection.descriptor, connection.progress
         if not self._is_served(connection):
             del self._suspects[descriptor]
-        elif progress and progress.is_stuck(time.monotonic()):
+        elif progress and progress.is_stuck(self._now):
             logger.debug("A client that takes nothing is cut")
             cut(descriptor)
             self._fanout.remove(connection, properly=False, why="stalled")

@@ -64,9 +64,9 @@ class Revoking:
         """``end_revoked`` for one log. Whoever has read entries of a log calls this
         before it sends them: none of them is newer than the revocations that are known
         here."""
-        newest, seen = log.revocations.newest, self._seen.get(log, 0)
-        if newest == seen:
-            return
+        newest, seen = log.revocations.newest, self._seen.get(log)
+        if seen is None or newest == seen:
+            return  # The last stream of a log has left, or there is nothing new.
         for listener in self._who_can_be_meant(log, seen):
             channels = listener.cursor.channels
             if not listener.client.is_revoked(log.revocations, channels, seen):
