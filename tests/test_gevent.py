@@ -127,7 +127,10 @@ def test_who_was_robbed_of_its_wake_up_asks_again() -> None:
         """
 import gevent.event
 from gevent.exceptions import LoopExit
-from flask_sse_lite.system.gevent import wait_natively
+from flask_sse_lite.system.gevent import native, wait_natively
+
+was_robbed = native("_thread", "allocate_lock")()
+was_robbed.acquire()
 
 class Robbed(gevent.event.Event):
     errors = [LoopExit("robbed"), LoopExit("robbed again")]
@@ -135,10 +138,13 @@ class Robbed(gevent.event.Event):
     def wait(self, timeout=None):
         if self.errors:
             raise self.errors.pop()
+        if was_robbed.locked():
+            was_robbed.release()
         return super().wait(timeout)
 
 gevent.event.Event = Robbed
-assert wait_natively(lambda: 7) == 7
+# The function must not be done before somebody waits for it.
+assert wait_natively(was_robbed.acquire)
 assert not Robbed.errors
 """
     )

@@ -4,7 +4,10 @@ shrink, and their readers are told."""
 from __future__ import annotations
 
 import logging
+import random
+import sqlite3
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,8 @@ from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.redis import RedisStore, scripts
 from flask_sse_lite.brokers.shared import SharedBroker
+from flask_sse_lite.brokers.sqlite.scales import Scales
+from flask_sse_lite.brokers.sqlite.store import SqliteStore
 from flask_sse_lite.publisher import Publisher
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
@@ -141,6 +146,85 @@ def test_who_does_not_know_the_bound_keeps_it(shared: StoreUnderTest) -> None:
     fill(guest, "b", 300)
     guest.close()
     until(lambda: is_within_limit(shared, "ab"))
+
+
+# An SQLite file
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes that each look at all events of a file has found."""
+    found: list[int] = []
+    look = Scales._sizes
+
+    def noted(scales: Scales, connection: sqlite3.Connection) -> dict[str, int]:
+        sizes = look(scales, connection)
+        found.append(sum(sizes.values()))
+        return sizes
+
+    monkeypatch.setattr(Scales, "_sizes", noted)
+    return found
+
+
+def on_file(folder: Path) -> Broker:
+    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
+    url = f"sqlite:///{folder}/events.db"
+    return connect(Settings.read({"SSE_URL": url, **config}))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Broker]:
+    broker = on_file(tmp_path)
+    yield broker
+    broker.close()
+
+
+def store_of(file: Broker) -> SqliteStore:
+    assert isinstance(file, SharedBroker)
+    assert isinstance(file.store, SqliteStore)
+    return file.store
+
+
+def bytes_in(file: Broker) -> int:
+    store = store_of(file)
+    sizes = store._connection.do(store._upkeep._scales._sizes)
+    return sum(sizes.values())
+
+
+def test_a_file_is_read_as_a_whole_only_where_there_is_something_to_drop(
+    file: Broker, looks: list[int]
+) -> None:
+    # What is dropped lies scattered, so that the file does not shrink.
+    channels = random.Random(1).choices("abcdefghijklmnopqrst", k=3_000)
+    for channel in channels:
+        publish(file, channel, "x" * 200)
+    assert len(looks) > 10
+    assert all(LIMIT < size < LIMIT * 1.1 for size in looks[1:])
+
+
+def test_a_file_that_has_gone_back_is_read_as_a_whole(
+    file: Broker, looks: list[int]
+) -> None:
+    fill(file, "a", 90)
+    assert len(looks) == 1
+    # As if it had been longer, and had held less, before it went back.
+    scales = store_of(file)._upkeep._scales
+    scales._newest, scales._most = 1_000, 0
+    fill(file, "a", 60)
+    assert len(looks) > 1
+    assert bytes_in(file) < LIMIT * 1.1
+
+
+def test_what_other_processes_put_into_a_file_weighs_as_much(
+    file: Broker, tmp_path: Path
+) -> None:
+    other = on_file(tmp_path)
+    try:
+        for number in range(300):
+            publish(other if number % 3 else file, "a", large(number))
+        assert LIMIT / 2 < bytes_in(file) < LIMIT * 1.1
+    finally:
+        other.close()
 
 
 # Redis

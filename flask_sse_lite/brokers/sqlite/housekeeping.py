@@ -269,6 +269,7 @@ class Upkeep:
             with transaction(connection, "IMMEDIATE"):
                 doomed = self._scales.doomed(connection, left)
                 self._broom.delete(connection, doomed)
+            self._scales.note_dropped(sum(excess.values()) - sum(left.values()))
             excess = left if doomed else {}
 
         while any(excess.values()) and self._tidy(drop):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from math import inf
 
 from ...history.retention import HISTORY_BYTES
 from ...history.revocations import REVOCATIONS
@@ -44,6 +45,10 @@ class Scales:
         self._written = CHANCE.uniform(0, self._limit * WEIGHED_AFTER)
         #: Bytes of the file's pages up to which the events cannot be too heavy.
         self._light = 0
+        #: Bytes that the events can have at most: those that the last look at all of
+        #: them has found, and those of all that came since, up to a position.
+        self._most: float = inf
+        self._newest = 0
 
     def note(self, characters: int) -> None:
         """Note that something was written. Threads that call this at once can lose a
@@ -64,17 +69,37 @@ class Scales:
         used = _bytes_used(connection)
         if used <= max(self._light, limit):
             return {}
-        # This reads all events, and can take a tenth of a second.
-        rows = wait_natively(lambda: connection.execute(self._tables.sizes).fetchall())
-        sizes = {name: size for name, size in rows if name != REVOCATIONS}
+        self._add_news(connection)
+        if self._most <= limit:
+            return {}
+        sizes = self._sizes(connection)
         # What else is in the file, such as free space within pages, is about the same
         # at the next look.
         total = sum(sizes.values())
+        self._most = total
         self._light = used + max(limit - total, int(limit * WEIGHED_AFTER))
         if total <= limit:
             return {}
         self._light = used - total + limit
         return excesses(sizes, limit)
+
+    def _add_news(self, connection: sqlite3.Connection) -> None:
+        """Weigh what came since the last look, which is little."""
+        row = connection.execute(self._tables.news_size, (self._newest,)).fetchone()
+        newest, size = row
+        # Where the file has gone back, nothing is known.
+        self._most = self._most + size if newest >= self._newest else inf
+        self._newest = newest
+
+    def _sizes(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """The bytes of each channel. All events are read, which can take some tenths of
+        a second."""
+        rows = wait_natively(lambda: connection.execute(self._tables.sizes).fetchall())
+        return {name: size for name, size in rows if name != REVOCATIONS}
+
+    def note_dropped(self, size: int) -> None:
+        """At least so many bytes of events were dropped."""
+        self._most -= size
 
     def _agreed(self, connection: sqlite3.Connection) -> int:
         """The limit: this process's, at its first look; then the one that the store

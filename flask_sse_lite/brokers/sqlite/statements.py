@@ -213,6 +213,10 @@ class Statements:
         )
         size = "coalesce(length(CAST(data AS BLOB)), 0)"
         self.sizes = f"SELECT channel, sum({size}) FROM {events} GROUP BY channel"
+        self.news_size = (
+            f"SELECT (SELECT coalesce(max(sequence), 0) FROM {events}), "
+            f"coalesce(sum({size}), 0) FROM {events} WHERE sequence > ?"
+        )
         self.weights = (
             f"SELECT sequence, {size} FROM {events} WHERE channel = ? "
             f"AND sequence < (SELECT max(sequence) FROM {events}) ORDER BY sequence"
