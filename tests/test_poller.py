@@ -261,7 +261,9 @@ class TestFinishing:
                 turn = turns[0]
                 for descriptor in descriptors:
                     poller.finish(descriptor, b"last")
-                assert turns[0] == turn
+                # Some Pythons have no GIL, or run without.
+                has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+                assert turns[0] == turn or not has_gil
             finally:
                 is_over = True
                 sys.setswitchinterval(before)

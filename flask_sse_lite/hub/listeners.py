@@ -88,7 +88,8 @@ class Listeners:
 
     def by_identity(self, log: Log) -> dict[str, dict[str, int]]:
         """How many streams each identity has on each channel of a log. Identities and
-        channels without any are left out, and so are onlookers."""
+        channels without any are left out, and so are onlookers. This looks at each
+        stream that has an identity."""
         found: dict[str, dict[str, int]] = {}
         for listener in _flat(self._by_identity, log):
             client = listener.client
