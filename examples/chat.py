@@ -161,5 +161,5 @@ def enter() -> ResponseReturnValue:
 @app.post("/leave")
 def leave() -> ResponseReturnValue:
     if user := session.pop("user", None):
-        sse.disconnect(identity=user, after_response=True)
+        sse.disconnect(identity=user, hold_off=5)
     return redirect(url_for("show"), 303)

@@ -125,6 +125,6 @@ def logout() -> ResponseReturnValue:
     if user is not None:
         # The streams of all of the user's tabs and devices end. Each comes back, and
         # goes on if it is still logged in. This browser has its cookie until it gets
-        # the response: hence once more after that.
-        sse.disconnect(identity=user, after_response=True)
+        # the response: none of them is let in before that.
+        sse.disconnect(identity=user, hold_off=5)
     return redirect(url_for("show"), 303)

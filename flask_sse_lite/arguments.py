@@ -14,6 +14,7 @@ from typing import Any
 from .client_faults import blamed, blamed_for_number, blamed_for_size
 from .errors import EventTooLarge, InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
+from .history.revocations import LONGEST_HOLD_OFF
 from .position import without_run_names
 from .settings import LONGEST, not_seconds
 from .wording import Name, counted, worded, worded_id
@@ -162,6 +163,14 @@ def checked_identity(identity: Name | None) -> str | None:
             f"{MAX_IDENTITY} characters, not {identity!r}"
         )
     return text
+
+
+def check_hold_off(hold_off: Any) -> None:
+    """:raises InvalidValue: for what is no number of seconds, or too many."""
+    if not isinstance(hold_off, (int, float)) or not 0 <= hold_off <= LONGEST_HOLD_OFF:
+        raise InvalidValue(
+            f"hold_off is up to {LONGEST_HOLD_OFF:.0f} seconds, not {hold_off!r}"
+        )
 
 
 def check_max_age(max_age: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from .advice import Advice
 from .arguments import (
+    check_hold_off,
     check_own,
     check_since,
     check_timeout,
@@ -360,23 +361,17 @@ class Channels:
         (name,) = check_own(channel)
         self.broker.end(name)
 
-    def disconnect(self, identity: Name | None, channel: Name | None) -> None:
+    def disconnect(
+        self, identity: Name | None, channel: Name | None, hold_off: float = 0.0
+    ) -> None:
         """See ``SSE.disconnect``."""
-        self.ending(identity, channel)()
-
-    def ending(
-        self, identity: Name | None, channel: Name | None
-    ) -> Callable[[], object]:
-        """Check what ``disconnect`` is given.
-
-        :returns: what ends the streams.
-        """
+        check_hold_off(hold_off)
         who = checked_identity(identity)
         where = None if channel is None else check_own(channel)[0]
         if who is None and where is None:
             raise InvalidValue("Name the identity, the channel, or both")
-        revocation = Revocation(who, where).to_event()
-        return lambda: self.broker.publish(REVOCATIONS, revocation)
+        revocation = Revocation(who, where).to_event(hold_off)
+        self.broker.publish(REVOCATIONS, revocation)
 
     def subscribers(self, channel: Name) -> int:
         """See ``SSE.subscribers``."""

@@ -18,7 +18,6 @@ from flask import Flask, current_app
 from werkzeug.wrappers import Response
 
 from . import browser_module, permission, routes, signals, tokens, views
-from .answered import once_answered
 from .application import current_channels, set_up
 from .arguments import (
     MAX_CHANNELS,
@@ -39,7 +38,6 @@ from .generators.items import Items, check_type
 from .hub import current_hub
 from .hub.counts import Stats
 from .inspector import pages as inspector
-from .log_messages import NOT_DISCONNECTED
 from .own_functions import OneEach, SharedBlueprint
 from .permission import Authorizer, Guard, Identify
 from .position import RUN_PREFIX
@@ -448,7 +446,7 @@ class SSE(SharedBlueprint):
         identity: Name | None = None,
         channel: Name | None = None,
         *,
-        after_response: bool = False,
+        hold_off: float = 0.0,
     ) -> None:
         """End streams, on all workers and machines, so that the view decides anew about
         their clients: all streams of an identity, all of a channel, or (where both are
@@ -457,7 +455,7 @@ class SSE(SharedBlueprint):
             @app.post("/logout")
             def logout():
                 user = session.pop("user")
-                sse.disconnect(identity=user, after_response=True)
+                sse.disconnect(identity=user, hold_off=5)
                 return "", 204
 
         What is published after this has returned reaches none of these clients before a
@@ -467,25 +465,20 @@ class SSE(SharedBlueprint):
         address of a run. A run goes on; if nobody else reads it, its ``linger`` begins.
         An ``EventStream`` goes on.
 
-        :param after_response: do so now, and once more when the response of the current
-            request was sent. A logout takes a cookie away, such as Flask's session, and
-            the browser learns that from the response. Until then, a stream that has
-            ended can come back with the old cookie, and is let in. The view must call
-            this, and what it returns must be sent: an ``after_request`` hook that sends
-            another response undoes it. If the broker cannot be reached the second time,
-            the log says so (``SSE-E25``).
-        :raises InvalidValue: where neither is given, or one that cannot be;
-            ``after_response`` outside a request.
+        :param hold_off: seconds, up to 60, in which the streams of these clients end at
+            once, though a view lets them in. A logout takes a cookie away, such as
+            Flask's session, and the browser learns that from the response. A stream
+            that comes back sooner has the old cookie, and the view lets it in. A client
+            that is still logged in elsewhere comes back until the time is over, and
+            misses nothing.
+        :raises InvalidValue: where neither is given, or one that cannot be.
         :raises BrokerUnavailable: when the broker cannot be reached: nothing has ended
             then.
         """
         require(checked_identity, identity)
         if channel is not None:
             checked_names((channel,))
-        end = current_channels().ending(identity, channel)
-        if after_response:
-            once_answered(end, NOT_DISCONNECTED)
-        end()
+        current_channels().disconnect(identity, channel, hold_off)
 
     def end_streams(self) -> None:
         """End all of the application's streams in this process properly; their clients

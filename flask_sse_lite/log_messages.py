@@ -278,8 +278,6 @@ LOOK_FAILED = Message("SSE-E23", "Metrics could not be brought up to date: %r")
 
 PRESENCE_FAILED = Message("SSE-E24", "It could not be told who comes and leaves")
 
-NOT_DISCONNECTED = Message("SSE-E25", "Not disconnected again after a response: %s")
-
 #: All messages, by code.
 MESSAGES = {
     message.code: message

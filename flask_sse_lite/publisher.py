@@ -110,7 +110,11 @@ class Publisher:
         return self._channels.broker.position()
 
     def disconnect(
-        self, identity: Name | None = None, channel: Name | None = None
+        self,
+        identity: Name | None = None,
+        channel: Name | None = None,
+        *,
+        hold_off: float = 0.0,
     ) -> None:
         """End the streams of clients, who come back: see ``SSE.disconnect``::
 
@@ -119,7 +123,7 @@ class Publisher:
         :raises InvalidValue: where neither is given, or one that cannot be.
         :raises BrokerUnavailable: when the broker cannot be reached.
         """
-        self._channels.disconnect(identity, channel)
+        self._channels.disconnect(identity, channel, hold_off)
 
     def present(self, channel: Name = DEFAULT_CHANNEL) -> dict[str, int]:
         """Who listens to a channel, each with the number of its streams: see

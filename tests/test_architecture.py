@@ -25,7 +25,7 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "log_messages"},
     {
-        *("answered", "event", "system", "wording", "client_faults", "own_functions"),
+        *("event", "system", "wording", "client_faults", "own_functions"),
         *("routes", "type_names"),
     },
     {"decoder", "own_events", "position", "servers", "traced"},
@@ -69,7 +69,7 @@ CONFINED: dict[str, set[str]] = {
         *("generators.items", "response", "publisher", "cli", "application", "views"),
         *("extension", "from_flask_sse", "client_faults", "own_functions", "routes"),
         *("permission", "tokens", "browser_module", "metrics", "opentelemetry"),
-        *("answered", "inspector.forgery", "inspector.pages"),
+        *("inspector.forgery", "inspector.pages"),
         *(f"doctor{name}" for name in DOCTOR),
     },
     "click": {"cli"},

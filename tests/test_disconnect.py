@@ -301,6 +301,16 @@ def test_what_is_no_identity_and_no_channel_is_an_error(
         sse.disconnect(**named)
 
 
+@pytest.mark.parametrize("hold_off", [-0.1, 60.1, float("nan"), "5", None])
+def test_nobody_is_held_off_for_what_is_no_time(
+    app: Flask, sse: SSE, hold_off: Any
+) -> None:
+    before = sse.position()
+    with pytest.raises(InvalidValue, match="hold_off is up to 60 seconds"):
+        sse.disconnect(identity="ann", hold_off=hold_off)
+    assert sse.position() == before
+
+
 @pytest.mark.parametrize(
     "target", ["/stream?channel=$revocations", "/room/$revocations"]
 )
@@ -506,6 +516,38 @@ def test_all_workers_throw_out_who_is_banned(server: Server) -> None:
         with Client(server.port) as again:
             again.request("/room/a", headers={"X-User": "ann"})
             assert again.status == 403
+
+
+def test_who_is_held_off_gets_nothing_though_a_view_lets_them_in(
+    server: Server,
+) -> None:
+    """A logout takes a cookie away by its response: a stream that comes back before
+    that is let in."""
+    with ExitStack() as stack:
+        left = members(server, stack, "ann", 2)
+        assert server.request("POST", "/leave/ann?hold_off=60").status == 204
+        back = members(server, stack, "ann", 2)
+        others = members(server, stack, "bob", 2)
+        server.publish({"data": "after", "channel": "a"})
+        for stream in (*left, *back):
+            assert list(stream.take(9)) == []
+        for stream in others:
+            assert [event.data for event in stream.take(1)] == ["after"]
+
+
+def test_who_was_held_off_is_let_in_when_that_is_over(server: Server) -> None:
+    with ExitStack() as stack:
+        assert server.request("POST", "/leave/ann?hold_off=0.5").status == 204
+        (position,) = server.publish({"data": "after", "channel": "a"})
+        before = position.rpartition("-")[0] + "-0"
+
+        def got() -> list[str]:
+            stream = stack.enter_context(Client(server.port))
+            headers = {"X-User": "ann", "Last-Event-ID": before}
+            stream.request("/room/a", headers=headers)
+            return [event.data for event in stream.take(1)]
+
+        assert until(got) == ["after"]
 
 
 def test_a_channel_is_emptied_from_outside(server: Server, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flask_sse_lite import Event
@@ -46,6 +48,42 @@ def revocations(log: Log) -> Revocations:
 
 def revoke(log: Log, identity: str | None = None, channel: str | None = None) -> None:
     log.append(REVOCATIONS, Revocation(identity, channel).to_event())
+
+
+def hold_off(log: Log, identity: str, seconds: float) -> None:
+    log.append(REVOCATIONS, Revocation(identity, None).to_event(seconds))
+
+
+def test_who_is_held_off_is_meant_until_that_is_over(
+    log: Log, revocations: Revocations, clock: Clock
+) -> None:
+    hold_off(log, "ann", 5.0)
+    assert revocations.concern("ann", (), clock.now + 5.0)
+    assert not revocations.concern("ann", (), clock.now + 5.1)
+    assert not revocations.concern("bob", (), clock.now + 1.0)
+
+
+def test_no_later_revocation_makes_that_shorter(
+    log: Log, revocations: Revocations, clock: Clock
+) -> None:
+    began = clock.now
+    hold_off(log, "ann", 5.0)
+    clock.now += 1.0
+    revoke(log, "ann")
+    assert revocations.concern("ann", (), began + 5.0)
+    hold_off(log, "ann", 5.0)
+    assert revocations.concern("ann", (), began + 6.0)
+    assert not revocations.concern("ann", (), began + 6.1)
+
+
+@pytest.mark.parametrize("seconds", ["5", None, -1, 61, 1e999, [], {}])
+def test_nobody_is_held_off_by_what_is_no_number_of_seconds(
+    log: Log, revocations: Revocations, clock: Clock, seconds: object
+) -> None:
+    fields = {"identity": "ann", "channel": None, "hold_off": seconds}
+    log.append(REVOCATIONS, Event(json.dumps(fields)))
+    assert revocations.concern("ann", (), clock.now)
+    assert not revocations.concern("ann", (), clock.now + 0.1)
 
 
 def test_an_identity_is_meant_in_all_its_channels(

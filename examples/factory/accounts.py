@@ -40,5 +40,5 @@ def enter() -> ResponseReturnValue:
 @blueprint.post("/logout")
 def leave() -> ResponseReturnValue:
     if user := session.pop("user", None):
-        sse.disconnect(identity=user, after_response=True)
+        sse.disconnect(identity=user, hold_off=5)
     return redirect(url_for("accounts.login"), 303)

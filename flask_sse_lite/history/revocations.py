@@ -27,6 +27,9 @@ REVOCATIONS = f"{RESERVED_CHANNEL_PREFIX}revocations"
 MOST = 10_000
 LONGEST = 600.0
 
+#: Seconds for which clients can be held off at most.
+LONGEST_HOLD_OFF = 60.0
+
 #: Seconds by which a store's clock and this process's can tell the age of an entry
 #: differently. A client that was let in anew within that time is sent off once more.
 LEEWAY = 0.25
@@ -39,8 +42,12 @@ class Revocation(NamedTuple):
     identity: str | None
     channel: str | None
 
-    def to_event(self) -> Event:
-        return good_event(json.dumps(self._asdict()), "revoked", None, None, None)
+    def to_event(self, hold_off: float = 0.0) -> Event:
+        """:param hold_off: seconds in which those are meant as well whom a view lets in
+        anew."""
+        held = {"hold_off": hold_off} if hold_off else {}
+        data = json.dumps({**self._asdict(), **held})
+        return good_event(data, "revoked", None, None, None)
 
     @classmethod
     def of(cls, event: Event) -> Revocation | None:
@@ -55,7 +62,18 @@ class Revocation(NamedTuple):
         return found if is_known and any(found) else None
 
 
+def _hold_off(event: Event) -> float:
+    """For how many seconds a revocation holds its clients off. (Earlier releases do
+    not, and can have written the event.)"""
+    found = json.loads(event.data).get("hold_off")
+    is_known = isinstance(found, (int, float)) and 0 <= found <= LONGEST_HOLD_OFF
+    return float(found) if is_known else 0.0
+
+
 class _Noted(NamedTuple):
+    """A revocation's number, and the time up to which clients are meant that were let
+    in."""
+
     number: int
     time: float
 
@@ -81,7 +99,10 @@ class Revocations:
             return
         if revocation := Revocation.of(entry.event):
             number = self.newest + 1
-            self._noted[revocation] = _Noted(number, entry.time)
+            until = entry.time + _hold_off(entry.event)
+            if known := self._noted.get(revocation):
+                until = max(until, known.time)  # It can hold off for longer.
+            self._noted[revocation] = _Noted(number, until)
             self._noted.move_to_end(revocation)
             self._forget(entry.time - LONGEST)
             self.newest = number

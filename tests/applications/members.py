@@ -1,8 +1,9 @@
 """Rooms for members, each with an identity, and a way to throw somebody out.
 
 ``POST /ban`` forbids a user to listen, and ends the user's streams; ``POST /expel``
-only ends them, and publishes at once. What one worker knows of bans, the others read
-from a file. A test that writes or removes the file forbids or allows it too.
+only ends them, and publishes at once; ``POST /leave`` holds the user off as well. What
+one worker knows of bans, the others read from a file. A test that writes or removes the
+file forbids or allows it too.
 """
 
 from __future__ import annotations
@@ -51,6 +52,12 @@ def ban(user: str) -> ResponseReturnValue:
 def expel(user: str) -> ResponseReturnValue:
     sse.disconnect(identity=user)
     return publish()
+
+
+@app.post("/leave/<user>")
+def leave(user: str) -> ResponseReturnValue:
+    sse.disconnect(identity=user, hold_off=float(request.args["hold_off"]))
+    return "", 204
 
 
 @app.post("/empty/<room>")
