@@ -301,6 +301,19 @@ def test_what_is_no_identity_and_no_channel_is_an_error(
         sse.disconnect(**named)
 
 
+def test_who_is_held_off_is_sent_off_by_a_server_that_iterates_too(
+    app: Flask, sse: SSE
+) -> None:
+    sse.disconnect(identity="ann", hold_off=60)
+    sse.publish("later")
+    assert data_of(ask(app, "/stream", "ann")) == []
+    other = ask(app, "/stream", "bob")
+    next(other.iter_encoded())
+    sse.publish("for bob")
+    assert b"for bob" in next(other.iter_encoded())
+    other.close()
+
+
 @pytest.mark.parametrize("hold_off", [-0.1, 60.1, float("nan"), "5", None])
 def test_nobody_is_held_off_for_what_is_no_time(
     app: Flask, sse: SSE, hold_off: Any
