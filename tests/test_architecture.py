@@ -25,8 +25,8 @@ PACKAGE = ROOT / "flask_sse_lite"
 BANDS: list[set[str]] = [
     {"errors", "log_messages"},
     {
-        *("event", "system", "wording", "client_faults", "own_functions"),
-        *("routes", "type_names"),
+        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
+        "type_names",
     },
     {"decoder", "own_events", "position", "servers", "traced"},
     {"history"},

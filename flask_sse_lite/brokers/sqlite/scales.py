@@ -48,7 +48,8 @@ class Scales:
         #: Bytes that the events can have at most: those that the last look at all of
         #: them has found, and those of all that came since, up to a position.
         self._most: float = inf
-        self._newest = 0
+        #: That position. Before the first look, none is known, and nothing is news.
+        self._newest: float = inf
 
     def note(self, characters: int) -> None:
         """Note that something was written. Threads that call this at once can lose a
@@ -84,9 +85,12 @@ class Scales:
         return excesses(sizes, limit)
 
     def _add_news(self, connection: sqlite3.Connection) -> None:
-        """Weigh what came since the last look, which is little."""
-        row = connection.execute(self._tables.news_size, (self._newest,)).fetchone()
-        newest, size = row
+        """Weigh what came since the last look. That is little, unless others have
+        published for long while this process was silent."""
+        since = (self._newest,)
+        newest, size = wait_natively(
+            lambda: connection.execute(self._tables.news_size, since).fetchone()
+        )
         # Where the file has gone back, nothing is known.
         self._most = self._most + size if newest >= self._newest else inf
         self._newest = newest
