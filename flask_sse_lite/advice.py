@@ -1,8 +1,8 @@
 """What an application's operator is told, once in the life of a process.
 
 Here lives when a configuration, a broker or a refusal is worth a warning, and the
-memory of what was said. How a warning is worded, ``log_messages`` knows; whether there
-is a reason for it, the caller.
+memory of what was said. ``log_messages`` has the words of each warning. The caller
+knows whether there is a reason for one.
 """
 
 from __future__ import annotations

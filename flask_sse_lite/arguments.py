@@ -15,9 +15,9 @@ from .client_faults import blamed, blamed_for_number, blamed_for_size
 from .errors import EventTooLarge, InvalidType, InvalidValue
 from .event import RESERVED_CHANNEL_PREFIX, Event, check_channel, encode_text, to_text
 from .history.revocations import LONGEST_HOLD_OFF
+from .names import Name, counted, worded, worded_id
 from .position import without_run_names
 from .settings import LONGEST, not_seconds
-from .wording import Name, counted, worded, worded_id
 
 #: Channels in one stream. The hub looks at each of them whenever there is news.
 MAX_CHANNELS = 64

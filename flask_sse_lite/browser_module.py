@@ -18,8 +18,8 @@ from markupsafe import Markup
 from . import routes
 from .arguments import MAX_CHANNELS, checked_names
 from .client_faults import query
+from .names import Name
 from .response import NOSNIFF
-from .wording import Name
 
 #: The folder of ``sse.js`` and ``sse.d.ts``, for those who bundle them or serve them by
 #: themselves.

@@ -34,6 +34,7 @@ from .hub import current_hub
 from .hub.client import Client
 from .hub.frames import BATCH_BYTES
 from .hub.subscription import Subscription
+from .names import Name, counted, worded, worded_id
 from .position import BEGINNING, RUN_PREFIX, is_position, position_id, run_channel
 from .settings import Settings
 from .signals import RefusalReason, published
@@ -42,7 +43,6 @@ from .signals.story import story_of, tell_refused
 from .system.locks import Alarm
 from .traced import Tracing
 from .type_names import warn_of_type
-from .wording import Name, counted, worded, worded_id
 
 #: The channel of a publish or a stream that names none.
 DEFAULT_CHANNEL = "sse"

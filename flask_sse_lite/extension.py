@@ -38,11 +38,11 @@ from .generators.items import Items, check_type
 from .hub import current_hub
 from .hub.counts import Stats
 from .inspector import pages as inspector
+from .names import Name, worded
 from .own_functions import OneEach, SharedBlueprint
 from .permission import Authorizer, Guard, Identify
 from .position import RUN_PREFIX
 from .routes import DEFAULT_URL_PREFIX, Prefix
-from .wording import Name, worded
 
 #: Seconds that ``end_streams`` waits at most. The hub needs some milliseconds.
 END_PATIENCE = 2.0

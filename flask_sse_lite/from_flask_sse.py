@@ -11,7 +11,7 @@ import flask
 
 from .event import Event, to_text
 from .extension import SSE
-from .wording import Name, counted, worded, worded_id
+from .names import Name, counted, worded, worded_id
 
 #: What Flask-SSE calls its blueprint.
 ServerSentEventsBlueprint = SSE

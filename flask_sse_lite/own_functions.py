@@ -1,5 +1,5 @@
-"""What applications set on an SSE that they share, each for itself: its authorizer, and
-Flask's hooks.
+"""The functions that each application sets on an SSE which several applications share:
+its authorizer, and Flask's hooks.
 
 Here lives which application a function belongs to. What an authorizer's answer means
 lives in ``permission``.

@@ -27,9 +27,9 @@ from .channels import DEFAULT_CHANNEL
 from .client_faults import require
 from .errors import InvalidType
 from .event import RESERVED_CHANNEL_PREFIX
+from .names import Name
 from .settings import is_listed
 from .signals import RefusalReason
-from .wording import Name
 
 #: What an authorizer says of a channel: True (yes), False or None (403), or a response
 #: that is sent instead.

@@ -17,8 +17,8 @@ from flask.json.provider import DefaultJSONProvider
 from .channels import DEFAULT_CHANNEL, Channels
 from .errors import InvalidValue
 from .event import Event
+from .names import Name
 from .settings import Settings
-from .wording import Name
 
 
 class Publisher:

@@ -1,4 +1,4 @@
-"""The configuration: what it may say, and what holds where it says nothing.
+"""The settings: which values each can have, and what holds where it is not set.
 
 Here live the ``SSE_…`` keys, each with its check. Every limit that can be set stands
 here. A limit that cannot be set is a constant beside its only user.

@@ -21,7 +21,7 @@ from .channels import DEFAULT_CHANNEL, Channels
 from .errors import InvalidType, InvalidValue
 from .event import Event
 from .log_messages import NOT_PUBLISHED
-from .wording import Name
+from .names import Name
 
 #: The key of ``session.info`` under which a session keeps what it is to publish.
 _KEY = "flask_sse_lite"

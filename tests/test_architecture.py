@@ -19,13 +19,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "flask_sse_lite"
 
-#: The rooms of the package, each a module or a folder, in bands. A room imports from
-#: the bands above its own, and not from its neighbours. The package's own ``__init__``
-#: is the last.
+#: The rooms of the package, each a module or a folder, in bands, the lowest first. A
+#: room imports from lower bands, which stand above its own in this list, and not from
+#: its neighbours. The package's own ``__init__`` is the highest.
 BANDS: list[set[str]] = [
     {"errors", "log_messages"},
     {
-        *("event", "system", "wording", "client_faults", "own_functions", "routes"),
+        *("event", "system", "names", "client_faults", "own_functions", "routes"),
         "type_names",
     },
     {"decoder", "own_events", "position", "servers", "traced"},

@@ -16,7 +16,7 @@ from itsdangerous import URLSafeSerializer
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from flask_sse_lite import SSE, InvalidValue, tokens
-from flask_sse_lite.hub.access import log_request
+from flask_sse_lite.hub.access_log import log_request
 from flask_sse_lite.testing import read_events
 
 KEY = "a key of the tests"

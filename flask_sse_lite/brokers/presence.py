@@ -1,10 +1,10 @@
 """Presence: what the channels of ``SSE_PRESENCE`` are told of who is there.
 
 Here lives the decision: who has come, who is away, and who has been away for so long
-that it counts as gone. What was told, and who is there, a board knows: that of a store,
-or that of a process that shares nothing. A board puts the events. It does so in one
-step with the note that they were told, so that whoever decides too late, or twice, or
-dies, neither repeats nor loses one. When the decision is made is never known here.
+that it counts as gone. A board knows what was told and who is there: that of a store,
+or that of a process that shares nothing. A board puts an event and the note that it was
+told in one step. So a process that decides late, twice or while it dies neither repeats
+an event nor loses one. When the decision is made is never known here.
 
 What clients have been told of an identity, and what comes next:
 

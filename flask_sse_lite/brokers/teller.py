@@ -1,5 +1,5 @@
-"""The teller: who has the channels of ``SSE_PRESENCE`` told who is there, where no
-store does.
+"""The teller: tells the channels of ``SSE_PRESENCE`` who comes and leaves, in a process
+that shares no store.
 
 Here live the board of a process that shares nothing, and the thread that looks at it
 (under a monkey-patched gevent, a greenlet). The thread begins when somebody comes to

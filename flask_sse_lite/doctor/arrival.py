@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from flask import Flask
 
 from ..response import MIMETYPE, NOSNIFF
-from . import asking, held
+from . import asking, buffers
 from .case import Case
 from .wire import Answer, Head, parts_of
 
@@ -151,7 +151,7 @@ def _judged(case: Case, stream: Answer) -> Answer | None:
     """The answer, if it is an event stream that goes on."""
     head = stream.head
     if head is None:
-        held.judge(case, stream, "The head of the stream's answer")
+        buffers.judge(case, stream, "The head of the stream's answer")
         stream.leave()
         return None
     asking.note(case, stream)

@@ -2,15 +2,15 @@
 
 Here lives the wording of every mending, but for those of the way to the browser, which
 ``way_codes`` has. A code never changes once it was released. ``docs/doctor.rst``
-explains each, and a test compares the two. Whether something is wrong, the module that
-looks knows.
+explains each, and a test compares the two. The module that looks decides whether
+something is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .checked import Checked
+from .check import Check
 from .way_codes import WAY_CODES
 
 _COMMAND = (
@@ -18,17 +18,17 @@ _COMMAND = (
     "and variables."
 )
 
-CODES: Mapping[str, Checked] = {
+CODES: Mapping[str, Check] = {
     # The application
-    "settings": Checked(
+    "settings": Check(
         "Whether the configuration can be read.",
         {"": "Correct the value. docs/configuration.rst has all settings."},
     ),
-    "unread-settings": Checked(
+    "unread-settings": Check(
         "Whether there are SSE_… keys that nobody reads.",
         {"": "Correct the name of the key, or remove it."},
     ),
-    "unread-url": Checked(
+    "unread-url": Check(
         "Whether a broker's URL stands where nobody reads it.",
         {
             "": "Write it where the extension reads it, in the application:\n"
@@ -36,11 +36,11 @@ CODES: Mapping[str, Checked] = {
             "Or call app.config.from_prefixed_env(), and set FLASK_SSE_URL."
         },
     ),
-    "overruled-settings": Checked(
+    "overruled-settings": Check(
         "Whether a setting is overruled by an option of the URL.",
         {"": "Say it in one of the two places: in the key, or behind the URL's ?."},
     ),
-    "open-files": Checked(
+    "open-files": Check(
         "Whether there are file descriptors for as many streams as are allowed.",
         {
             "": "Raise the limit, or lower SSE_MAX_CONNECTIONS.",
@@ -49,7 +49,7 @@ CODES: Mapping[str, Checked] = {
             "a shell": "ulimit -n 65536",
         },
     ),
-    "middleware": Checked(
+    "middleware": Check(
         "Whether the application's own middlewares and hooks pass each event on as it "
         "is, and at once.",
         {
@@ -60,7 +60,7 @@ CODES: Mapping[str, Checked] = {
         },
     ),
     # The server
-    "workers": Checked(
+    "workers": Check(
         "Whether several processes serve the application with memory://.",
         {
             "": "Set SSE_URL to a broker that processes share:\n"
@@ -69,7 +69,7 @@ CODES: Mapping[str, Checked] = {
             "--worker-connections 10000 app:app",
         },
     ),
-    "server-options": Checked(
+    "server-options": Check(
         "Whether the server has options that harm streams.",
         {
             "gunicorn": "Leave --max-requests at 0, or make it very large. Give\n"
@@ -80,11 +80,11 @@ CODES: Mapping[str, Checked] = {
             "uWSGI": "Leave out --cheaper, --idle and --max-requests.",
         },
     ),
-    "uwsgi-threads": Checked(
+    "uwsgi-threads": Check(
         "Whether uWSGI runs with --enable-threads.",
         {"uWSGI": "enable-threads = true"},
     ),
-    "asgi-adapter": Checked(
+    "asgi-adapter": Check(
         "Whether an adapter of ASGI serves the application.",
         {
             "": "Serve the application by a WSGI server:\n"
@@ -93,21 +93,21 @@ CODES: Mapping[str, Checked] = {
             "than there\nare streams."
         },
     ),
-    "collecting-server": Checked(
+    "collecting-server": Check(
         "Whether the server collects a whole response before it sends any of it.",
         {
             "": "Serve the application by a WSGI server that sends what it gets:\n"
             "    gunicorn -k gevent -w 1 --worker-connections 10000 app:app"
         },
     ),
-    "kept-streams": Checked(
+    "kept-streams": Check(
         "Whether streams are taken over from the server, so that they cost no thread.",
         {
             "": "docs/deployment.rst explains each reason. Until it is gone, give the "
             "server more\nthreads than there are streams."
         },
     ),
-    "held-worker": Checked(
+    "held-worker": Check(
         "Whether the server answers while a stream is open.",
         {
             "": "Let streams be taken over from the server (kept-streams says why they "
@@ -117,30 +117,30 @@ CODES: Mapping[str, Checked] = {
         },
     ),
     # The broker
-    "broker": Checked(
+    "broker": Check(
         "Whether the broker can be reached.",
         {"": f"Start it, or correct SSE_URL. {_COMMAND}"},
     ),
-    "same-broker": Checked(
+    "same-broker": Check(
         "Whether the server publishes through the same broker as this command.",
         {"": _COMMAND},
     ),
-    "redis-policy": Checked(
+    "redis-policy": Check(
         "Whether Redis deletes events when it is full.",
         {"redis.conf": "maxmemory-policy noeviction"},
     ),
-    "redis-persistence": Checked(
+    "redis-persistence": Check(
         "Whether Redis keeps events over its own restart.",
         {"redis.conf": "appendonly yes\nappendfsync everysec"},
     ),
-    "redis-memory": Checked(
+    "redis-memory": Check(
         "Whether Redis has memory left.",
         {
             "": "Give Redis more memory (maxmemory), or keep less: lower SSE_HISTORY\n"
             "and SSE_HISTORY_AGE."
         },
     ),
-    "sqlite-folder": Checked(
+    "sqlite-folder": Check(
         "Whether the SQLite file lies on a local disk.",
         {
             "": "Put the file on a local disk, with an absolute path (four slashes):\n"
@@ -148,7 +148,7 @@ CODES: Mapping[str, Checked] = {
             "For several machines, use redis://."
         },
     ),
-    "sqlite-rights": Checked(
+    "sqlite-rights": Check(
         "Whether the SQLite file and its folder can be written, by this user alone.",
         {
             "": "Give the folder and the file to the user that the server runs as:\n"

@@ -2,8 +2,8 @@
 
 gunicorn runs ``gunicorn.conf.py`` as a program. A doctor runs nothing: here lives what
 can be read off the file's text, which is each name that the file sets once, outside of
-any block, to a value that ``reckoned`` can follow. Any other setting counts as one that
-cannot be read. What follows from the settings is unknown here.
+any block, to a value that ``expressions`` can follow. Any other setting counts as one
+that cannot be read. What follows from the settings is unknown here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from .reckoned import Reckoner
+from .expressions import Evaluator
 from .running import option
 
 #: The file that gunicorn reads where it is told of no other.
@@ -128,24 +128,24 @@ def settings_in(
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    reckoner = Reckoner(variables or {})
+    evaluator = Evaluator(variables or {})
     found: dict[str, object] = {}
     for statement in tree.body:
         names = [*_names_set_by(statement)]
         if "*" in names:
             return None
-        value = _value_of(statement, reckoner)
+        value = _value_of(statement, evaluator)
         for name in names:
             is_new = name not in found
             found[name] = value if is_new else UNREAD
-            reckoner.forget(name)
+            evaluator.forget(name)
             if found[name] is not UNREAD:
-                reckoner.values[name] = value
-        reckoner.note_import(statement)
+                evaluator.values[name] = value
+        evaluator.note_import(statement)
     return found
 
 
-def _value_of(statement: ast.stmt, reckoner: Reckoner) -> object:
+def _value_of(statement: ast.stmt, evaluator: Evaluator) -> object:
     if isinstance(statement, ast.Assign):
         targets = statement.targets
     elif isinstance(statement, ast.AnnAssign):
@@ -154,7 +154,7 @@ def _value_of(statement: ast.stmt, reckoner: Reckoner) -> object:
         return UNREAD
     if statement.value and all(isinstance(target, ast.Name) for target in targets):
         with suppress(ValueError, RecursionError):
-            value = reckoner.value(statement.value)
+            value = evaluator.value(statement.value)
             if isinstance(value, (str, int, float, list)):
                 return value
     return UNREAD

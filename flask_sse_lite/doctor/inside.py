@@ -1,7 +1,7 @@
 """Inside: the configuration of an application, and the limits of its machine.
 
-Here lives what can be seen without asking a broker or a server. What a setting can be,
-``settings`` knows.
+Here lives what can be seen without asking a broker or a server. ``settings`` has which
+values a setting can have.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Leaving: whether the application notices that a client has left.
 
-Here lives how long that may take. A proxy notices a client that left only when it next
-sends to it, which is at a heartbeat, and the processes tell each other their counts
-only now and then.
+Here lives how long a doctor waits for that. A proxy notices a client that left only
+when it next sends to it, which is at a heartbeat, and the processes tell each other
+their counts only now and then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import BrokerUnavailable
-from . import asking, held
+from . import asking, buffers
 from .case import Case
 
 #: Heartbeats within which a client that left must be noticed, also behind proxies that
@@ -40,7 +40,7 @@ def examine(case: Case) -> None:
         seconds = time.monotonic() - began
         report.ok("leaving", f"A client that left was missed within {seconds:.1f} s.")
         return
-    held.end_streams(case)
+    buffers.end_streams(case)
     report.wrong(
         "leaving",
         "The application does not notice that a client has left: each one that ever "

@@ -19,7 +19,7 @@ from ..event import Event
 from ..own_events import OPEN
 from ..position import parse_position
 from ..response import HEADERS
-from . import account, arrival, asking, beside, held, wire
+from . import account, arrival, asking, buffers, held_worker, wire
 from .case import HEARTBEATS, Case
 from .wire import Answer, Heard
 
@@ -51,7 +51,7 @@ def begins(case: Case, stream: Answer) -> bool:
         if stream.end:
             arrival.blame_end(case, stream)
         else:
-            held.judge(case, stream, "The stream's first event")
+            buffers.judge(case, stream, "The stream's first event")
         return False
     if not stream.wait(lambda: stream.event(OPEN), 1.0):
         if stream.end:
@@ -149,7 +149,7 @@ def measure(case: Case, stream: Answer) -> bool:
         return True
     pace = _Pace([], [])
     while not pace.is_known():
-        with beside.bare(case) as bare:
+        with held_worker.bare(case) as bare:
             published = _publish(case, stream)
             if published is None:
                 return True
@@ -223,8 +223,8 @@ def _publish(case: Case, stream: Answer) -> float | None:
     # Events stay in the server's process, which must publish itself.
     with asking.short_stream(case, publishes=True) as other:
         other.wait(lambda: other.head, case.patience)
-        if other.head is None or beside.is_late(stream, other):
-            beside.judge(case, stream)
+        if other.head is None or held_worker.is_late(stream, other):
+            held_worker.judge(case, stream)
             return None
         here = case.told
         asking.note(case, other)
@@ -256,7 +256,7 @@ def _judge_missing(case: Case, stream: Answer) -> None:
                 "positions of another store.",
             )
             return
-    held.judge(case, stream, "An event that was published")
+    buffers.judge(case, stream, "An event that was published")
 
 
 def _judge_delay(case: Case, pace: _Pace) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from ..own_events import GAP, OPEN
 from ..response import LAST_ID_PARAMETER
-from . import arrival, asking, beside, passage
+from . import arrival, asking, held_worker, passage
 from .case import Case
 from .wire import Answer
 
@@ -34,8 +34,8 @@ def _judge_header(case: Case, stream: Answer) -> bool:
         has_gap = _has_gap(case, other)
     if _is_turned_away(case, other):
         return False
-    if other.head is None or beside.is_late(stream, other):
-        is_held = beside.judge(case, stream)
+    if other.head is None or held_worker.is_late(stream, other):
+        is_held = held_worker.judge(case, stream)
         if is_held or other.head is None:
             return False
     case.report.ok("held-worker", "The server answers while a stream is open.")

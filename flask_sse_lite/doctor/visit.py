@@ -2,13 +2,15 @@
 
 Here lives the order of the visit, and what every request of it brings along. Each check
 lives in a module of its own: ``arrival`` finds the stream, ``passage`` looks at how its
-events come through, ``returning`` at clients that come back, ``leaving`` at those that
-do not. ``told`` judges what the server says of itself.
+events come through, ``returning`` at clients that come back, ``leaving`` at clients
+that left for good. ``buffers`` proves that something on the way holds events back, and
+``held_worker`` that a stream occupies its worker. ``account_findings`` judges what the
+server says of itself.
 """
 
 from __future__ import annotations
 
-from . import arrival, held, leaving, passage, returning, told
+from . import account_findings, arrival, buffers, leaving, passage, returning
 from .case import Case
 
 
@@ -24,16 +26,16 @@ def examine(case: Case) -> None:
         if not passage.begins(case, stream):
             return
         passage.judge_head(case, stream)
-        told.judge(case)
-        if told.is_unfit(case):
+        account_findings.judge(case)
+        if account_findings.is_unfit(case):
             # No thread of such a server comes back: it gets no other stream.
-            held.end_streams(case)
+            buffers.end_streams(case)
             return
         if not passage.measure(case, stream):
             return
         if not case.report.says("held-worker", "wrong"):
             returning.examine(case, stream)
-        told.judge(case)
+        account_findings.judge(case)
         if stream.is_left:
             return  # A held server was told from a busy one by leaving it.
         passage.listen(case, stream)

@@ -1,14 +1,14 @@
 """The codes of the way to the browser: what a doctor checks of a running server and of
 the proxies before it, and what must be written where if it is wrong.
 
-See ``codes``, which has all codes.
+``codes`` has all codes. The module that looks decides whether something is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .checked import Checked
+from .check import Check
 
 #: What nginx needs in front of streams, as docs/proxies.rst has it.
 _NGINX_PASS = """
@@ -22,15 +22,15 @@ location / {
 
 _UNTIL_LONGER = "Or lower SSE_HEARTBEAT, so that a comment comes well before that."
 
-WAY_CODES: Mapping[str, Checked] = {
-    "answer": Checked(
+WAY_CODES: Mapping[str, Check] = {
+    "answer": Check(
         "Whether the address answers.",
         {
             "": "See to it that the server and its proxy run, and that the address is "
             "right."
         },
     ),
-    "away": Checked(
+    "away": Check(
         "Whether a stream is told to come back while the application is away.",
         {
             "": "docs/proxies.rst has the whole block for each proxy.",
@@ -88,14 +88,14 @@ sub vcl_backend_error {
 """,
         },
     ),
-    "room": Checked(
+    "room": Check(
         "Whether there is room for one more stream.",
         {
             "": "Raise SSE_MAX_CONNECTIONS, SSE_MAX_PER_CLIENT or the limit on open\n"
             "files, or add workers."
         },
     ),
-    "login": Checked(
+    "login": Check(
         "Whether the client is let in.",
         {
             "": "If the stream needs a login, give the doctor one:\n"
@@ -106,11 +106,11 @@ sub vcl_backend_error {
             "        abort(401)"
         },
     ),
-    "redirect": Checked(
+    "redirect": Check(
         "Whether the address is that of the stream itself.",
         {"": "Have the page connect to the address that the redirect names."},
     ),
-    "content-type": Checked(
+    "content-type": Check(
         "Whether the answer is an event stream.",
         {
             "": "Correct the address. A page of the proxy's own, such as one for "
@@ -118,7 +118,7 @@ sub vcl_backend_error {
             "text/event-stream."
         },
     ),
-    "buffering": Checked(
+    "buffering": Check(
         "Whether events come as they are published, and are not collected on the way.",
         {
             "nginx": "Take X-Accel-Buffering out of proxy_ignore_headers, or write:\n"
@@ -133,14 +133,14 @@ sub vcl_backend_error {
             "body:\nflask sse doctor (without --url) looks for it.",
         },
     ),
-    "delay": Checked(
+    "delay": Check(
         "Whether each event is held back for a moment on the way.",
         {
             "HAProxy": "defaults\n    option http-no-delay",
             "nginx": "tcp_nodelay on;",
         },
     ),
-    "compression": Checked(
+    "compression": Check(
         "Whether the stream is compressed.",
         {
             "nginx": "Take text/event-stream (or *) out of gzip_types.",
@@ -155,7 +155,7 @@ sub vcl_backend_error {
             '"text/event-stream".',
         },
     ),
-    "time-out": Checked(
+    "time-out": Check(
         "Whether a silent stream stays open for longer than two heartbeats.",
         {
             "": _UNTIL_LONGER,
@@ -171,14 +171,14 @@ sub vcl_backend_error {
             "uWSGI": "http-timeout = 60",
         },
     ),
-    "heartbeat": Checked(
+    "heartbeat": Check(
         "Whether the comments come that keep a silent stream open.",
         {
             "": "What holds them back holds events back, too: see buffering. "
             "SSE_HEARTBEAT says\nhow often they come."
         },
     ),
-    "caching": Checked(
+    "caching": Check(
         "Whether the headers arrive that keep caches away, and no cache answers.",
         {
             "nginx": "Take expires, add_header Cache-Control, proxy_hide_header "
@@ -194,14 +194,14 @@ sub vcl_backend_error {
             "a CDN": "Let it pass on text/event-stream without caching it.",
         },
     ),
-    "http-version": Checked(
+    "http-version": Check(
         "Which versions of HTTP the proxy and the browser speak.",
         {
             "": "Have the proxy speak HTTP/1.1 to the application.",
             "nginx": _NGINX_PASS,
         },
     ),
-    "leaving": Checked(
+    "leaving": Check(
         "Whether the application notices that a client has left.",
         {
             "": "Serve streams past what reads on behind a client that has left, or\n"
@@ -211,7 +211,7 @@ sub vcl_backend_error {
             "        return (pipe);\n    }\n}",
         },
     ),
-    "last-event-id": Checked(
+    "last-event-id": Check(
         "Whether the header Last-Event-ID reaches the application.",
         {
             "nginx": "Take out: proxy_set_header Last-Event-ID (and "
@@ -223,7 +223,7 @@ sub vcl_backend_error {
             "a CDN": "Let it pass on the header Last-Event-ID.",
         },
     ),
-    "query": Checked(
+    "query": Check(
         "Whether the query of the address reaches the application.",
         {
             "nginx": "proxy_pass http://127.0.0.1:8000;\n"
@@ -232,7 +232,7 @@ sub vcl_backend_error {
             "a CDN": "Let it pass on all parameters of the query.",
         },
     ),
-    "resuming": Checked(
+    "resuming": Check(
         "Whether a client that comes back gets what it missed.",
         {
             "": "With several processes, see workers. With a cache, see caching.\n"

@@ -1,8 +1,8 @@
 """What is kept of one channel, and who watches it.
 
-The entries of a channel live here, with the mark of what was dropped of them, and what
-is known of a run there. How many entries are kept, and for how long, is said by
-retention.py. The lock of the log that has the channel is held by whoever calls.
+Here live the entries of a channel, the mark of what was dropped of them, and what is
+known of a run there. retention.py decides how many entries are kept, and for how long.
+The caller holds the lock of the log that has the channel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Cursors: how far a reader of a log has come, and what it is given there.
 
-Here lives what a log and its readers share. A cursor is moved by the log that made it,
-and read by its reader.
+Here live the place of one reader, and the batches that it is given. A cursor is moved
+by the log that made it, and read by its reader.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Audiences: the streams that their servers iterate, by what they listen to.
 
 Here lives how these streams come and leave, and how they are woken when there are news.
-The hub sends nothing to their clients: the server's own thread or greenlet does. Those
-that the hub only tells the time are kept here, too. Connections that were taken over
-are unknown here.
+The hub sends nothing to their clients: the server's own thread or greenlet does. Here
+too are the responses of ``EventStream``, which the hub only tells the time. Connections
+that were taken over are unknown here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Counts: how streams are delivered.
 
-Here lives what an operator is told of that: a debug line for each stream, a warning
-where an operator can do something, and the counts of ``sse.stats()``. Who listens to
-which channel lives in listeners.py, and what counts against ``SSE_MAX_CONNECTIONS`` in
-places.py.
+Here lives what an operator is told of deliveries: a debug line for each stream, a
+warning where an operator can do something, and the counts of ``sse.stats()``. Who
+listens to which channel lives in listeners.py, and what counts against
+``SSE_MAX_CONNECTIONS`` in places.py.
 """
 
 from __future__ import annotations

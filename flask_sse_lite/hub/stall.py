@@ -1,8 +1,8 @@
 """Clients that take nothing: those whose network is gone, and those that do not read.
 
-Here lives what the system is told of a stream's socket, and how the hub sees whether a
-client takes what it is sent. When the hub looks, and which client it cuts, lives in the
-modules that own the sockets. Nothing here waits.
+Here live the bound of a socket's send buffer, and how the hub sees whether a client
+takes what it is sent. When the hub looks, and which client it cuts, lives in looks.py,
+iterated.py and keepalive.py. Nothing here waits.
 
 (The system's own limit, ``TCP_USER_TIMEOUT``, is of no use here. Linux also cuts a
 client that reads steadily, if its window never has room for a whole piece.)

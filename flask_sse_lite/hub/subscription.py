@@ -38,7 +38,7 @@ from ..servers.server import Reason, Refusal, Server
 from ..servers.surroundings import warn_of_reader
 from ..settings import Settings
 from ..signals.story import Story
-from .access import log_request
+from .access_log import log_request
 from .client import NOBODY, Client
 from .connection import Connection
 from .frames import RETRY_WHEN_FULL, come_back, opening, spread_retry

@@ -1,4 +1,8 @@
-"""cheroot, CherryPy's server."""
+"""cheroot, CherryPy's server.
+
+Here lives what is known of this server alone. How a connection is taken over lives in
+hub/handoff.py.
+"""
 
 from __future__ import annotations
 

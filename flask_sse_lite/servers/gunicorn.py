@@ -1,4 +1,8 @@
-"""gunicorn, with its own workers: sync, gthread, gevent."""
+"""gunicorn, with its own workers: sync, gthread, gevent.
+
+Here lives what is known of this server alone. How a connection is taken over lives in
+hub/handoff.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""gevent.pywsgi, by itself or as gunicorn's worker gevent_pywsgi."""
+"""gevent.pywsgi, by itself or as gunicorn's worker gevent_pywsgi.
+
+Here lives what is known of this server alone. How a connection is taken over lives in
+hub/handoff.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""uWSGI, which speaks HTTP itself, or stands behind its router or nginx."""
+"""uWSGI, which speaks HTTP itself, or stands behind its router or nginx.
+
+Here lives what is known of this server alone. How a connection is taken over lives in
+hub/handoff.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""werkzeug's development server, which ``flask run`` starts."""
+"""werkzeug's development server, which ``flask run`` starts.
+
+Here lives what is known of this server alone. How a connection is taken over lives in
+hub/handoff.py.
+"""
 
 from __future__ import annotations
 

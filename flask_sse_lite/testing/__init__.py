@@ -1,5 +1,7 @@
-"""For the tests of applications: reading a stream that does not end, recording what was
-published where no stream is needed, and waiting for the receivers of signals."""
+"""Helpers for the tests of applications.
+
+They read a stream that does not end, record what is published where no stream is
+needed, and wait for the receivers of signals. Nothing here serves a stream."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Lives: how a process recognizes the life of a Redis server.
 
 A server that was started again, or took over from another, can have lost what it
-acknowledged: see scripts. That is another life, with another name. Not every user can
-ask for that name, and not every service has one. A mark in the server's memory then
-stands for it. Where no mark is possible either, the operator is warned. What a server
-deletes when it is full is asked here, too. Nothing here reads or writes events.
+acknowledged: see scripts. It is then in another life. The server's run id names a life.
+Not every user can ask for the run id, and not every service has one: a mark in the
+server's memory then stands for it. Where no mark is possible either, the operator is
+warned. Here too a process asks which keys the server deletes when it is full
+(``maxmemory-policy``). Nothing here reads or writes events.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scales: how a Redis store stays below ``SSE_HISTORY_BYTES``.
 
-Here lives what a process does that was told to weigh the store: which channels are too
-large, and how much of them goes. The scripts, and when somebody is told to weigh, are
-in scripts/sizes.py.
+Here lives what a process does that was told to weigh the store: it finds the largest
+channels, and how many of their oldest entries go. The scripts, and when somebody is
+told to weigh, are in scripts/sizes.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Counts: how an SQLite file knows how many streams each process serves."""
+"""Counts: how an SQLite file knows how many streams each process serves.
+
+``brokers/duties`` decides when a process tells its counts.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Here lives when a process weighs the events of all channels, and which events go where
 they are too heavy: the oldest of the largest channels, as in a process's log. How an
-event is dropped, and what else is, lives in housekeeping.py.
+event is dropped, and what is dropped for its number or age, lives in housekeeping.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The scripts by which events are put, got and counted.
 
-``PUTTING`` is what comes before something is put, with the function that puts it, and
-``AFTER_PUTTING`` what comes behind that.
+``PUTTING`` has what is done before an event is put, and the function that puts it.
+``AFTER_PUTTING`` has what is done behind that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checked: the form of what a doctor checks, with what must be written where.
+"""Check: the form of what a doctor checks, with what must be written where.
 
 No code lives here: ``codes`` and ``way_codes`` have them.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Checked(NamedTuple):
+class Check(NamedTuple):
     """What is checked under a code.
 
     ``mendings`` has what to write, by the name of the proxy or the server where it must

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from flask_sse_lite.errors import InvalidValue
-from flask_sse_lite.wording import counted, worded, worded_id
+from flask_sse_lite.names import counted, worded, worded_id
 
 ID = UUID("12345678-1234-5678-1234-567812345678")
 

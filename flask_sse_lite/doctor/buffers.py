@@ -1,4 +1,4 @@
-"""Held: what did not come in time, and whether it comes when the stream ends.
+"""Buffers: what did not come in time, and whether it comes when the stream ends.
 
 Here lives the proof of a buffer on the way. A doctor that waits in vain has the
 application end the doctor's own stream: what was held then comes, all at once. Where a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..errors import BrokerUnavailable
 from ..history.revocations import REVOCATIONS, Revocation
-from . import asking, beside
+from . import asking, held_worker
 from .case import Case
 from .wire import Answer
 
@@ -23,12 +23,12 @@ def judge(case: Case, stream: Answer, what: str) -> None:
 
     :param what: the subject of the sentence.
     """
-    with beside.bare(case) as bare:
+    with held_worker.bare(case) as bare:
         bare.wait(lambda: bare.head, case.patience)
     how = f"{what} did not come within {case.patience:g} s"
     how += _seen_at_its_end(case, stream)
     if not bare.head:
-        is_busy = not beside.judge(case, stream)
+        is_busy = not held_worker.judge(case, stream)
     else:
         is_busy = bare.head_at - bare.began > QUICK * case.patience
     if is_busy:

@@ -1,4 +1,4 @@
-"""Reckoned: what an expression of a Python file comes to, without running the file.
+"""Expressions: the value of an expression of a Python file, without running the file.
 
 Here lives which expressions can be followed: numbers and texts, arithmetic, names that
 are known, the number of processors, and the environment, as such files of settings have
@@ -32,7 +32,7 @@ _COUNTS = ("os.cpu_count", "multiprocessing.cpu_count")
 _GETTERS = ("os.getenv", "os.environ.get")
 
 
-class Reckoner:
+class Evaluator:
     """What is known at a place of the file. It changes as the file is read on."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from werkzeug.test import EnvironBuilder
 
-from flask_sse_lite.hub.access import log_request
+from flask_sse_lite.hub.access_log import log_request
 
 ENVIRON: dict[str, Any] = {
     "REMOTE_ADDR": "192.0.2.1",

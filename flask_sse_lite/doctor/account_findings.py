@@ -1,4 +1,4 @@
-"""Told: what a server says of itself, judged.
+"""Account findings: what a server says of itself, judged.
 
 Here lives what follows from an account. How the account is had, and its form, live in
 ``account``.

@@ -1,4 +1,4 @@
-"""Beside: whether a server answers while a stream is open.
+"""Held workers: whether a server answers while a stream is open.
 
 Here lives what tells a held server from a busy one. A request that waits for nothing is
 *bare*: how long it takes says how busy the server, the network and this machine are. A

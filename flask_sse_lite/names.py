@@ -1,4 +1,4 @@
-"""The text of a value, such as a number or a UUID, that stands where a name is meant.
+"""Names: the text of a value, such as a number or a UUID, where a name is meant.
 
 Here lives how ``publish``, ``stream`` and ``Message`` read what an application gives
 them as a channel, a type, an id or a retry. Flask-SSE wrote any value as text, and
