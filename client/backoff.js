@@ -7,7 +7,7 @@ import { LONGEST } from "./limits.js";
  * back one after the other.
  *
  * @param {number} retry milliseconds that the server asked for
- * @param {number} attempt how many attempts have failed since the last event
+ * @param {number} attempt how many attempts have failed since the last block
  */
 export function backoff(retry, attempt) {
   const doubled = Math.min(LONGEST, Math.max(retry, 1) * 2 ** attempt);

@@ -13,7 +13,7 @@ const page = globalThis.document;
 /** How tabs speak to each other. A version that speaks otherwise has another name for it. */
 const MANNER = "sse 1";
 
-/** Those of the page after which a stream joins, leaves, or looks about. */
+/** The page's events after which a stream joins, leaves, or looks again. */
 const PAGE_EVENTS = "online pagehide pageshow freeze resume visibilitychange".split(" ");
 
 const READY = { connecting: 0, waiting: 0, open: 1 };
@@ -36,7 +36,7 @@ class Stream extends EventTarget {
   #seen = new Seen();
   #hasAsked = false; // The leader knows what this tab lacks.
   #fault; // What the last stream-error said.
-  #adding = []; // Each channels that are asked for, with its promise.
+  #adding = []; // The channels that are asked for, each with its promise.
   #taps = new Set(); // The loops that iterate.
   #timer;
   #over = new AbortController();
@@ -157,7 +157,7 @@ class Stream extends EventTarget {
     if (this.#line || this.readyState === 2 || this.#isToPause()) return;
     const turn = ++this.#isJoining;
     const name = await this.#group().catch(() => undefined);
-    // It may have been closed, or paused, in between.
+    // It can have been closed, or paused, in between.
     if (turn === this.#isJoining) this.#begin(name);
   }
 
@@ -220,7 +220,7 @@ class Stream extends EventTarget {
     if (state !== this.#state) this.#enter(state, detail);
     clearTimeout(this.#timer);
     if (state === "waiting") {
-      // The leader's page may be hidden, and its timers late.
+      // The leader's page can be hidden, and its timers late.
       this.#timer = setTimeout(() => this.#want(), detail.delay);
     } else if (state === "open") {
       this.#adding = this.#adding.filter(({ name, resolve }) => {
@@ -277,7 +277,10 @@ class Stream extends EventTarget {
     if (!isOwn) this.#taps.forEach((tap) => tap(message));
   }
 
-  /** What is behind an id is still to come. Another channel's own id helps nobody here. */
+  /**
+   * Events behind an id are still to come. An application's own id, on a channel that
+   * this tab does not hear, is no place to resume from.
+   */
   #advance(id, isOthers) {
     this.#seen.add(id);
     if (!isOthers || this.#seen.has(id)) this.#id = id;

@@ -34,7 +34,7 @@ export class Wire {
   #abort;
   #timer;
   #due; // When the wait ends, where there is one.
-  #soonest; // How far the wait can be cut short: not at all after Retry-After.
+  #soonest; // When the wait can end early: after Retry-After, only at its end.
   #heardAt;
   #patience; // Milliseconds without a byte that are a cut; 0 where nobody can tell.
 

@@ -25,7 +25,7 @@ from .settings import Settings
 
 
 class Advice:
-    """The warnings of one application. Any thread may give one; two threads at once can
+    """The warnings of one application. Any thread can give one; two threads at once can
     give it twice."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from .response import NOSNIFF
 #: themselves.
 static_folder = str(Path(__file__).parent / "static")
 
-#: What the module's address says its version in.
+#: The parameter of the module's address that has its version.
 VERSION_PARAMETER = "v"
 
 #: Seconds that a browser keeps the module of a versioned address: a year, which is the

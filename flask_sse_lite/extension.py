@@ -64,7 +64,7 @@ class SSE(SharedBlueprint):
             return "", 204
 
     The channels belong to the application: several instances on one application share
-    them, and one instance serves several applications. Any thread may call any verb.
+    them, and one instance serves several applications. Any thread can call any verb.
 
     :param app: an application to set up, as by ``init_app``; or the blueprint's name,
         as in ``url_for("sse.stream")``.
@@ -341,10 +341,10 @@ class SSE(SharedBlueprint):
         Its items go to a channel, from which the response is streamed.
 
         A browser that was cut comes back to the same view with an id that names the
-        run, and goes on where it was: the iterable of that second call is never
-        touched. A client that sent a POST goes on at ``Content-Location``, an address
-        of the blueprint's that serves this run to whoever knows it. (``Location`` says
-        the same, where the web server does not keep it to itself.)
+        run, and goes on where it was: the iterable of that second call is closed, and
+        never iterated. A client that sent a POST goes on at ``Content-Location``, an
+        address of the blueprint's that serves this run to whoever knows it.
+        (``Location`` says the same, where the web server does not keep it to itself.)
 
         :param channel: a channel of the application's own, whose readers are let in as
             to any other. While a run goes on there, no other begins: the client gets

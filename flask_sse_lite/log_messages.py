@@ -164,16 +164,16 @@ REDIS_POLICY = Message(
 
 REDIS_LIFE_UNTOLD = Message(
     "SSE-W17",
-    "%s does not tell which of its lives this is (%s). Where a restart loses events, "
-    "clients are told of it only if a process is left that knows of newer ones. Allow "
-    "its user the command INFO, or SCRIPT.",
+    "%s does not tell which of its lives this is (%s). If a restart loses events, "
+    "clients are told only if some process still knows a newer position. Allow its "
+    "user the command INFO, or SCRIPT.",
 )
 
 REDIS_KEEPS_SCRIPTS = Message(
     "SSE-W18",
-    "%s does not allow INFO, and is older than Redis %s: it can keep what stands for "
-    "its life where it loses events, and then clients are told of the loss only if a "
-    "process is left that knows of newer ones. Allow its user the command INFO.",
+    "%s does not allow INFO, and is older than Redis %s: the mark of its life can "
+    "outlive lost events. Clients are then told of the loss only if some process still "
+    "knows a newer position. Allow its user the command INFO.",
 )
 
 REDIS_FORMAT = Message(
@@ -183,7 +183,8 @@ REDIS_FORMAT = Message(
 )
 
 NO_BELL = Message(
-    "SSE-W20", "No bell can be hung up in %s (%s): news are looked for every %s s"
+    "SSE-W20",
+    "No socket can be made in %s (%s), so this process looks for news every %s s",
 )
 
 NO_WITNESS = Message(
@@ -230,7 +231,7 @@ NOT_CLOSED = Message("SSE-E04", "A stream's connection could not be closed")
 
 NOT_STOPPED = Message("SSE-E05", "The hub could not stop %r")
 
-NO_TIME_TOLD = Message("SSE-E06", "The hub could not tell %r the time")
+NO_TIME_TOLD = Message("SSE-E06", "The hub's regular look at %r failed")
 
 FOLLOWING_FAILED = Message("SSE-E07", "Following %s failed")
 

@@ -29,7 +29,7 @@ from .log_messages import SHARED_FUNCTION
 #: What every ``SetupError`` of several applications advises.
 ADVICE = (
     "Several applications share this SSE. Give each its own, in its factory: "
-    "sse = SSE(). Other modules may go on publishing through the ready-made sse: the "
+    "sse = SSE(). Other modules can go on publishing through the ready-made sse: the "
     "channels belong to the application."
 )
 

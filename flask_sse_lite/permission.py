@@ -233,7 +233,7 @@ def _for_strangers(names: tuple[str, ...]) -> Permit:
 
 
 def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:
-    """Why a stranger may not have these channels."""
+    """Why these channels are refused to a stranger; None where they are not."""
     listed = current_channels().settings.public_channels
     if len(names) == 1:
         if is_public(names[0], listed):

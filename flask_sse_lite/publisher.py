@@ -28,7 +28,7 @@ class Publisher:
         publisher.publish({"progress": 40}, channel="job.7")
 
     It reads no events, and starts no thread. Make one and keep it: it connects when it
-    first publishes, and the connection stays. Any thread or greenlet may call any
+    first publishes, and the connection stays. Any thread or greenlet can call any
     method. A forked child can use its parent's publisher: it gets a connection of its
     own. In a ``with`` statement, the end of the block closes the connection.
     """

@@ -25,9 +25,9 @@ MOST = 2**53
 LONGEST = 10**9
 
 #: Heartbeats without progress after which the hub cuts a client, where
-#: ``SSE_MAX_STALL`` says nothing. The hub sends a client whose network is gone the next
-#: heartbeat within one, and sees within half of one that it does not arrive: less than
-#: four pass in all.
+#: ``SSE_MAX_STALL`` is not set. After a client vanishes, the next heartbeat is sent
+#: within one, and the hub sees within half of one that nobody takes it: less than four
+#: pass in all.
 STALLED_HEARTBEATS = 2.25
 
 #: Seconds that a client has in any case. TCP sends a lost packet again after 0.2 to
@@ -53,7 +53,7 @@ def _whole(least: int) -> Callable[[Any], str | None]:
 
 
 def not_seconds(value: Any) -> str | None:
-    """What a number of seconds is, where a value is none; otherwise None."""
+    """What a value must be, where it is no number of seconds; None where it is one."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and 0 < value <= LONGEST:
         return None

@@ -278,15 +278,18 @@ def test_2000_who_came_and_went_leave_nothing_behind(kind: str) -> None:
         come_and_go(500)
         before = server.stats()
         blocks_before = blocks()
-        process = psutil.Process(before["process"])
-        memory = process.memory_info().rss
         come_and_go(2000)
         until(lambda: server.stats()["descriptors"] <= before["descriptors"])
         after = server.stats()
         assert after["process"] == before["process"]
         # One object for each stream would be a leak.
         until(lambda: blocks() < blocks_before + 1000)
-        # Two kilobytes outside of objects for each stream would be a leak, too. (Less
-        # cannot be told apart on a busy machine: threads that work at the same time
-        # take memory.)
-        assert process.memory_info().rss - memory < 4_000_000
+        # Memory outside of objects would be a leak, too, and grow as long as streams
+        # come and go. What threads that work at the same time take of the system, they
+        # use again: it grows in some five rounds of 2,000 streams.
+        process = psutil.Process(before["process"])
+        sizes = [process.memory_info().rss]
+        while len(sizes) < 6 or (sizes[-1] - sizes[-6]) / 10_000 >= 150:
+            assert len(sizes) < 30, f"memory grows without an end: {sizes}"
+            come_and_go(2000)
+            sizes.append(process.memory_info().rss)

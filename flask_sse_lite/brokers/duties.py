@@ -132,8 +132,8 @@ class Duties:
         for claim in claims:
             is_known = claim.token in known and claim.began[0] == epoch
             if not is_known and claim in self.claims:
-                # The store has lost it, or has begun another life with it. Where it
-                # begins there, the store says: another thread can have asked as well.
+                # The store has lost the run, or has begun another life. The store says
+                # where the run begins: another thread can have begun it already.
                 self.have_begun(claim)
 
     def _end_forgotten(self, now: float) -> None:

@@ -124,8 +124,8 @@ class SharedBroker(Broker):
         if self._follower.thread:
             self._burst += 1
             if self._burst * 2 > self._follower.retention.history:
-                # As in log.py: under gevent, the follower can run only when the
-                # publisher gives way.
+                # As in history/pacing.py: under gevent, the follower runs only while
+                # the publisher sleeps.
                 self._burst = 0
                 time.sleep(BREATH)
 

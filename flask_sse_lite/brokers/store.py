@@ -315,6 +315,7 @@ class Store(ABC):
 
     @property
     def is_entered(self) -> bool:
-        """Whether the caller has interrupted its own thread while that uses the store
-        alone. No other thread can go on then before the interrupted code has."""
+        """Whether the caller has interrupted code of its own thread that uses the
+        store alone. Other threads wait for that code, so the caller must not wait for
+        them."""
         return False

@@ -27,7 +27,7 @@ LOOK = 0.5
 #: Seconds between two rounds where one cannot tell all: readers read meanwhile.
 BETWEEN_ROUNDS = 0.05
 
-#: Seconds in which a stream begins whose reader has asked for its channels.
+#: Seconds for which the thread waits for a stream whose channels were asked for.
 EXPECTED = 10.0
 
 

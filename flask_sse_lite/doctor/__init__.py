@@ -6,8 +6,8 @@ how it is mended, ``report`` how it is told. ``inside``, ``stores``, ``processes
 a running server, over HTTP, as a browser does. ``account`` is the server's part: what
 it tells a doctor of itself.
 
-A doctor changes nothing that runs: it opens a few short streams, and publishes three
-small events to a channel that nobody else has.
+A doctor changes nothing that runs. It opens a few short streams, and publishes three to
+thirty small events to a channel that nobody else has.
 """
 
 from __future__ import annotations

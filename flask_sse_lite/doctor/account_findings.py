@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..servers.surroundings import ASGI_ADAPTERS
 from .case import Case
 
-#: The reasons of streams that the server keeps about which somebody can do something.
+#: The reasons why a server keeps streams that an operator can remove.
 #: docs/deployment.rst explains each.
 AVOIDABLE = (
     *("unsupported-server", "forking-server", "content-encoding", "nothing-sent"),
@@ -68,7 +68,7 @@ def _judge_workers(case: Case) -> None:
     elif count is None:
         case.report.unknown(
             "workers",
-            "the server says only that there may be several processes; with memory:// "
+            "the server says only that there can be several processes; with memory:// "
             "there must be one.",
         )
     else:

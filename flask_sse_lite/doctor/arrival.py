@@ -44,8 +44,8 @@ class Hop(NamedTuple):
 
 
 def find_stream(case: Case) -> Answer | None:
-    """The answer to a request for the stream, which goes on; None where there is none,
-    which was noted then."""
+    """The answer to the request for the stream, which goes on. None where no stream was
+    found: a finding then says why."""
     wanted = case.wanted.url
     own = _address(case.app)
     own_url = urljoin(f"{wanted.rstrip('/')}/", own[1:]) if own else wanted

@@ -13,8 +13,8 @@ from . import asking, held_worker
 from .case import Case
 from .wire import Answer
 
-#: The share of the patience within which a bare request must be answered, for that
-#: something is held which does not come.
+#: The share of the patience within which a bare request must be answered. Only then is
+#: an event that does not come taken for one that is held back.
 QUICK = 0.5
 
 

@@ -1,6 +1,6 @@
 """Check: the form of what a doctor checks, with what must be written where.
 
-No code lives here: ``codes`` and ``way_codes`` have them.
+The checks themselves stand in ``codes`` and ``way_codes``.
 """
 
 from __future__ import annotations

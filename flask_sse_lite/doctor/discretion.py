@@ -1,8 +1,8 @@
-"""Discretion: what lets somebody in, and is never repeated.
+"""Discretion: which words of a report are secret, and are replaced.
 
 A report is pasted into chats and tickets. Here lives which words of a text are kept
 back: a password before a host, and the values of parameters whose names say that they
-are secret. Whoever makes a finding can quote an address as it is.
+are secret. A module that makes a finding can quote an address as it is.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ LEAST_GRACE = 1.0
 DEFAULT_TIMEOUT, DEFAULT_CONNECTIONS = "30", "1000"
 
 
-#: What an option that is switched on or off says if it is off.
+#: The values by which an option that is a switch is off.
 OFF = ("", "False", "0", UNREAD)
 
 

@@ -29,7 +29,7 @@ def examine(app: Flask, channels: Channels, report: Report) -> None:
     _judge_unread_keys(config, report)
     _judge_unread_urls(config, report)
     try:
-        # What was set up may have been changed since.
+        # What was set up can have been changed since.
         settings = Settings.read(config)
         channels.check_configuration()
     except SSEError as error:

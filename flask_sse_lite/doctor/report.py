@@ -101,8 +101,8 @@ class Report:
 
     def _add(self, finding: Finding) -> None:
         """Keep a finding, unless a worse one of its code is known. Whatever is known
-        goes before what could not be told. Reports are sent to others, so that what
-        lets somebody in is in none."""
+        goes before what could not be told. A report is shown to others, so its secrets
+        are replaced."""
         finding = replace(
             finding,
             what=without_secrets(finding.what),

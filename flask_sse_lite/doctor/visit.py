@@ -37,7 +37,7 @@ def examine(case: Case) -> None:
             returning.examine(case, stream)
         account_findings.judge(case)
         if stream.is_left:
-            return  # A held server was told from a busy one by leaving it.
+            return  # held_worker has left it, to tell a held server from a busy one.
         passage.listen(case, stream)
         is_counted = not stream.end and leaving.is_counted(case)
     if is_counted:

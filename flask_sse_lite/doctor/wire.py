@@ -23,7 +23,7 @@ from ..errors import InvalidValue
 from ..event import Event
 from .discretion import without_secrets
 
-#: Seconds for which a connection may be on its way.
+#: Seconds that a connection can take to open.
 CONNECT_PATIENCE = 10.0
 
 #: Bytes of a body that are kept to look at: the beginning of a page shows what it is.

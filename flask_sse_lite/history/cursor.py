@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ..event import Event
 from ..position import BEGINNING, position_id
 
-# What nearly all cursors have. Thousands of them are read one after the other, and
-# each object of their own would be one more that is not in the processor's cache.
+# Nearly all cursors share these two. Thousands of cursors are read one after the other,
+# and objects of their own would not be in the processor's cache.
 NO_FLOORS: Mapping[str, int] = MappingProxyType({})
 NONE_ENDED: frozenset[str] = frozenset()
 
@@ -106,11 +106,11 @@ class Cursor:
 
     @property
     def reach(self) -> int:
-        """The highest position that it has anything to do with."""
+        """The highest of the cursor's position and its floors."""
         return max(self.position, *self.floors.values(), BEGINNING)
 
     def arrive(self, position: int) -> None:
-        """There is nothing left of what stands up to there."""
+        """Note that nothing is left to read up to a position."""
         self.position = max(position, self.position)
         if self.floors:
             higher = {n: f for n, f in self.floors.items() if f > self.position}

@@ -38,8 +38,8 @@ class FedLog(Log):
         self._age = 0.0
         # When the log was last known to have all that the store had.
         self._current_at = 0.0
-        # Revocations are always loaded. If nothing were, until a stream watches them,
-        # one could pass by unnoted.
+        # Revocations are always loaded: one that comes before a stream watches them
+        # must be noted, too.
         self.watch((REVOCATIONS,), _nobody)
         #: Pairs of positions. Between the two of a pair stands nothing that is known
         #: of: an id from there proves that its reader saw what is lost now.
@@ -151,7 +151,7 @@ class FedLog(Log):
             pause_follower(channel, history)
 
     def advance(self, sequence: int) -> None:
-        """All up to there was fed that belongs to a channel which is loaded."""
+        """Note that all of the loaded channels, up to a position, was fed."""
         with self._lock:
             self._current_at = self._clock()
             if sequence > self.sequence:
@@ -257,4 +257,4 @@ class FedLog(Log):
 
 
 def _nobody() -> None:
-    """Watches, and wants to know nothing."""
+    """The watcher that keeps revocations loaded. It does nothing."""

@@ -18,7 +18,7 @@ from .revocations import REVOCATIONS
 #: and a burst that is over is soon gone.
 RATE_SECONDS = 10.0
 
-#: Seconds that events took at least to come: a coarse clock can say 0.
+#: The fewest seconds that a rate is computed over: a coarse clock can say 0.
 SHORTEST = 0.001
 
 

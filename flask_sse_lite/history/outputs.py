@@ -13,7 +13,7 @@ from collections import OrderedDict
 class Outputs:
     """The sizes of what is held, by channel.
 
-    :param limit: bytes that may be held in all.
+    :param limit: bytes that can be held in all.
     """
 
     def __init__(self, limit: int) -> None:

@@ -29,7 +29,7 @@ def pause_publisher(channel: Channel) -> None:
         try:
             time.sleep(BREATH)
         except AssertionError:
-            return  # gevent's own greenlet cannot, where a signal is handled.
+            return  # gevent's hub greenlet, where a signal is handled, cannot sleep.
         if not channel.unread:
             return
     channel.unread = 0

@@ -23,8 +23,9 @@ from .glances import Glance, glances
 from .retention import Keeper
 from .revocations import Revocation, Revocations
 
-#: Characters of names, up to which streams of the same channels share them: strangers
-#: can ask for any number of long names, and shared names are remembered for a while.
+#: Streams of the same channels share one tuple of names, up to so many characters.
+#: Strangers can ask for any number of long names, and a shared tuple is remembered for
+#: a while.
 SHARED_CHARACTERS = 512
 
 
@@ -249,8 +250,9 @@ class Readable:
             and cursor.epoch is self.epoch
             and not (cursor.floors or cursor.ended)
         ):
-            # A thousand readers of a channel take this way, and one takes the other.
-            # (An entry that comes meanwhile is told of behind this, and read next.)
+            # Of a thousand readers of a channel, one takes the step below, and the
+            # others share it here. (Watchers are told later of an entry that comes
+            # meanwhile.)
             cursor.position = step.sequence
             cursor.since = ""
             return step.batch

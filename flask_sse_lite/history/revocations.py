@@ -71,8 +71,8 @@ def _hold_off(event: Event) -> float:
 
 
 class _Noted(NamedTuple):
-    """A revocation's number, and the time up to which clients are meant that were let
-    in."""
+    """A revocation's number, and its time: it concerns the clients that were let in up
+    to then."""
 
     number: int
     time: float

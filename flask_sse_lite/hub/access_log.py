@@ -1,8 +1,8 @@
 """The access log's line for a request whose connection was taken over.
 
-Most servers write a line of their own, as if the client had left at once. Some write
-none, or one with an odd status: see ``SSE_ACCESS_LOG``. Who can listen is decided in
-``permission``.
+Most servers write a line of their own, as if the client had left at once. gunicorn
+before 21 writes none, and the line of ``gevent.pywsgi`` shows an odd size: see
+``SSE_ACCESS_LOG``. Who can listen is decided in ``permission``.
 """
 
 from __future__ import annotations

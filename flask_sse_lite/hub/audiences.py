@@ -2,8 +2,8 @@
 
 Here lives how these streams come and leave, and how they are woken when there are news.
 The hub sends nothing to their clients: the server's own thread or greenlet does. Here
-too are the responses of ``EventStream``, which the hub only tells the time. Connections
-that were taken over are unknown here.
+too is what the hub only tells the time: responses of ``EventStream``, runs, and the
+inspector's part. Connections that were taken over are unknown here.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _check_body(body: object) -> None:
 
 def _suspicion(name: str) -> Refusal:
     return Refusal(
-        "a middleware iterates the body, and may change it (SSE_HANDOFF = True if it "
+        "a middleware iterates the body, and can change it (SSE_HANDOFF = True if it "
         f"does not): {name}",
         "middleware-iterates",
         is_remediable=True,

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("flask_sse_lite")
 
-#: Seconds before a server that stops cuts its requests, in which a response that is not
-#: at its end by then ends properly. The hub hears of the stop up to a tick late, which
-#: is 0.25 s, and looks after its streams each second. The rest is for the end itself.
+#: Seconds before a stopping server cuts its requests, in which the hub ends a response
+#: that is not complete. The hub hears of the stop up to 0.25 s late (a tick), and looks
+#: at responses once a second. The rest is for the end itself.
 MARGIN = 2.0
 
 

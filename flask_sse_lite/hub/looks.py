@@ -70,7 +70,7 @@ class Rounds:
         first, self._number = self._number + 1, int(now / interval)
         whole_round = self._number + 1 - LOOKS_PER_ROUND
         if interval != self._interval:
-            # The numbers had other times.
+            # Under the old interval, a look's number stood for another time.
             self._interval, first = interval, whole_round
         for number in range(max(first, whole_round), self._number + 1):
             connections = self._looks[number % LOOKS_PER_ROUND]
@@ -146,7 +146,7 @@ class Looks:
         heartbeat = connection.settings.heartbeat
         until = _due_at(connection, group, heartbeat) if group else now + heartbeat
         if group and until <= now:
-            # What waited for its client before this was seen half a heartbeat ago.
+            # The look half a heartbeat ago has seen what waited for the client.
             self._give_sign_of_life(connection, group)
             until = now + heartbeat
         elif not connection.progress and bytes_waiting(connection.descriptor):

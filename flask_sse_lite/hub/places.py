@@ -35,8 +35,8 @@ from .client import NOBODY, Client
 #: what a stream costs.
 ROOM_KNOWN = 1.0
 
-#: Places that were given back and are remembered beside as many as are taken. To look
-#: for them at each arrival would cost more than they do.
+#: When more places are noted by client than twice the taken ones and these, those that
+#: were given back are removed. To look for them at each arrival would cost more.
 SPARE = 64
 
 

@@ -49,14 +49,14 @@ class Revoking:
             self._seen[log] = newest
 
     def forget_others(self, logs: Collection[Log]) -> None:
-        """Only these logs have streams. The caller holds the lock."""
+        """Forget all logs but these, which alone have streams. The caller holds the
+        lock."""
         for log in self._seen.keys() - logs:
             log.unwatch((REVOCATIONS,), self._wake)
             del self._seen[log]
 
     def end_revoked(self) -> None:
-        """End the streams that a revocation concerns which is newer than the last
-        call."""
+        """End the streams that revocations newer than the last call concern."""
         for log in list(self._seen):
             self.end_revoked_of(log)
 

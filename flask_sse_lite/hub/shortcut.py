@@ -1,8 +1,8 @@
 """The shortcut: sends an iterable's pieces to their client, past the WSGI server that
 keeps the connection.
 
-For each token of an answer, the server's own way costs more than the token itself. When
-the shortcut is used lives in keepalive.py.
+For each token of an answer, the server's own way costs more than the token itself.
+outlet.py decides whether the shortcut is used.
 """
 
 from __future__ import annotations

@@ -55,10 +55,10 @@ DUE_SHARE = 0.9
 #: workers call more often.
 LEAST_INTERVAL = 0.5
 
-#: Seconds in which the stream begins for which a worker begins to call. A stream that
-#: is asked for and never read costs ten calls and the hub's clock for ten seconds, and
-#: then nothing. To know at once that it will not begin, each stream's end would have to
-#: be noted.
+#: Seconds for which a worker calls before the stream that it calls for has begun. A
+#: stream that is asked for and never read costs ten calls and the hub's clock for ten
+#: seconds, and then nothing. To know sooner that it will not begin, each stream's end
+#: would have to be noted.
 EXPECTED = 10.0
 
 
@@ -104,7 +104,7 @@ class Reporting:
 class _Part:
     """What one process does. It calls while its hub tells it the time."""
 
-    #: The hub looks at it as often as at what is in no hurry.
+    #: With this heartbeat, the hub tells it the time every ``LONGEST_LOOK`` seconds.
     heartbeat = LOOKS_PER_HEARTBEAT * LONGEST_LOOK
 
     #: None, because this is no stream, and belongs to no server.

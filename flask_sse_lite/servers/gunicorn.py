@@ -127,6 +127,6 @@ def hazards() -> Iterator[str]:
         yield (
             f"gunicorn's --worker-connections is {connections()}, and the limit on "
             "open files leaves too little for them beside the streams: a worker that "
-            f"has none left may fail. Raise it by {lacking} or more (ulimit -n, "
+            f"has none left can fail. Raise it by {lacking} or more (ulimit -n, "
             "LimitNOFILE= of systemd), or allow fewer connections"
         )

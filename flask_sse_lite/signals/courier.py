@@ -127,7 +127,7 @@ class Courier:
         self._round.take(Notice(signal, facts, weight))
 
     def stay_for(self, whom: object) -> None:
-        """Keep the thread until ``leave`` is called: something will be told of whom."""
+        """Keep the thread until ``leave`` is called: something is still to be told."""
         self._round.stay_for(whom)
 
     def leave(self, whom: object) -> None:
@@ -178,8 +178,8 @@ class _Round:
         self._pid = os.getpid()
         self._notices: deque[Notice | Alarm] = deque()
         self._bell = Alarm()
-        # Whoever holds this is the thread that sends. Another thread can take it for
-        # one that it starts.
+        # The thread that sends holds this lock. The thread that starts it takes the
+        # lock for it.
         self._turn = threading.Lock()
         #: Those of whom something will be told.
         self._expected: set[object] = set()
@@ -284,8 +284,8 @@ class _Round:
                     break
         finally:
             self._turn.release()
-            # What was told since then has not started a thread. (Neither has it where
-            # this greenlet was killed.)
+            # A signal that was told after the last look found the turn taken, and
+            # started no thread. (The same holds where this greenlet was killed.)
             if self._expected or self._notices:
                 self._ring()
 
@@ -353,8 +353,8 @@ class _Round:
                 RECEIVER_FAILED.log(name, receiver, error=True, signal=name)
 
     def _is_worth_a_line(self, message: Message, what: str) -> bool:
-        """Whether a failure is logged. What fails can fail at each signal, and
-        strangers say how many there are."""
+        """Whether a failure is logged. A receiver can fail at each signal, and
+        strangers can cause any number of signals."""
         now, key = time.monotonic(), (message.code, what)
         last = self._logged_at.get(key)
         if last is not None and now - last < BETWEEN_LINES:

@@ -159,8 +159,8 @@ class Story:
 
     @property
     def sent(self) -> tuple[int, int]:
-        """How many events and bytes the stream was sent so far. Any thread can ask, and
-        can be told a moment's too few."""
+        """How many events and bytes the stream was sent so far. Any thread can ask.
+        The answer can be a moment old, and then too low."""
         joined = self._joined
         if joined is None:
             return self._events, self._bytes

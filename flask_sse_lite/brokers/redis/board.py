@@ -89,7 +89,7 @@ class RedisBoard(Board):
         self._noted, self._noted_until = new, now + self._store.count_life
 
     def _change(self, changed: Mapping[str, str], *, is_all: bool) -> bool:
-        """:returns: whether Redis had not forgotten what it is to change."""
+        """:returns: whether Redis still had what it is to change."""
         names = (f"who:{self._store.view.process}",)
         own = (int(self._store.count_life * 1000), int(is_all))
         return bool(self._ask(scripts.who, names, (*own, *chain(*changed.items()))))

@@ -156,7 +156,7 @@ def _bounded(connection_class: type) -> type:
     if connection_class is Connection:
         bases = (_Tcp,)
     elif issubclass(connection_class, Connection):
-        bases = (connection_class, _Tcp)  # What it calls its super's is ours.
+        bases = (connection_class, _Tcp)  # Its calls of super() reach _Tcp.
 
     class Bounded(*bases):  # type: ignore[misc]
         def __init__(self, *, link: Link, **options: Any) -> None:

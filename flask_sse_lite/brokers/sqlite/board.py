@@ -120,7 +120,8 @@ class SqliteBoard(Board):
             with transaction(connection):
                 turn = self._turn(connection)
                 is_others = self._is_others(turn)
-                # What does not hold, only the process that has the turn sets right.
+                # Where what is told has lapsed, only the process with the turn is
+                # answered.
                 is_left = not (is_urgent and self._holds(turn, leave_after))
                 if is_others and is_left:
                     return None
@@ -137,8 +138,8 @@ class SqliteBoard(Board):
         return turn.process != self._store.view.process and first <= turn.lease <= last
 
     def _holds(self, turn: _Turn, leave_after: float) -> bool:
-        """Whether what is told holds. (For much too long, it holds since an earlier
-        boot.)"""
+        """Whether what is told holds. (A ``holds`` that is much too late is of an
+        earlier boot.)"""
         first, last = living(self._store)
         return first <= turn.holds <= last + leave_after
 

@@ -35,7 +35,7 @@ NAME_BYTES = 18
 CLOCK_TICK = 50_000_000
 
 #: Seconds after which a hidden bell is removed: its owner was killed before it could
-#: hang the bell up.
+#: give the bell its real name.
 HANG_UP = 60.0
 
 #: Rings taken in one go.

@@ -84,8 +84,9 @@ class Runs:
         return began
 
     def _lost_start(self, connection: sqlite3.Connection, claim: Claim) -> int | None:
-        """Where a claim's run begins of which the file has no row: 0 for the next
-        position; None where it must not, because its channel was ended since then."""
+        """Where a run begins that the file has lost: where its claim began; 0, for the
+        next position, in another epoch. None where its channel was ended since then:
+        the run must not begin again."""
         epoch, start = claim.began
         if epoch != self._connection.epoch:
             return 0

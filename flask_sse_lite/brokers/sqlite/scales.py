@@ -48,7 +48,8 @@ class Scales:
         #: Bytes that the events can have at most: those that the last look at all of
         #: them has found, and those of all that came since, up to a position.
         self._most: float = inf
-        #: That position. Before the first look, none is known, and nothing is news.
+        #: The position up to which ``_most`` counts. It is infinite before the first
+        #: look, so that no event counts as newer.
         self._newest: float = inf
 
     def note(self, characters: int) -> None:
@@ -102,7 +103,7 @@ class Scales:
         return {name: size for name, size in rows if name != REVOCATIONS}
 
     def note_dropped(self, size: int) -> None:
-        """At least so many bytes of events were dropped."""
+        """Note that at least so many bytes of events were dropped."""
         self._most -= size
 
     def _agreed(self, connection: sqlite3.Connection) -> int:

@@ -36,8 +36,8 @@ export const element = (name, attributes = {}, ...children) => {
 };
 
 /**
- * A table whose rows have keys. Each column is {title, cell(row)} and, where it is right
- * for the eye, {isNumber}. A cell is a text, or {label, name, isDanger, act(row)}: a
+ * A table whose rows have keys. Each column is {title, cell(row)} ; with
+ * {isNumber}, its cells are aligned to the right. A cell is a text, or {label, name, isDanger, act(row)}: a
  * button, which is made once.
  *
  * (On a telephone, the style shows each row as a card. Browsers then take the table for

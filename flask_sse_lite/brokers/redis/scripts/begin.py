@@ -4,9 +4,9 @@ from __future__ import annotations
 
 # What every script begins with. ARGV: a name for a new epoch; the life of the server
 # that the caller speaks to, as its own name, as "mark:<mark> <the mark before it>", or
-# empty; history and age in seconds, and the limit in bytes of all that is kept, which
-# is "same" if that stays, and empty if none of the three must hold from now on; the
-# newest position that the caller knows, as epoch and number.
+# empty; the history; the age in seconds; the limit in bytes of all that is kept (with
+# "same" the limit stays; with "" the history, the age and the limit stay); the newest
+# position that the caller knows, as epoch and number.
 #
 # ``format`` is the number of the store's format. A release that finds another format
 # reads what it can. ``sequence`` is the newest position, and ``last`` the newest one at

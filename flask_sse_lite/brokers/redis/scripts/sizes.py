@@ -36,7 +36,7 @@ return {limit, sizes, written}
 # The newest entry of the store stays, because its readers do not have it yet, and so
 # does the end of a channel. An empty stream takes a kilobyte. It is deleted where the
 # index knows its newest position. The answer says how many bytes have gone. Redis frees
-# memory by blocks of entries: the entries themselves are the least that counts.
+# memory by blocks of entries, so the answer counts at least the entries' own bytes.
 SHED = (
     _SIZE_OF
     + """
@@ -64,9 +64,9 @@ return math.max(gone, size - size_of(stream))
 """
 )
 
-# The store had so many bytes (ARGV), when so much had been written. It must be weighed
-# again when as much was written as is left to the limit. The answer says whether that
-# is so already.
+# ARGV: the bytes that the store had, and how much had been written by then. The store
+# must be weighed again when as much was written as is left to the limit. The answer
+# says whether that is so already.
 WEIGHED = """
 local left = math.max(limit - tonumber(ARGV[8]), limit / 32)
 local again_at = tonumber(ARGV[9]) + left
