@@ -76,9 +76,12 @@ def current_channels() -> Channels:
     :raises NoApplication: when nobody can tell which one is meant, or it has no
         channels.
     """
-    if has_app_context():
-        app: Flask | None = current_app._get_current_object()  # type: ignore[attr-defined]
-    else:
+    app: Flask | None
+    try:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+    except RuntimeError:
+        if has_app_context():
+            raise  # It is another error, such as that of code that interrupted this.
         app = _registered[0]() if len(_registered) == 1 else None
     if app is None:
         raise NoApplication(

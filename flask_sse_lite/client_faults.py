@@ -216,7 +216,7 @@ class _Said:
         rest = folded
         for said in self._texts:
             rest = rest.replace(said, "")
-        # A view that trims or cuts a value can leave its control characters behind.
+        # A view that trims or cuts a value can leave its unprintable characters behind.
         letters = {c for said in self._texts for c in said if not c.isprintable()}
         rest = "".join(c for c in rest if c not in letters)
         return rest != folded and _passes(check, rest or _ANYTHING)

@@ -106,7 +106,8 @@ def for_query(
             names,
         )
     if authorize is None:
-        return _for_strangers(names)._replace(identity=identity_by(identify))
+        _check_public(names)
+        return Permit(names, identity_by(identify))
     for name in names:
         answer = authorize(name)
         if isinstance(answer, Response):
@@ -221,15 +222,14 @@ def _for_token(token: tokens.Brought, names: tuple[str, ...]) -> Permit | None:
     return Permit(names or granted.channels, granted.identity)
 
 
-def _for_strangers(names: tuple[str, ...]) -> Permit:
-    """No authorizer decides: a stranger gets what is listed as public.
+def _check_public(names: tuple[str, ...]) -> None:
+    """Where no authorizer decides, refuse a stranger what is not listed as public.
 
-    :raises Forbidden: for anything else.
+    :raises Forbidden: for such a channel.
     """
     if refusal := _refusal_of_strangers(names):
         current_channels().advice.on_refusal(names)
         _forbid(refusal, "not-public", names)
-    return Permit(names)
 
 
 def _refusal_of_strangers(names: tuple[str, ...]) -> str | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flask import request
 from itsdangerous import BadData, URLSafeSerializer
@@ -22,6 +22,9 @@ from .application import current_channels
 from .client_faults import query
 from .errors import InvalidValue
 from .settings import TOKEN_PARAMETER
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 #: What every token begins with. Whatever else stands in an ``Authorization: Bearer`` is
 #: the application's own, and is left to its authorizer.
@@ -76,23 +79,23 @@ def sign(channels: tuple[str, ...], max_age: float, identity: str | None) -> str
 def brought() -> list[Brought]:
     """The tokens that the current request has brought. One in a header goes before one
     in the query, and either before cookies: with it, cookies do not count."""
-    settings = current_channels().settings
-    if _is_ours(header := _bearer()):
+    settings, environ = current_channels().settings, request.environ
+    if _is_ours(header := _bearer(environ)):
         return [Brought(header, is_chosen=True)]
     asked = query().get(TOKEN_PARAMETER, "") if settings.token_in_query else ""
     if asked:
         return [Brought(asked, is_chosen=True)]
-    if "HTTP_COOKIE" not in request.environ:
+    if "HTTP_COOKIE" not in environ:
         return []
     # A browser can have several of one name, for several paths.
     cookies = request.cookies.getlist(settings.token_cookie)
     return [Brought(cookie, is_chosen=False) for cookie in cookies if cookie]
 
 
-def _bearer() -> str:
-    """The token in the request's header ``Authorization: Bearer``; empty where there is
-    none."""
-    if "HTTP_AUTHORIZATION" not in request.environ:
+def _bearer(environ: WSGIEnvironment) -> str:
+    """The token in the current request's header ``Authorization: Bearer``; empty where
+    there is none."""
+    if "HTTP_AUTHORIZATION" not in environ:
         return ""
     authorization = request.authorization
     if authorization is None or authorization.type != "bearer":

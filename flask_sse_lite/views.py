@@ -175,7 +175,8 @@ def _admit(
     is_counted = settings.max_per_client is not None
     address = request.remote_addr if is_counted else None
     client = Client(permit.identity, address, began(request.environ), is_onlooker)
-    has_room = channels.log.has_room(permit.channels, settings.max_channels)
+    log = channels.log
+    has_room = log.has_room(permit.channels, settings.max_channels)
     if not has_room or hub.is_full(settings, client):
         # When the stream begins, the hub counts again: several can arrive at once.
         is_for_all = hub.is_full(settings)
@@ -194,7 +195,7 @@ def _admit(
         BROKER_UNAVAILABLE.log(error, to=current_app.logger)
         channels.tell_refused("broker-unavailable", *permit)
         return _come_back(settings.retry, "Events cannot be had now.")
-    if channels.log.is_finished(cursor):
+    if log.is_finished(cursor):
         return Response(status=204, headers=AWAY)
     return EventStream(channels.stream(cursor, client, shareable=shareable))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..servers.surroundings import ASGI_ADAPTERS
 from .case import Case
 
-#: The reasons why a server keeps streams that an operator can remove.
+#: The reasons, of those for which a server keeps streams, that an operator can remove.
 #: docs/deployment.rst explains each.
 AVOIDABLE = (
     *("unsupported-server", "forking-server", "content-encoding", "nothing-sent"),

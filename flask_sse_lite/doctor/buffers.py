@@ -13,8 +13,9 @@ from . import asking, held_worker
 from .case import Case
 from .wire import Answer
 
-#: The share of the patience within which a bare request must be answered. Only then is
-#: an event that does not come taken for one that is held back.
+#: The share of the patience within which a bare request must be answered, so that an
+#: event which does not come is taken for one that is held back. (A held worker, which
+#: answers no request, is told apart.)
 QUICK = 0.5
 
 

@@ -1,6 +1,6 @@
 """Check: the form of what a doctor checks, with what must be written where.
 
-The checks themselves stand in ``codes`` and ``way_codes``.
+``codes`` and ``way_codes`` say which codes there are.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Run:
     :param story: tells receivers that the run begins and ends, if there are any.
     """
 
-    #: Seconds, in which the hub looks at a run ``LOOKS_PER_HEARTBEAT`` times.
+    #: Seconds in which the hub looks at a run ``LOOKS_PER_HEARTBEAT`` times.
     heartbeat = LONGEST_LOOK
 
     #: None, because a run is no stream: it goes on when a server in its process is

@@ -151,7 +151,7 @@ class FedLog(Log):
             pause_follower(channel, history)
 
     def advance(self, sequence: int) -> None:
-        """Note that all of the loaded channels, up to a position, was fed."""
+        """Note that everything of the loaded channels, up to a position, was fed."""
         with self._lock:
             self._current_at = self._clock()
             if sequence > self.sequence:

@@ -251,8 +251,8 @@ class Readable:
             and not (cursor.floors or cursor.ended)
         ):
             # Of a thousand readers of a channel, one takes the step below, and the
-            # others share it here. (Watchers are told later of an entry that comes
-            # meanwhile.)
+            # others share it here. (Watchers are told of an entry that comes meanwhile,
+            # and read it next.)
             cursor.position = step.sequence
             cursor.since = ""
             return step.batch

@@ -4,7 +4,7 @@ Connections that have read the same channels to the same place form a group. The
 reads and encodes once for the group. A connection that falls behind leaves its group,
 and comes back when it has caught up. Here lives how connections come, join and leave
 groups, and are closed. The loop decides when, and sends to the groups (loop.py). Only
-the loop's thread calls what is here, without a lock, where nothing else is said.
+the loop's thread calls what is here, where nothing else is said.
 """
 
 from __future__ import annotations

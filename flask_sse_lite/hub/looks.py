@@ -167,13 +167,12 @@ class Looks:
             if connection.group is not group:
                 return  # It has left the group meanwhile.
         now = connection.beat_at = self._now
-        position = group.cursor.id
         data = HEARTBEAT
-        named_for = now - max(group.sent_at, connection.named_at)
-        is_known = position in (group.named, connection.named)
-        if not is_known and named_for >= POSITION_INTERVAL:
-            connection.named, connection.named_at = position, now
-            data = position_event(group.cursor)
+        if now - max(group.sent_at, connection.named_at) >= POSITION_INTERVAL:
+            position = group.cursor.id
+            if position not in (group.named, connection.named):
+                connection.named, connection.named_at = position, now
+                data = position_event(group.cursor)
         self._loop._write(group, connection.chunked, [connection.descriptor], data)
         if connection.story is not None:
             connection.story.note(0, len(data))

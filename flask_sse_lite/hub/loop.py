@@ -147,6 +147,8 @@ class Hub:
 
     def is_full(self, settings: Settings, client: Client = NOBODY) -> bool:
         """Whether an application can begin no other stream for a client."""
+        if settings.max_per_client is None:
+            return self._places.is_full(settings)  # That looks at no client's places.
         with self._lock:
             return self._places.is_full(settings, client)
 

@@ -35,7 +35,7 @@ from .client import NOBODY, Client
 #: what a stream costs.
 ROOM_KNOWN = 1.0
 
-#: When more places are noted by client than twice the taken ones and these, those that
+#: Places that can be noted by client beyond twice the taken ones. Past that, those that
 #: were given back are removed. To look for them at each arrival would cost more.
 SPARE = 64
 
@@ -90,7 +90,8 @@ class Places:
         return len(self._taken)
 
     def is_full(self, settings: Settings, client: Client = NOBODY) -> bool:
-        """Whether an application can begin no other stream for a client."""
+        """Whether an application can begin no other stream for a client. Any thread can
+        ask where the settings have no limit for each client."""
         if len(self._taken) >= self._limit(settings):
             return True
         most, owner = settings.max_per_client, _owner(settings, client)

@@ -104,7 +104,7 @@ class Reporting:
 class _Part:
     """What one process does. It calls while its hub tells it the time."""
 
-    #: With this heartbeat, the hub tells it the time every ``LONGEST_LOOK`` seconds.
+    #: With this heartbeat, it has the hub look no more often than it does in any case.
     heartbeat = LOOKS_PER_HEARTBEAT * LONGEST_LOOK
 
     #: None, because this is no stream, and belongs to no server.

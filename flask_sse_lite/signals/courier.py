@@ -127,7 +127,8 @@ class Courier:
         self._round.take(Notice(signal, facts, weight))
 
     def stay_for(self, whom: object) -> None:
-        """Keep the thread until ``leave`` is called: something is still to be told."""
+        """Keep the thread until ``leave`` is called for the same: something is still to
+        be told of whom."""
         self._round.stay_for(whom)
 
     def leave(self, whom: object) -> None:

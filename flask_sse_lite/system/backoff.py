@@ -14,7 +14,7 @@ CALM = 10.0
 
 
 class Backoff:
-    """The pauses of one loop. Only the loop's own thread must call this.
+    """The pauses of one loop. No other thread than the loop's own must call this.
 
     :param first: seconds of the first pause; each later pause is twice as long.
     :param longest: seconds that no pause exceeds.

@@ -1,7 +1,7 @@
 """Scales: how a Redis store stays below ``SSE_HISTORY_BYTES``.
 
 Here lives what a process does that was told to weigh the store: it finds the largest
-channels, and how many of their oldest entries go. The scripts, and when somebody is
+channels, and how many bytes each of them sheds. The scripts, and when somebody is
 told to weigh, are in scripts/sizes.py.
 """
 

@@ -120,8 +120,8 @@ class SqliteBoard(Board):
             with transaction(connection):
                 turn = self._turn(connection)
                 is_others = self._is_others(turn)
-                # Where what is told has lapsed, only the process with the turn is
-                # answered.
+                # Another process's turn is passed over only where that is urgent, and
+                # what is told still holds.
                 is_left = not (is_urgent and self._holds(turn, leave_after))
                 if is_others and is_left:
                     return None

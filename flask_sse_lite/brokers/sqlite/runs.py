@@ -84,9 +84,9 @@ class Runs:
         return began
 
     def _lost_start(self, connection: sqlite3.Connection, claim: Claim) -> int | None:
-        """Where a run begins that the file has lost: where its claim began; 0, for the
-        next position, in another epoch. None where its channel was ended since then:
-        the run must not begin again."""
+        """Where a run begins of which the file has no row: 0, for the next position, if
+        it is new or began in another epoch; otherwise where it began. None where its
+        channel was ended since then: the run must not begin again."""
         epoch, start = claim.began
         if epoch != self._connection.epoch:
             return 0

@@ -36,9 +36,9 @@ export const element = (name, attributes = {}, ...children) => {
 };
 
 /**
- * A table whose rows have keys. Each column is {title, cell(row)} ; with
- * {isNumber}, its cells are aligned to the right. A cell is a text, or {label, name, isDanger, act(row)}: a
- * button, which is made once.
+ * A table whose rows have keys. Each column is {title, cell(row)}; with
+ * {isNumber}, its cells are aligned to the right. A cell is a text, or {label, name,
+ * isDanger, act(row)}: a button, which is made once.
  *
  * (On a telephone, the style shows each row as a card. Browsers then take the table for
  * none, and so the roles are written.)
