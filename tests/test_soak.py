@@ -53,9 +53,10 @@ UNDROPPED = PROCESSES * len(CHANNELS) * housekeeping.PUBLISHES_PER_PRUNE
 #: Seconds between two looks at the file.
 LOOK = 0.1
 
-#: Bytes that the write-ahead log may hold. It grows by some more pages while a process
-#: tries to begin it anew and the others get in its way.
-WRITTEN_AHEAD = 12 * connection.PAGE_SIZE * TUNING["LARGE_WAL"]
+#: Bytes that the write-ahead log can hold. When it is large, each process publishes on
+#: until its own checkpoint is due, and then waits until one is made. A publish writes
+#: some four pages: they are as many again, twice.
+WRITTEN_AHEAD = 4 * connection.PAGE_SIZE * TUNING["LARGE_WAL"]
 
 PUBLISHERS = """
 import json, os, sys, time

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -946,6 +947,68 @@ def test_the_write_ahead_log_is_brought_home_while_nobody_publishes(
             return len(sizes) > 20 and sizes[-1] == sizes[-20]
 
         until(is_bounded)
+
+
+@contextmanager
+def another_makes_a_checkpoint(file: Path) -> Iterator[None]:
+    """A checkpoint goes on that waits for a reader, until the block ends."""
+    with (
+        closing(sqlite3.connect(file)) as reader,
+        closing(sqlite3.connect(file, PATIENCE, check_same_thread=False)) as other,
+        closing(sqlite3.connect(file, 0.0, isolation_level=None)) as third,
+        ThreadPoolExecutor(1) as pool,
+    ):
+
+        def is_under_way() -> bool:
+            """Whether the checkpoint has taken the right to write, which comes last."""
+            try:
+                third.execute("BEGIN IMMEDIATE").connection.rollback()
+            except sqlite3.OperationalError:
+                return True
+            return False
+
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sse_store").fetchall()
+        query = "PRAGMA wal_checkpoint(TRUNCATE)"
+        going_on = pool.submit(lambda: other.execute(query).fetchall())
+        until(is_under_way)
+        try:
+            yield
+        finally:
+            reader.rollback()
+        assert going_on.result() == [(0, 0, 0)]
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_where_the_log_is_large_a_checkpoint_of_another_process_is_waited_for(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    """Otherwise all others would publish on, and the log would grow for as long as one
+    process waits for its moment."""
+    monkeypatch.setattr(housekeeping, "TIDYING", PATIENCE)
+    monkeypatch.setattr(housekeeping, "LARGE_WAL", 0 if is_large else 1_000)
+    tries: list[int] = []
+
+    def noted(connection: sqlite3.Connection, kind: str) -> list[int]:
+        found = [*checkpoint(connection, kind)]
+        tries.append(found[0])
+        return found
+
+    checkpoint = housekeeping._checkpoint
+    monkeypatch.setattr(housekeeping, "_checkpoint", noted)
+    broker = store.open()
+    publish(broker, "a", "1")
+    with ThreadPoolExecutor(1) as pool:
+        with another_makes_a_checkpoint(store.file):
+            tried = pool.submit(store_of(broker)._upkeep.bring_home)
+            if is_large:
+                until(lambda: len(tries) > 2)
+                assert not tried.done()
+            else:
+                tried.result()
+                assert tries == [1]
+        tried.result()
+    assert store_of(broker)._connection.written_ahead() == 0
 
 
 @pytest.mark.parametrize(

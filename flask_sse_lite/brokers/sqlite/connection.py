@@ -200,6 +200,11 @@ class Connection:
 
     # The files
 
+    def written_ahead(self) -> int:
+        """Bytes of the write-ahead log, as many as it has had since it last began
+        anew."""
+        return os.stat(f"{os.path.realpath(self._wanted.path)}-wal").st_size
+
     def check_in_place(self) -> None:
         if not self._is_in_place():
             self._disconnect()

@@ -18,7 +18,7 @@ from ...errors import BrokerUnavailable
 from ...event import Event
 from ...system.chance import CHANCE
 from ...system.gevent import wait_natively
-from .connection import Connection, transaction
+from .connection import PAGE_SIZE, Connection, transaction
 from .doorbell import Bells
 from .scales import Scales
 from .statements import PRUNED_AT_ONCE, Statements
@@ -53,7 +53,8 @@ PUBLISHES_PER_CHECKPOINT = 256
 
 #: Pages in the write-ahead log (8 MB) above which all others must wait for a moment, so
 #: that the log can begin anew; and milliseconds that a process waits for that moment.
-#: (Where many write as fast as they can, it does not come by itself.)
+#: (Where many write as fast as they can, it does not come by itself. So whoever is to
+#: make a checkpoint meanwhile publishes nothing until it is made.)
 LARGE_WAL = 4_000
 WAL_PATIENCE = 100
 
@@ -300,8 +301,26 @@ class Upkeep:
         do not live long enough to do so."""
         if self.is_late():
             self._lighten()
-        is_done = self._tidy(lambda c: checkpoint(c, LARGE_WAL, WAL_PATIENCE))
-        self._diary.has_checkpointed(is_done=is_done)
+        self._diary.has_checkpointed(is_done=self._tidy(self._checkpoint))
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Bring the write-ahead log into the file, or wait for a process that does.
+
+        :raises sqlite3.OperationalError: where the log is too large, and others use it
+            on.
+        """
+        is_busy, pages, _ = wait_natively(lambda: _checkpoint(connection, "PASSIVE"))
+        if is_busy and self._connection.written_ahead() > LARGE_WAL * PAGE_SIZE:
+            # Another process does it, and needs a moment in which nobody writes. It has
+            # none while all others publish on.
+            raise sqlite3.OperationalError("the write-ahead log is kept locked")
+        if pages > LARGE_WAL:
+            with _patience(connection, WAL_PATIENCE):
+                is_busy, _, _ = wait_natively(
+                    lambda: _checkpoint(connection, "TRUNCATE")
+                )
+            if is_busy:
+                raise sqlite3.OperationalError("the write-ahead log is kept locked")
 
     def is_late(self) -> bool:
         """Whether this process made its last checkpoint long ago."""
@@ -313,25 +332,10 @@ def _is_ahead(at: object, now: float) -> bool:
     return not isinstance(at, (int, float)) or at > now
 
 
-def checkpoint(connection: sqlite3.Connection, large: int, patience: int) -> None:
-    """Bring the write-ahead log into the file.
-
-    :param large: pages above which others must wait, so that the log begins anew.
-    :param patience: milliseconds to wait for those who use the log.
-    :raises sqlite3.OperationalError: where the log is too large, and others use it on.
-    """
-    _, pages, _ = wait_natively(lambda: _checkpoint(connection, "PASSIVE"))
-    if pages <= large:
-        return
-    with _patience(connection, patience):
-        is_busy, _, _ = wait_natively(lambda: _checkpoint(connection, "TRUNCATE"))
-    if is_busy:
-        raise sqlite3.OperationalError("the write-ahead log is kept locked")
-
-
 def _checkpoint(connection: sqlite3.Connection, kind: str) -> Iterable[int]:
     """:returns: whether others were in the way, how many pages stand in the log, and
-    how many of them were brought into the file."""
+    how many of them were brought into the file. The numbers are -1 where another
+    process makes a checkpoint."""
     found: tuple[int, int, int] = connection.execute(
         f"PRAGMA wal_checkpoint({kind})"
     ).fetchone()
