@@ -201,8 +201,8 @@ class Connection:
     # The files
 
     def written_ahead(self) -> int:
-        """Bytes of the write-ahead log, as many as it has had since it last began
-        anew."""
+        """Bytes of the write-ahead log's file: the most that the log has had since the
+        file was last truncated."""
         return os.stat(f"{os.path.realpath(self._wanted.path)}-wal").st_size
 
     def check_in_place(self) -> None:

@@ -301,9 +301,9 @@ class Upkeep:
         do not live long enough to do so."""
         if self.is_late():
             self._lighten()
-        self._diary.has_checkpointed(is_done=self._tidy(self._checkpoint))
+        self._diary.has_checkpointed(is_done=self._tidy(self._make_checkpoint))
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+    def _make_checkpoint(self, connection: sqlite3.Connection) -> None:
         """Bring the write-ahead log into the file, or wait for a process that does.
 
         :raises sqlite3.OperationalError: where the log is too large, and others use it
