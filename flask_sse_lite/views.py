@@ -66,6 +66,7 @@ def stream(
         if question.publishes and question.noted:
             account.publish(asked, question)
     response = _admit(
+        asked,
         lambda channels: channels.subscribe(names, last_event_id(), replay),
         permit,
         shareable=not asked.replayed(replay),
@@ -117,7 +118,7 @@ def run(
         items.close()
         return EventStream(())
     try:
-        response = _admit(begin, permit)
+        response = _admit(current_channels(), begin, permit)
     finally:
         if not is_taken:
             items.close()
@@ -139,10 +140,11 @@ def resume(permit: Permit) -> Response:
             abort(404, "Nothing is known of this run: it is over, or it never began.")
         return cursor
 
-    return _admit(attend, permit)
+    return _admit(current_channels(), attend, permit)
 
 
 def _admit(
+    channels: Channels,
     find: Callable[[Channels], Cursor],
     permit: Permit,
     *,
@@ -151,6 +153,7 @@ def _admit(
 ) -> Response:
     """A stream, if there is room for one.
 
+    :param channels: the application's.
     :param find: finds the cursor from which the stream begins. It is called only where
         there is room.
     :param permit: whom the request lets in.
@@ -158,7 +161,6 @@ def _admit(
         first event.
     :param is_onlooker: see ``Client``.
     """
-    channels = current_channels()
     settings = channels.settings
     channels.warn_of_siblings()
     try:

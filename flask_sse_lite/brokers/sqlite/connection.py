@@ -201,9 +201,9 @@ class Connection:
     # The files
 
     def written_ahead(self) -> int:
-        """Bytes of the write-ahead log's file: the most that the log has had since the
-        file was last truncated."""
-        return os.stat(f"{os.path.realpath(self._wanted.path)}-wal").st_size
+        """See ``NamedFiles``. A step calls this."""
+        assert self._named_files
+        return self._named_files.written_ahead()
 
     def check_in_place(self) -> None:
         if not self._is_in_place():

@@ -45,6 +45,14 @@ class NamedFiles:
             self._known = key
         return True
 
+    def written_ahead(self) -> int:
+        """Bytes of the write-ahead log's file: the most that the log has had since the
+        file was last truncated.
+
+        :raises OSError: where the file is gone.
+        """
+        return os.stat(self._paths[1]).st_size
+
     def _find(self) -> list[tuple[int, int] | None]:
         return [_identity(path) for path in self._paths]
 
