@@ -22,7 +22,6 @@ from flask_sse_lite.hub.looks import (
     LEAST_SPREAD,
     LOOKS_PER_BREATH,
     LOOKS_PER_HEARTBEAT,
-    LOOKS_PER_ROUND,
     Looks,
     Rounds,
 )
@@ -92,7 +91,7 @@ class World:
 
     def look_a_round(self) -> None:
         """Look so often that each connection has been looked at."""
-        self.look_for(LOOK * LOOKS_PER_ROUND)
+        self.look_for(BEAT)
 
 
 @pytest.fixture
@@ -243,6 +242,15 @@ class TestStalls:
         monkeypatch.setattr(f"{module}.stall.bytes_acknowledged", lambda sock: 0)
         return waiting
 
+    @pytest.fixture(autouse=True)
+    def silence(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """For how many seconds, as the system says, clients have acknowledged
+        nothing."""
+        silence = [0.0]
+        name = "flask_sse_lite.hub.stall.seconds_since_acknowledged"
+        monkeypatch.setattr(name, lambda sock: silence[0])
+        return silence
+
     def test_a_client_that_takes_nothing_is_cut(
         self,
         world: World,
@@ -260,7 +268,7 @@ class TestStalls:
         world.look_a_round()
         assert stuck.progress
         began = world.now
-        world.look(after=STALL - LOOK * LOOKS_PER_ROUND)
+        world.look(after=STALL - BEAT)
         received(client)
         assert not is_closed(client)
         world.look_a_round()
@@ -275,6 +283,51 @@ class TestStalls:
         received(other)
         assert not is_closed(other)
         assert len(world.parts.places) == 1
+
+    def test_it_counts_from_when_what_waits_was_sent(
+        self, world: World, waiting: dict[int, int], silence: list[float]
+    ) -> None:
+        silence[:] = [STALL]
+        connection, client = world.connect()
+        world.look_a_round()
+        assert received(client) == HEARTBEAT
+        began, waiting[connection.descriptor] = connection.beat_at, 7
+        while not connection.progress:
+            world.look()
+        assert world.now - began > BEAT / 2
+        world.look(after=began + STALL - LOOK - world.now)
+        received(client)
+        assert not is_closed(client)
+        world.look()
+        assert is_closed(client)
+
+    def test_an_acknowledgement_since_then_shows_that_the_client_is_there(
+        self, world: World, waiting: dict[int, int], silence: list[float]
+    ) -> None:
+        silence[:] = [0.5 * LOOK]
+        connection, client = world.connect()
+        waiting[connection.descriptor] = 7
+        world.look()
+        began = world.now
+        world.look(after=STALL - LOOK)
+        received(client)
+        assert not is_closed(client)
+        world.look()
+        assert is_closed(client)
+        assert world.now == began + STALL
+
+    def test_after_a_long_pause_of_the_process_the_client_has_time_to_answer(
+        self, world: World, waiting: dict[int, int], silence: list[float]
+    ) -> None:
+        silence[:] = [2 * STALL]
+        connection, client = world.connect()
+        waiting[connection.descriptor] = 7
+        world.look(after=2 * STALL)
+        world.look(after=STALL - BEAT - LOOK)
+        received(client)
+        assert not is_closed(client)
+        world.look()
+        assert is_closed(client)
 
     def test_a_client_that_has_taken_all_is_suspected_no_more(
         self, world: World, waiting: dict[int, int]
@@ -309,12 +362,6 @@ class TestStalls:
         asked.clear()
         world.look_a_round()
         assert sorted(asked) == sorted(one.descriptor for one in (*connections, behind))
-        # In a heartbeat's time, one of the two looks at a connection gives it a sign of
-        # life instead.
-        asked.clear()
-        world.look_for(2 * BEAT)
-        assert asked.count(connections[0].descriptor) == 2
-        assert asked.count(behind.descriptor) == 4
 
     def test_a_connection_that_has_left_is_looked_at_no_more(
         self, world: World, waiting: dict[int, int]
@@ -371,27 +418,27 @@ class TestRounds:
         rounds: Any = Rounds()
         looked_at_by(rounds, 100 * LOOK)
         rounds.put("late", 100 * LOOK + 3 * BEAT)
-        assert looked_at_by(rounds, (100 + LOOKS_PER_ROUND - 0.1) * LOOK) == []
-        assert looked_at_by(rounds, (100 + LOOKS_PER_ROUND) * LOOK) == ["late"]
+        assert looked_at_by(rounds, (100 + LOOKS_PER_HEARTBEAT - 0.1) * LOOK) == []
+        assert looked_at_by(rounds, (100 + LOOKS_PER_HEARTBEAT) * LOOK) == ["late"]
 
-    @pytest.mark.parametrize("later", [LOOKS_PER_ROUND, LOOKS_PER_ROUND + 1, 100])
+    @pytest.mark.parametrize("later", [16, 17, 100])
     def test_a_look_that_is_late_finds_all(self, later: int) -> None:
         rounds: Any = Rounds()
         looked_at_by(rounds, 100 * LOOK)
-        for look in range(2 * LOOKS_PER_ROUND):
+        for look in range(2 * LOOKS_PER_HEARTBEAT):
             rounds.put(look, (100 + look) * LOOK)
         found = looked_at_by(rounds, (100 + later) * LOOK)
-        assert sorted(found) == [*range(2 * LOOKS_PER_ROUND)]
+        assert sorted(found) == [*range(2 * LOOKS_PER_HEARTBEAT)]
 
     def test_looks_that_follow_each_other_otherwise_find_all(self) -> None:
         rounds: Any = Rounds()
         looked_at_by(rounds, 100 * LOOK)
-        for look in range(LOOKS_PER_ROUND):
+        for look in range(LOOKS_PER_HEARTBEAT):
             rounds.put(look, (100 + look) * LOOK)
         # Another application's streams have a third of the heartbeat: this is the look
         # in whose list none was put.
         rounds.begin_look(100.34 * LOOK, LOOK / 3)
-        assert sorted(rounds.due) == [*range(LOOKS_PER_ROUND)]
+        assert sorted(rounds.due) == [*range(LOOKS_PER_HEARTBEAT)]
 
     def test_what_a_look_has_left_is_found_by_the_next(self) -> None:
         rounds: Any = Rounds()

@@ -229,6 +229,7 @@ class TestComing:
             world.turn()
             return world.poller.waits[-1]
 
+        assert look() == 0  # It has not looked yet.
         assert look() == TICK  # Nobody is there.
         slow = Settings.read({"SSE_HEARTBEAT": 3, "SSE_MAX_STALL": 600})
         fast = Settings.read({"SSE_HEARTBEAT": 8, "SSE_MAX_STALL": 2})
@@ -239,11 +240,21 @@ class TestComing:
         stream = Stream(world.log, "a")
         stream.heartbeat = 1.6
         world.hub.add(stream, world.place())
-        assert look() == 0.1
+        assert look() == pytest.approx(0.1)
         timed = Stream(world.log, "a")
         timed.heartbeat = 0.8
         world.hub.keep_time(timed)
-        assert look() == 0.05
+        assert look() == pytest.approx(0.05)
+
+    def test_what_is_left_until_the_next_look_is_waited_for(self, world: World) -> None:
+        settings = Settings.read({"SSE_HEARTBEAT": 3, "SSE_MAX_STALL": 600})
+        world.connect(settings=settings)
+        world.turn()
+        look = 3 / LOOKS_PER_HEARTBEAT
+        world.turn(after=look / 4)
+        assert world.poller.waits[-1] == look * 3 / 4
+        world.turn(after=look)
+        assert world.poller.waits[-1] == 0
 
     def test_when_all_have_left_the_loop_looks_seldom_again(self, world: World) -> None:
         timed = Stream(world.log, "a")

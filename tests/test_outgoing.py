@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 import pytest
 
-from flask_sse_lite.system.outgoing import bytes_acknowledged, bytes_waiting
+from flask_sse_lite.system.outgoing import (
+    bytes_acknowledged,
+    bytes_waiting,
+    seconds_since_acknowledged,
+)
 
+from .patience import patient
+from .servers import until
 from .stand_ins import connection, fill
+
+SOON = patient(10.0)
 
 
 def test_what_the_client_has_taken_is_acknowledged() -> None:
@@ -38,11 +47,24 @@ def test_what_the_client_does_not_take_waits() -> None:
         assert bytes_waiting(server.fileno()) > 0
 
 
+def test_how_long_ago_the_client_acknowledged_anything_is_told() -> None:
+    with connection() as (server, client):
+        until(lambda: (seconds_since_acknowledged(server.fileno()) or 0) > 0.1, SOON)
+        sent_at = time.monotonic()
+        client.sendall(b"!")  # An acknowledgement comes with it.
+        assert server.recv(1) == b"!"
+        silence = seconds_since_acknowledged(server)
+        assert silence is not None
+        # The system counts in steps of some milliseconds.
+        assert silence <= time.monotonic() - sent_at + 0.05
+
+
 def test_what_is_no_connection_of_tcp_acknowledges_nothing() -> None:
     one, other = socket.socketpair()
     with one, other:
         assert bytes_acknowledged(one) is None
         assert bytes_acknowledged(one.fileno()) is None
+        assert seconds_since_acknowledged(one) is None
     read_end, write_end = os.pipe()
     assert bytes_acknowledged(read_end) is None
     os.close(read_end)

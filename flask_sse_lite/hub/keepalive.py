@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("flask_sse_lite")
 
 #: Seconds before a stopping server cuts its requests, in which the hub ends a response
-#: that is not complete. The hub hears of the stop up to 0.25 s late (a tick), and looks
+#: that is not complete. The hub hears of the stop up to 0.5 s late (a tick), and looks
 #: at responses once a second. The rest is for the end itself.
 MARGIN = 2.0
 

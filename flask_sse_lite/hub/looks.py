@@ -22,14 +22,12 @@ from .frames import POSITION_INTERVAL, position_event
 from .readers import Timed
 from .stall import Progress, cut
 
-#: Looks at the streams per heartbeat, and the longest time between two, in seconds.
+#: Looks at the streams per heartbeat, and the longest time between two, in seconds. In
+#: so many looks, which are a round, the hub looks once at each connection: whether
+#: something waits for its client, and whether a sign of life is due. To look at each
+#: connection each time would cost more than its signs of life.
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
-
-#: Looks in a round, which is half a heartbeat. In a round, the hub asks the system once
-#: for each connection whether something waits for its client. To look at each
-#: connection each time would cost more than its signs of life.
-LOOKS_PER_ROUND = LOOKS_PER_HEARTBEAT // 2
 
 #: The share of a heartbeat's time after which a sign of life is due: two looks less.
 #: What a stream has sent counts from the hub's next look only, and a sign of life is
@@ -58,7 +56,7 @@ class Rounds:
         self.due: list[Connection] = []
         # One list for each of a round's looks, and the number of the look that was
         # last, with the seconds between two.
-        self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_ROUND)]
+        self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_HEARTBEAT)]
         self._number = 0
         self._interval = LONGEST_LOOK
 
@@ -68,12 +66,12 @@ class Rounds:
         :param interval: seconds from one look to the next.
         """
         first, self._number = self._number + 1, int(now / interval)
-        whole_round = self._number + 1 - LOOKS_PER_ROUND
+        whole_round = self._number + 1 - LOOKS_PER_HEARTBEAT
         if interval != self._interval:
             # Under the old interval, a look's number stood for another time.
             self._interval, first = interval, whole_round
         for number in range(max(first, whole_round), self._number + 1):
-            connections = self._looks[number % LOOKS_PER_ROUND]
+            connections = self._looks[number % LOOKS_PER_HEARTBEAT]
             self.due += connections
             connections.clear()
 
@@ -81,8 +79,8 @@ class Rounds:
         """Have a connection looked at, at a time or a little later: at the next look at
         the soonest, and within a round."""
         looks = math.ceil(at / self._interval) - self._number
-        looks = min(max(looks, 1), LOOKS_PER_ROUND)
-        self._looks[(self._number + looks) % LOOKS_PER_ROUND].append(connection)
+        looks = min(max(looks, 1), LOOKS_PER_HEARTBEAT)
+        self._looks[(self._number + looks) % LOOKS_PER_HEARTBEAT].append(connection)
 
     def forget(self) -> None:
         """Forget all connections, because none is left."""
@@ -144,21 +142,32 @@ class Looks:
         now = self._now
         group = connection.group
         heartbeat = connection.settings.heartbeat
+        # Look before the sign of life is sent: that waits for its client at first.
+        if not connection.progress and bytes_waiting(connection.descriptor):
+            self._suspect(connection)
         until = _due_at(connection, group, heartbeat) if group else now + heartbeat
         if group and until <= now:
-            # The look half a heartbeat ago has seen what waited for the client.
             self._give_sign_of_life(connection, group)
-            until = now + heartbeat
-        elif not connection.progress and bytes_waiting(connection.descriptor):
-            stall = connection.settings.stall
-            connection.progress = Progress(connection.descriptor, stall, now)
-            self._suspects[connection.descriptor] = connection
+            until = now + heartbeat * DUE_SHARE
         if connection.expires:
             if now >= connection.expires:
                 self._fanout.end(connection, "max-age")
                 return
             until = min(until, connection.expires)
         self._rounds.put(connection, until)
+
+    def _suspect(self, connection: Connection) -> None:
+        """Something waits for a client: from now on, look whether it is taken."""
+        now, group = self._now, connection.group
+        progress = Progress(connection.descriptor, connection.settings.stall, now)
+        if group:
+            # What a member of a group was sent last is what waits for it. A heartbeat
+            # at most is counted: after a longer pause of the process, the client has
+            # had no time to answer.
+            sent_at = max(connection.beat_at, group.sent_at)
+            progress.count_from(max(sent_at, now - connection.settings.heartbeat), now)
+        connection.progress = progress
+        self._suspects[connection.descriptor] = connection
 
     def _give_sign_of_life(self, connection: Connection, group: Group) -> None:
         if group.cursor.position != group.log.sequence:

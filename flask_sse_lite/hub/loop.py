@@ -49,7 +49,7 @@ from .readers import Iterated, Readers, Timed
 from .revoking import Revoking
 
 #: Seconds between two looks at whether the server is about to stop.
-TICK = 0.25
+TICK = 0.5
 
 #: Connections that the loop writes to before other threads or greenlets get a turn.
 WRITES_PER_BREATH = 4
@@ -347,7 +347,8 @@ class Hub:
         :returns: whether the loop must go on.
         """
         fanout = self._fanout
-        events = self._poller.wait(min(TICK, self._look))
+        until_look = self._looked_at + self._look - time.monotonic()
+        events = self._poller.wait(min(TICK, max(until_look, 0.0)))
         # Readers that get news from here on wake the loop again. Those that got news
         # before are served below.
         self._is_awake = False

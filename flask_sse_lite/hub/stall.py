@@ -16,7 +16,11 @@ import struct
 from contextlib import suppress
 from typing import Any
 
-from ..system.outgoing import bytes_acknowledged, bytes_waiting
+from ..system.outgoing import (
+    bytes_acknowledged,
+    bytes_waiting,
+    seconds_since_acknowledged,
+)
 from ..system.poller import plain_socket
 
 #: Bytes of a stream that the system holds for its client. Without a bound they grow to
@@ -87,6 +91,17 @@ class Progress:
         self._limit = limit
         self._moved_at = now
         self._waiting = self._acknowledged = 0
+
+    def count_from(self, sent_at: float, now: float) -> None:
+        """Count the time before the first look too, where the system says for how long
+        the client has acknowledged nothing.
+
+        :param sent_at: since when something has waited for the client, at the latest.
+        """
+        self._acknowledged = bytes_acknowledged(self._sock) or 0
+        silence = seconds_since_acknowledged(self._sock)
+        if silence is not None:
+            self._moved_at = max(sent_at, now - silence)
 
     def is_stuck(self, now: float) -> bool:
         """Whether something has waited for the client for the time of the limit, and

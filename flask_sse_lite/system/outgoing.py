@@ -1,5 +1,5 @@
 """What the system knows of a connection's outgoing bytes: how many the other side has
-acknowledged, and how many wait.
+acknowledged, how long ago it last acknowledged any, and how many wait.
 
 Here live the two system calls. This module never judges a client by their answers.
 """
@@ -17,8 +17,11 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-#: Where ``tcpi_bytes_acked`` stands in ``struct tcp_info`` (linux/tcp.h; Linux 4.1).
+#: Where ``tcpi_last_ack_recv`` (in milliseconds) and ``tcpi_bytes_acked`` stand in
+#: ``struct tcp_info`` (linux/tcp.h; Linux 4.1).
 _INFO_SIZE = 128
+_LAST_ACK = struct.Struct("=I")
+_LAST_ACK_AT = 56
 _ACKNOWLEDGED = struct.Struct("=Q")
 _ACKNOWLEDGED_AT = 120
 
@@ -29,19 +32,34 @@ def bytes_acknowledged(sock: Any) -> int | None:
 
     :param sock: a socket or its descriptor. It stays open.
     """
+    return _told(sock, _ACKNOWLEDGED, _ACKNOWLEDGED_AT)
+
+
+def seconds_since_acknowledged(sock: Any) -> float | None:
+    """Seconds since the other side last acknowledged anything, as it also does without
+    taking a byte. None where the system does not say.
+
+    :param sock: see ``bytes_acknowledged``.
+    """
+    milliseconds = _told(sock, _LAST_ACK, _LAST_ACK_AT)
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _told(sock: Any, form: struct.Struct, place: int) -> int | None:
+    """One field of what the system tells of a connection of TCP."""
     try:
         ours = plain_socket(sock) if isinstance(sock, int) else sock
     except OSError:
         return None  # The descriptor is no socket.
     try:
         info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
-        (count,) = _ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)
+        (number,) = form.unpack_from(info, place)
     except (OSError, AttributeError, struct.error):
         return None
     finally:
         if ours is not sock:
             ours.detach()
-    return int(count)
+    return int(number)
 
 
 def bytes_waiting(descriptor: int) -> int:
