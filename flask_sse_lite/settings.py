@@ -26,8 +26,8 @@ LONGEST = 10**9
 
 #: Heartbeats without progress after which the hub cuts a client, where
 #: ``SSE_MAX_STALL`` is not set. After a client vanishes, the next heartbeat is sent
-#: within one. The hub sees at the heartbeat after it that nobody took it, and counts
-#: from when it was sent: less than four pass in all.
+#: within one. The hub sees within one more that nobody takes it, and counts from when
+#: it was sent: over TCP, less than four pass in all.
 STALLED_HEARTBEATS = 2.25
 
 #: Seconds that a client has in any case. TCP sends a lost packet again after 0.2 to

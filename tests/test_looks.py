@@ -106,12 +106,16 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 class TestSignsOfLife:
     def test_a_silent_client_gets_one_in_time(self, world: World) -> None:
         _, client = world.connect()
+        world.look_for(BEAT * LEAST_SPREAD - LOOK)
+        assert received(client) == b""
+        while not (heard := received(client)):
+            world.look()
+        assert heard == HEARTBEAT
+        assert world.now - 1000 <= BEAT * DUE_SHARE
         world.look_for(BEAT * DUE_SHARE - LOOK)
         assert received(client) == b""
-        world.look_for(BEAT * (1 - DUE_SHARE))
-        assert received(client) == HEARTBEAT
         world.look()
-        assert received(client) == b""
+        assert received(client) == HEARTBEAT
 
     def test_a_look_that_is_late_finds_all_that_are_due(self, world: World) -> None:
         clients = [world.connect()[1] for _ in range(32)]
@@ -140,10 +144,10 @@ class TestSignsOfLife:
     def test_applications_have_heartbeats_of_their_own(self, world: World) -> None:
         slow = Settings.read({"SSE_HEARTBEAT": 4 * BEAT, "SSE_MAX_STALL": STALL})
         (_, client), (_, other) = world.connect(), world.connect(slow, "slow")
-        world.look_for(3 * BEAT)
-        assert received(client) == HEARTBEAT * 3
+        world.look_for(2 * BEAT - LOOK)
+        assert received(client) == HEARTBEAT * 2
         assert received(other) == b""
-        world.look_for(BEAT)
+        world.look_for(2 * BEAT)
         assert received(other) == HEARTBEAT
 
     def test_events_are_signs_of_life(self, world: World) -> None:
@@ -157,19 +161,62 @@ class TestSignsOfLife:
         world.look_for(BEAT * (1 - LEAST_SPREAD))
         assert received(client) == HEARTBEAT
 
-    def test_those_that_came_together_do_not_beat_together(self, world: World) -> None:
+    @pytest.mark.parametrize("looks", [0, 3, 13, 3 * LOOKS_PER_HEARTBEAT])
+    def test_those_that_got_an_event_together_do_not_beat_together(
+        self, world: World, looks: int
+    ) -> None:
         clients = [world.connect()[1] for _ in range(32)]
-        world.now += LOOK
+        world.look_for(LOOK * looks)
         world.log.append("a", Event("1"))
         world.deliver()
         for client in clients:
             received(client)
-        beaten = []
-        for _ in range(LOOKS_PER_HEARTBEAT):
+        self.beat_apart(world, clients)
+
+    def test_those_that_came_together_do_not_beat_together(self, world: World) -> None:
+        self.beat_apart(world, [world.connect()[1] for _ in range(32)])
+
+    def test_those_that_a_pause_made_beat_together_do_so_until_the_next_event(
+        self, world: World
+    ) -> None:
+        clients = [world.connect()[1] for _ in range(32)]
+        world.look(after=3 * BEAT)
+        assert {received(client) for client in clients} == {HEARTBEAT}
+        world.look()
+        world.log.append("a", Event("1"))
+        world.deliver()
+        world.look_for(BEAT)
+        for client in clients:
+            received(client)
+        self.beat_apart(world, clients)
+
+    @staticmethod
+    def beat_apart(world: World, clients: list[socket.socket]) -> None:
+        """Look for two heartbeats, in each of which few beat at once."""
+        for _ in range(2):
+            beaten = []
+            for _ in range(LOOKS_PER_HEARTBEAT):
+                world.look()
+                beaten.append(sum(HEARTBEAT in received(one) for one in clients))
+            assert sum(beaten) >= len(clients)
+            assert max(beaten) < len(clients) / 2
+
+    def test_whose_client_has_caught_up_is_silent_for_no_longer_than_a_heartbeat(
+        self, world: World
+    ) -> None:
+        connection, client = world.connect()
+        world.connect()
+        (group,) = world.parts.fanout.groups.values()
+        world.look()
+        world.parts.fanout.fall_behind(connection, group)
+        world.look_a_round()
+        world.parts.fanout.catch_up(connection)
+        assert connection.group is group
+        received(client)
+        heard_at = world.now
+        while not received(client):
             world.look()
-            beaten.append(sum(HEARTBEAT in received(client) for client in clients))
-        assert sum(beaten) == len(clients)
-        assert max(beaten) < len(clients) / 3
+        assert world.now - heard_at <= BEAT
 
     def test_a_client_is_told_now_and_then_how_far_the_log_is(
         self, world: World
@@ -301,6 +348,32 @@ class TestStalls:
         world.look()
         assert is_closed(client)
 
+    @pytest.mark.parametrize("looks", range(0, 2 * LOOKS_PER_HEARTBEAT, 3))
+    @pytest.mark.parametrize("falls_behind", [False, True])
+    def test_who_has_vanished_is_cut_within_four_heartbeats(
+        self,
+        world: World,
+        waiting: dict[int, int],
+        silence: list[float],
+        looks: int,
+        falls_behind: bool,
+    ) -> None:
+        settings = Settings.read({"SSE_HEARTBEAT": BEAT})
+        connection, client = world.connect(settings)
+        world.connect(settings)
+        (group,) = world.parts.fanout.groups.values()
+        world.look_for(LOOK * looks)
+        received(client)
+        vanished_at = world.now
+        while not is_closed(client):
+            world.look()
+            silence[:] = [world.now - vanished_at]
+            if received(client):
+                waiting[connection.descriptor] = 7
+                if falls_behind and connection.group:
+                    world.parts.fanout.fall_behind(connection, group)
+        assert 2 * BEAT < world.now - vanished_at < 4 * BEAT
+
     def test_an_acknowledgement_since_then_shows_that_the_client_is_there(
         self, world: World, waiting: dict[int, int], silence: list[float]
     ) -> None:
@@ -316,14 +389,20 @@ class TestStalls:
         assert is_closed(client)
         assert world.now == began + STALL
 
+    @pytest.mark.parametrize("stall", [0.5 * BEAT, BEAT, 1.5 * BEAT, 2.25 * BEAT])
     def test_after_a_long_pause_of_the_process_the_client_has_time_to_answer(
-        self, world: World, waiting: dict[int, int], silence: list[float]
+        self,
+        world: World,
+        waiting: dict[int, int],
+        silence: list[float],
+        stall: float,
     ) -> None:
-        silence[:] = [2 * STALL]
-        connection, client = world.connect()
+        silence[:] = [99 * BEAT]
+        settings = Settings.read({"SSE_HEARTBEAT": BEAT, "SSE_MAX_STALL": stall})
+        connection, client = world.connect(settings)
         waiting[connection.descriptor] = 7
-        world.look(after=2 * STALL)
-        world.look(after=STALL - BEAT - LOOK)
+        world.look(after=99 * BEAT)
+        world.look(after=max(stall / 2, stall - BEAT) - LOOK / 2)
         received(client)
         assert not is_closed(client)
         world.look()

@@ -29,6 +29,7 @@ from flask_sse_lite.hub.loop import (
     EXIT_GRACE,
     FAILURES_BORNE,
     FIRST_PAUSE,
+    LEAST_REST,
     TICK,
     WRITES_PER_BREATH,
     Hub,
@@ -229,7 +230,7 @@ class TestComing:
             world.turn()
             return world.poller.waits[-1]
 
-        assert look() == 0  # It has not looked yet.
+        assert look() == LONGEST_LOOK * LEAST_REST  # It has not looked yet.
         assert look() == TICK  # Nobody is there.
         slow = Settings.read({"SSE_HEARTBEAT": 3, "SSE_MAX_STALL": 600})
         fast = Settings.read({"SSE_HEARTBEAT": 8, "SSE_MAX_STALL": 2})
@@ -253,8 +254,8 @@ class TestComing:
         look = 3 / LOOKS_PER_HEARTBEAT
         world.turn(after=look / 4)
         assert world.poller.waits[-1] == look * 3 / 4
-        world.turn(after=look)
-        assert world.poller.waits[-1] == 0
+        world.turn(after=look * 7 / 8)  # Something else takes that long.
+        assert world.poller.waits[-1] == look * LEAST_REST
 
     def test_when_all_have_left_the_loop_looks_seldom_again(self, world: World) -> None:
         timed = Stream(world.log, "a")

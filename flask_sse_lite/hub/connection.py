@@ -103,7 +103,8 @@ class Connection:
         self.sent = 0
         #: While something waits for its client: whether the client takes it.
         self.progress: Progress | None = None
-        #: When it was last sent something that its group was not sent, and when that
+        #: When it was last sent something that its group was not sent, or up to half a
+        #: heartbeat before that (looks.py spreads signs of life by it), and when that
         #: last was an id (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
         #: That id.

@@ -22,10 +22,10 @@ from .frames import POSITION_INTERVAL, position_event
 from .readers import Timed
 from .stall import Progress, cut
 
-#: Looks at the streams per heartbeat, and the longest time between two, in seconds. In
-#: so many looks, which are a round, the hub looks once at each connection: whether
-#: something waits for its client, and whether a sign of life is due. To look at each
-#: connection each time would cost more than its signs of life.
+#: Looks at the streams per heartbeat, and the longest time between two, in seconds. So
+#: many looks are a round. In a round, the hub looks at least once at each connection:
+#: whether something waits for its client, and whether a sign of life is due. To look at
+#: each connection each time would cost more than its signs of life.
 LOOKS_PER_HEARTBEAT = 16
 LONGEST_LOOK = 1.0
 
@@ -121,7 +121,8 @@ class Looks:
         rounds.begin_look(now, interval)
         due = rounds.due
         while fanout.arrivals:
-            due.append(fanout.arrivals.popleft())
+            due.append(newcomer := fanout.arrivals.popleft())
+            newcomer.beat_at -= _head_start(newcomer)
         while due:
             fanout.guard(self._look_at, due[-1])
             due.pop()
@@ -142,13 +143,16 @@ class Looks:
         now = self._now
         group = connection.group
         heartbeat = connection.settings.heartbeat
-        # Look before the sign of life is sent: that waits for its client at first.
+        # Look before a sign of life is sent, which waits for its client at first.
         if not connection.progress and bytes_waiting(connection.descriptor):
             self._suspect(connection)
-        until = _due_at(connection, group, heartbeat) if group else now + heartbeat
-        if group and until <= now:
-            self._give_sign_of_life(connection, group)
-            until = now + heartbeat * DUE_SHARE
+        until = now + heartbeat * DUE_SHARE
+        if group:
+            due_at = _due_at(connection, group)
+            if due_at > now:
+                until = due_at
+            else:
+                until = self._give_sign_of_life(connection, group)
         if connection.expires:
             if now >= connection.expires:
                 self._fanout.end(connection, "max-age")
@@ -160,22 +164,30 @@ class Looks:
         """Something waits for a client: from now on, look whether it is taken."""
         now, group = self._now, connection.group
         progress = Progress(connection.descriptor, connection.settings.stall, now)
-        if group:
-            # What a member of a group was sent last is what waits for it. A heartbeat
-            # at most is counted: after a longer pause of the process, the client has
-            # had no time to answer.
-            sent_at = max(connection.beat_at, group.sent_at)
-            progress.count_from(max(sent_at, now - connection.settings.heartbeat), now)
+        # After a pause of the process, the client has had no time to answer: half of
+        # its time is yet to come in any case.
+        earliest = now - min(
+            connection.settings.heartbeat, connection.settings.stall / 2
+        )
+        sent_at = max(connection.beat_at, group.sent_at if group else 0.0)
+        progress.count_from(max(sent_at, earliest), now)
         connection.progress = progress
         self._suspects[connection.descriptor] = connection
 
-    def _give_sign_of_life(self, connection: Connection, group: Group) -> None:
+    def _give_sign_of_life(self, connection: Connection, group: Group) -> float:
+        """Send a sign of life.
+
+        :returns: when the next one is due.
+        """
+        were_sent_together = group.sent_at > connection.beat_at
         if group.cursor.position != group.log.sequence:
             # Events of other channels have moved the log on. Take over how far.
             self._fanout.deliver(group)
             if connection.group is not group:
-                return  # It has left the group meanwhile.
+                return self._now  # It has left the group meanwhile.
         now = connection.beat_at = self._now
+        if were_sent_together:
+            connection.beat_at -= _head_start(connection)
         data = HEARTBEAT
         if now - max(group.sent_at, connection.named_at) >= POSITION_INTERVAL:
             position = group.cursor.id
@@ -185,6 +197,7 @@ class Looks:
         self._loop._write(group, connection.chunked, [connection.descriptor], data)
         if connection.story is not None:
             connection.story.note(0, len(data))
+        return _due_at(connection, group)
 
     def _is_served(self, connection: Connection) -> bool:
         """Whether a connection is still there. Its descriptor can be another
@@ -205,10 +218,17 @@ class Looks:
             del self._suspects[descriptor]
 
 
-def _due_at(connection: Connection, group: Group, heartbeat: float) -> float:
+def _due_at(connection: Connection, group: Group) -> float:
     """When the client of a silent connection is due a sign of life."""
-    if connection.beat_at >= group.sent_at:
-        return connection.beat_at + heartbeat * DUE_SHARE
-    # Connections that got their last event together must not beat together.
-    share = connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
-    return group.sent_at + heartbeat * (LEAST_SPREAD + share)
+    sent_at = connection.beat_at
+    if group.sent_at > sent_at:
+        sent_at = group.sent_at - _head_start(connection)
+    return sent_at + connection.settings.heartbeat * DUE_SHARE
+
+
+def _head_start(connection: Connection) -> float:
+    """Seconds by which a connection's next sign of life is due earlier. Without them,
+    connections that came together, or that got an event together, would from then on
+    get all their signs of life together."""
+    share = connection.descriptor * GOLDEN_RATIO % 1
+    return share * connection.settings.heartbeat * (DUE_SHARE - LEAST_SPREAD)

@@ -51,6 +51,10 @@ from .revoking import Revoking
 #: Seconds between two looks at whether the server is about to stop.
 TICK = 0.5
 
+#: The share of the time between two looks for which the loop waits in any case, unless
+#: there is something to do.
+LEAST_REST = 0.25
+
 #: Connections that the loop writes to before other threads or greenlets get a turn.
 WRITES_PER_BREATH = 4
 
@@ -348,7 +352,9 @@ class Hub:
         """
         fanout = self._fanout
         until_look = self._looked_at + self._look - time.monotonic()
-        events = self._poller.wait(min(TICK, max(until_look, 0.0)))
+        # Where a look takes longer than the time between two, the process rests too.
+        rest = max(until_look, self._look * LEAST_REST)
+        events = self._poller.wait(min(TICK, rest))
         # Readers that get news from here on wake the loop again. Those that got news
         # before are served below.
         self._is_awake = False

@@ -94,9 +94,10 @@ class Progress:
 
     def count_from(self, sent_at: float, now: float) -> None:
         """Count the time before the first look too, where the system says for how long
-        the client has acknowledged nothing.
+        the client has acknowledged nothing (over TCP).
 
-        :param sent_at: since when something has waited for the client, at the latest.
+        :param sent_at: when the client was last sent something. Something has waited
+            for it at least since then.
         """
         self._acknowledged = bytes_acknowledged(self._sock) or 0
         silence = seconds_since_acknowledged(self._sock)
