@@ -310,17 +310,17 @@ class Upkeep:
             on.
         """
         is_busy, pages, _ = wait_natively(lambda: _checkpoint(connection, "PASSIVE"))
-        if is_busy and self._connection.written_ahead() > LARGE_WAL * PAGE_SIZE:
+        if is_busy:
             # Another process does it, and needs a moment in which nobody writes. It has
             # none while all others publish on.
-            raise sqlite3.OperationalError("the write-ahead log is kept locked")
-        if pages > LARGE_WAL:
+            is_busy = self._connection.written_ahead() > LARGE_WAL * PAGE_SIZE
+        elif pages > LARGE_WAL:
             with _patience(connection, WAL_PATIENCE):
                 is_busy, _, _ = wait_natively(
                     lambda: _checkpoint(connection, "TRUNCATE")
                 )
-            if is_busy:
-                raise sqlite3.OperationalError("the write-ahead log is kept locked")
+        if is_busy:
+            raise sqlite3.OperationalError("the write-ahead log is kept locked")
 
     def is_late(self) -> bool:
         """Whether this process made its last checkpoint long ago."""
