@@ -239,6 +239,18 @@ class TestSignsOfLife:
         world.look(after=POSITION_INTERVAL)
         assert b"id: " in received(client)
 
+    def test_whose_stream_ends_at_its_sign_of_life_is_looked_at_no_more(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        story = Story()
+        _, client = world.connect(story=story)
+        world.log.end("a")  # Nobody has sent it before the look does.
+        world.look_for(2 * BEAT)
+        assert b"stream-end" in received(client)
+        assert is_closed(client)
+        assert story.ends == ["ended"]
+        assert caplog.messages == []
+
     def test_a_sign_of_life_is_told_as_bytes_and_no_event(self, world: World) -> None:
         story = Story()
         world.connect(story=story)

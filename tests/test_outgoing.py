@@ -48,8 +48,12 @@ def test_what_the_client_does_not_take_waits() -> None:
 
 
 def test_how_long_ago_the_client_acknowledged_anything_is_told() -> None:
+    began = time.monotonic()
     with connection() as (server, _):
         until(lambda: (seconds_since_acknowledged(server.fileno()) or 0) > 0.1, SOON)
+        silence = seconds_since_acknowledged(server)
+        assert silence is not None
+        assert silence <= time.monotonic() - began + 0.05
         sent_at = time.monotonic()
         server.sendall(b"!")
         until(lambda: bytes_waiting(server.fileno()) == 0, SOON)

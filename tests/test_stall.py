@@ -145,6 +145,29 @@ class TestProgress:
         assert not progress.is_stuck(LIMIT - 0.1)
         assert progress.is_stuck(LIMIT)
 
+    @pytest.mark.parametrize(("silence", "counts_from"), [(2.0, 98.0), (9.0, 95.0)])
+    def test_the_time_before_the_first_look_counts_as_far_as_the_system_tells_it(
+        self,
+        ends: Ends,
+        monkeypatch: pytest.MonkeyPatch,
+        silence: float,
+        counts_from: float,
+    ) -> None:
+        server, _ = ends
+        fill_up(server)
+        until(Looks(server).is_stuck, SOON)  # The client's system takes no more.
+        is_told = server.family != socket.AF_UNIX
+        monkeypatch.setattr(
+            stall,
+            "seconds_since_acknowledged",
+            lambda sock: silence if is_told else None,
+        )
+        progress = Progress(server, LIMIT, 100.0)
+        progress.count_from(95.0, 100.0)
+        began = counts_from if is_told else 100.0
+        assert not progress.is_stuck(began + LIMIT - 0.1)
+        assert progress.is_stuck(began + LIMIT)
+
     def test_who_reads_a_little_at_a_time_is_not_stuck(self, ends: Ends) -> None:
         server, client = ends
         fill_up(server)

@@ -169,8 +169,8 @@ class Looks:
         earliest = now - min(
             connection.settings.heartbeat, connection.settings.stall / 2
         )
-        sent_at = max(connection.beat_at, group.sent_at if group else 0.0)
-        progress.count_from(max(sent_at, earliest), now)
+        sent_at = max(connection.beat_at, earliest)
+        progress.count_from(max(sent_at, group.sent_at) if group else sent_at, now)
         connection.progress = progress
         self._suspects[connection.descriptor] = connection
 

@@ -90,7 +90,8 @@ class Progress:
         self._sock = sock
         self._limit = limit
         self._moved_at = now
-        self._waiting = self._acknowledged = 0
+        self._waiting = 0
+        self._acknowledged: int | None = None
 
     def count_from(self, sent_at: float, now: float) -> None:
         """Count the time before the first look too, where the system says for how long
@@ -99,7 +100,7 @@ class Progress:
         :param sent_at: when the client was last sent something. Something has waited
             for it at least since then.
         """
-        self._acknowledged = bytes_acknowledged(self._sock) or 0
+        self._acknowledged = bytes_acknowledged(self._sock)
         silence = seconds_since_acknowledged(self._sock)
         if silence is not None:
             self._moved_at = max(sent_at, now - silence)
