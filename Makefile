@@ -86,8 +86,8 @@ soak-service: system-packages $(VENV)/test.stamp
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage
 	mkdir .coverage
-	ls tests/test_*.py | xargs -P 4 -I FILE sh -c \
-		'$(BIN)/coverage run -m pytest --quiet FILE $(PYTEST_ARGS) || [ $$? = 5 ]'
+	ls tests/test_*.py | xargs -P 4 -I FILE sh -c '"$$@" || [ $$? = 5 ]' sh \
+		$(BIN)/coverage run -m pytest --quiet FILE $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -27,7 +27,8 @@ LONGEST = 10**9
 #: Heartbeats without progress after which the hub cuts a client, where
 #: ``SSE_MAX_STALL`` is not set. After a client vanishes, the next heartbeat is sent
 #: within one. The hub sees within one more that nobody takes it, and counts from when
-#: it was sent: over TCP, less than four pass in all.
+#: it was sent: less than four pass in all, over TCP and with heartbeats of a second or
+#: more.
 STALLED_HEARTBEATS = 2.25
 
 #: Seconds that a client has in any case. TCP sends a lost packet again after 0.2 to

@@ -29,7 +29,6 @@ from flask_sse_lite.hub.loop import (
     EXIT_GRACE,
     FAILURES_BORNE,
     FIRST_PAUSE,
-    LEAST_REST,
     TICK,
     WRITES_PER_BREATH,
     Hub,
@@ -230,7 +229,7 @@ class TestComing:
             world.turn()
             return world.poller.waits[-1]
 
-        assert look() == LONGEST_LOOK * LEAST_REST  # It has not looked yet.
+        assert look() == 0  # It has not looked yet.
         assert look() == TICK  # Nobody is there.
         slow = Settings.read({"SSE_HEARTBEAT": 3, "SSE_MAX_STALL": 600})
         fast = Settings.read({"SSE_HEARTBEAT": 8, "SSE_MAX_STALL": 2})
@@ -254,8 +253,32 @@ class TestComing:
         look = 3 / LOOKS_PER_HEARTBEAT
         world.turn(after=look / 4)
         assert world.poller.waits[-1] == look * 3 / 4
-        world.turn(after=look * 7 / 8)  # Something else takes that long.
-        assert world.poller.waits[-1] == look * LEAST_REST
+        world.turn(after=look)  # Something else takes that long.
+        assert world.poller.waits[-1] == 0
+
+    def test_looks_that_take_long_leave_time_for_all_else(self, world: World) -> None:
+        def tick(now: float) -> None:
+            world.now += 5 * look
+
+        look = 3 / LOOKS_PER_HEARTBEAT
+        world.connect(settings=Settings.read({"SSE_HEARTBEAT": 3}))
+        slow: Any = Stream(world.log, "a")
+        slow.tick = tick
+        world.hub.keep_time(slow)
+        for _ in range(2):
+            world.turn()
+            world.turn()
+            assert world.poller.waits[-1] == look
+            world.now += look
+
+    def test_the_loop_is_woken_for_whoever_needs_more_looks(self, world: World) -> None:
+        world.stream("a")
+        world.settle()
+        wakes = world.poller.wakes
+        world.connect(settings=Settings.read({"SSE_HEARTBEAT": 60}))
+        assert world.poller.wakes == wakes
+        world.connect(settings=Settings.read({"SSE_HEARTBEAT": 1}))
+        assert world.poller.wakes == wakes + 1
 
     def test_when_all_have_left_the_loop_looks_seldom_again(self, world: World) -> None:
         timed = Stream(world.log, "a")
@@ -314,10 +337,13 @@ class TestComing:
     def test_a_connection_that_has_missed_nothing_wakes_nobody(
         self, world: World
     ) -> None:
+        world.connect("b")
+        world.settle()
+        wakes = world.poller.wakes
         _, client = world.connect("a")
-        assert world.poller.wakes == 0
+        assert world.poller.wakes == wakes
         world.log.append("a", Event("1"))
-        assert world.poller.wakes == 1
+        assert world.poller.wakes == wakes + 1
         world.settle()
         assert data_in(client) == ["1"]
 

@@ -56,6 +56,7 @@ class Connection:
         "expires",
         "frame",
         "group",
+        "has_head_start",
         "is_ended",
         "junk",
         "log",
@@ -103,10 +104,12 @@ class Connection:
         self.sent = 0
         #: While something waits for its client: whether the client takes it.
         self.progress: Progress | None = None
-        #: When it was last sent something that its group was not sent, or up to half a
-        #: heartbeat before that (looks.py spreads signs of life by it), and when that
-        #: last was an id (``time.monotonic()``).
+        #: When it came, or was last sent a sign of life, or fell behind; and when it
+        #: came, or was last sent an id so (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
+        #: Others were sent the same at that time: the next sign of life of each is due
+        #: at a time of its own (looks.py).
+        self.has_head_start = True
         #: That id.
         self.named: str | None = None
         #: When its stream is ended, for ``SSE_MAX_AGE``; 0 for never.

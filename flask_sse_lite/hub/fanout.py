@@ -268,6 +268,7 @@ class Fanout:
         until it has caught up."""
         connection.cursor = group.cursor.copy()
         connection.beat_at = max(connection.beat_at, group.sent_at)
+        connection.has_head_start = True
         self.leave_group(connection)
         if connection.story is not None and group.tally is not None:
             connection.story.note(*group.tally.in_flight)

@@ -34,8 +34,8 @@ LONGEST_LOOK = 1.0
 #: sent at a look only.
 DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 
-#: The share of a heartbeat's time after which the first connections of a group get
-#: their sign of life.
+#: The share of a heartbeat's time after which the first of those that were sent the
+#: same together get their sign of life.
 LEAST_SPREAD = 0.5
 
 #: Connections that a look looks at before other threads or greenlets get a turn.
@@ -121,8 +121,7 @@ class Looks:
         rounds.begin_look(now, interval)
         due = rounds.due
         while fanout.arrivals:
-            due.append(newcomer := fanout.arrivals.popleft())
-            newcomer.beat_at -= _head_start(newcomer)
+            due.append(fanout.arrivals.popleft())
         while due:
             fanout.guard(self._look_at, due[-1])
             due.pop()
@@ -179,15 +178,13 @@ class Looks:
 
         :returns: when the next one is due.
         """
-        were_sent_together = group.sent_at > connection.beat_at
+        connection.has_head_start = group.sent_at > connection.beat_at
         if group.cursor.position != group.log.sequence:
             # Events of other channels have moved the log on. Take over how far.
             self._fanout.deliver(group)
             if connection.group is not group:
                 return self._now  # It has left the group meanwhile.
         now = connection.beat_at = self._now
-        if were_sent_together:
-            connection.beat_at -= _head_start(connection)
         data = HEARTBEAT
         if now - max(group.sent_at, connection.named_at) >= POSITION_INTERVAL:
             position = group.cursor.id
@@ -220,15 +217,10 @@ class Looks:
 
 def _due_at(connection: Connection, group: Group) -> float:
     """When the client of a silent connection is due a sign of life."""
-    sent_at = connection.beat_at
-    if group.sent_at > sent_at:
-        sent_at = group.sent_at - _head_start(connection)
-    return sent_at + connection.settings.heartbeat * DUE_SHARE
-
-
-def _head_start(connection: Connection) -> float:
-    """Seconds by which a connection's next sign of life is due earlier. Without them,
-    connections that came together, or that got an event together, would from then on
-    get all their signs of life together."""
-    share = connection.descriptor * GOLDEN_RATIO % 1
-    return share * connection.settings.heartbeat * (DUE_SHARE - LEAST_SPREAD)
+    share = DUE_SHARE
+    if connection.has_head_start or group.sent_at > connection.beat_at:
+        # Connections that came together, or that got an event together, would from then
+        # on get all their signs of life together.
+        share -= connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
+    sent_at = max(connection.beat_at, group.sent_at)
+    return sent_at + connection.settings.heartbeat * share

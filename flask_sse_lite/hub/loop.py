@@ -51,10 +51,6 @@ from .revoking import Revoking
 #: Seconds between two looks at whether the server is about to stop.
 TICK = 0.5
 
-#: The share of the time between two looks for which the loop waits in any case, unless
-#: there is something to do.
-LEAST_REST = 0.25
-
 #: Connections that the loop writes to before other threads or greenlets get a turn.
 WRITES_PER_BREATH = 4
 
@@ -172,7 +168,7 @@ class Hub:
         """Tell somebody the time, until ``forget`` is called."""
         with self._lock:
             self._audiences.timed.add(whom)
-            self._look = min(self._look, whom.heartbeat / LOOKS_PER_HEARTBEAT)
+            self._look_for(whom.heartbeat)
             self._start()
 
     def forget(self, whom: Timed) -> None:
@@ -191,7 +187,7 @@ class Hub:
             elif stream.program and stream.program.is_stopped:
                 expect(stream.story, "shutdown")
                 stream.stop()  # The server's other streams were told before.
-            self._look = min(self._look, stream.heartbeat / LOOKS_PER_HEARTBEAT)
+            self._look_for(stream.heartbeat)
             self._start()
 
     def discard(self, stream: Iterated) -> None:
@@ -219,7 +215,7 @@ class Hub:
             connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.add(connection)
-            self._look = min(self._look, pace / LOOKS_PER_HEARTBEAT)
+            self._look_for(pace)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))
         # A connection that has nothing to catch up with can wait for news, or for the
@@ -285,6 +281,13 @@ class Hub:
         if not self._is_awake:
             self._is_awake = True
             self._poller.wake()
+
+    def _look_for(self, heartbeat: float) -> None:
+        """Look as often as a heartbeat needs. The caller holds the lock."""
+        look = heartbeat / LOOKS_PER_HEARTBEAT
+        if look < self._look:
+            self._look = look
+            self._wake()  # The loop can be waiting for longer.
 
     def _start(self) -> None:
         """Begin the loop, unless it runs. The caller holds the lock."""
@@ -352,9 +355,7 @@ class Hub:
         """
         fanout = self._fanout
         until_look = self._looked_at + self._look - time.monotonic()
-        # Where a look takes longer than the time between two, the process rests too.
-        rest = max(until_look, self._look * LEAST_REST)
-        events = self._poller.wait(min(TICK, rest))
+        events = self._poller.wait(min(TICK, max(until_look, 0.0)))
         # Readers that get news from here on wake the loop again. Those that got news
         # before are served below.
         self._is_awake = False
@@ -385,7 +386,12 @@ class Hub:
         if now - self._looked_at < self._look:
             return True
         self._looked_at = now
-        return self._look_around(now)
+        goes_on = self._look_around(now)
+        took = time.monotonic() - now
+        if took > self._look:
+            # The looks cannot be as frequent, and leave time for all else.
+            self._looked_at += took
+        return goes_on
 
     def _look_around(self, now: float) -> bool:
         """Do what is due by the clock.

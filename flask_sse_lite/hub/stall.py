@@ -97,8 +97,7 @@ class Progress:
         """Count the time before the first look too, where the system says for how long
         the client has acknowledged nothing (over TCP).
 
-        :param sent_at: when the client was last sent something. Something has waited
-            for it at least since then.
+        :param sent_at: when what waits for the client was sent, or later.
         """
         self._acknowledged = bytes_acknowledged(self._sock)
         silence = seconds_since_acknowledged(self._sock)

@@ -310,16 +310,18 @@ class Upkeep:
             on.
         """
         is_busy, pages, _ = wait_natively(lambda: _checkpoint(connection, "PASSIVE"))
+        is_locked = False
         if is_busy:
             # Another process does it, and needs a moment in which nobody writes. It has
             # none while all others publish on.
-            is_busy = self._connection.written_ahead() > LARGE_WAL * PAGE_SIZE
+            is_locked = self._connection.written_ahead() > LARGE_WAL * PAGE_SIZE
         elif pages > LARGE_WAL:
             with _patience(connection, WAL_PATIENCE):
                 is_busy, _, _ = wait_natively(
                     lambda: _checkpoint(connection, "TRUNCATE")
                 )
-        if is_busy:
+            is_locked = bool(is_busy)
+        if is_locked:
             raise sqlite3.OperationalError("the write-ahead log is kept locked")
 
     def is_late(self) -> bool:
