@@ -15,8 +15,9 @@ from flask_sse_lite import Event
 from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.redis import RedisStore, scripts
 from flask_sse_lite.brokers.shared import SharedBroker
-from flask_sse_lite.brokers.sqlite.scales import Scales
+from flask_sse_lite.brokers.sqlite.scales import WEIGHED_AFTER, Scales
 from flask_sse_lite.brokers.sqlite.store import SqliteStore
+from flask_sse_lite.history.retention import HISTORY_BYTES
 from flask_sse_lite.publisher import Publisher
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish, until
@@ -150,7 +151,9 @@ def test_channels_of_one_event_each_do_not_all_lose_it(store: StoreUnderTest) ->
 def test_who_does_not_know_the_bound_keeps_it(shared: StoreUnderTest) -> None:
     fill(opened(shared), "a", 10)
     guest = connect(Settings.of_guest(shared.url, timeout=5))
-    fill(guest, "b", 300)
+    # At an SQLite file, it asks for the bound when it has written so much.
+    unseen = HISTORY_BYTES * WEIGHED_AFTER
+    fill(guest, "b", int(unseen / LARGE) + 300)
     guest.close()
     until(lambda: is_within_limit(shared, "ab"))
 
