@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import gc
 import os
 import socket
@@ -204,6 +205,14 @@ class TestCounts:
         world.hub.release(place)
         assert world.hub.is_full(settings) is False
 
+    def test_a_hub_is_full_for_a_client_that_has_all_its_places(
+        self, world: World
+    ) -> None:
+        settings = Settings.read({"SSE_MAX_PER_CLIENT": 1})
+        world.hub.arrive(settings, ANN)
+        assert world.hub.is_full(settings, ANN) is True
+        assert world.hub.is_full(settings, ANN._replace(identity="bob")) is False
+
 
 class TestComing:
     def test_the_loop_starts_with_the_first_and_ends_with_the_last(
@@ -348,9 +357,12 @@ class TestComing:
         assert data_in(client) == ["1"]
 
     def test_one_that_has_missed_something_wakes_the_loop(self, world: World) -> None:
+        world.connect("b")
         world.log.append("a", Event("1"))
+        world.settle()
+        wakes = world.poller.wakes
         _, client = world.connect("a", since=world.log.position(0))
-        assert world.poller.wakes == 1
+        assert world.poller.wakes == wakes + 1
         world.settle()
         assert data_in(client) == ["1"]
 
@@ -672,12 +684,14 @@ class TestEndings:
         assert not is_closed(other)
 
     def test_who_begins_doomed_wakes_the_loop(self, world: World) -> None:
+        world.connect("b", settings=dataclasses.replace(SETTINGS))
         place = world.place()
-        world.hub.end_streams(SETTINGS, 5.0)  # There is no loop to wait for.
-        assert world.poller.wakes == 0
+        world.hub.end_streams(SETTINGS, 0)
+        world.settle()
+        wakes = world.poller.wakes
         connection, client = world.connection("a")
         world.hub.adopt(connection, place)
-        assert world.poller.wakes == 1
+        assert world.poller.wakes == wakes + 1
         world.settle()
         assert is_closed(client)
 
