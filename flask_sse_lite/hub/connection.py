@@ -107,11 +107,11 @@ class Connection:
         #: When it came, or was last sent a sign of life, or fell behind; and when it
         #: came, or was last sent an id so (``time.monotonic()``).
         self.beat_at = self.named_at = 0.0
-        #: Others were sent the same at that time: the next sign of life of each is due
-        #: at a time of its own (looks.py).
-        self.has_head_start = True
         #: That id.
         self.named: str | None = None
+        #: Whether others were last sent the same, so that its next sign of life is due
+        #: at a time of its own (looks.py).
+        self.has_head_start = True
         #: When its stream is ended, for ``SSE_MAX_AGE``; 0 for never.
         self.expires = 0.0
         #: Bytes that the client has sent.
@@ -120,6 +120,11 @@ class Connection:
         self.ready = 0
         #: The stream's last event was sent, or is on its way.
         self.is_ended = False
+
+    @property
+    def last_sent_at(self) -> float:
+        """When it was last sent something, alone or with its group."""
+        return max(self.beat_at, self.group.sent_at) if self.group else self.beat_at
 
     def send(self, poller: Poller, frame: bytes) -> bool:
         """Send a frame: all that fits now, and the rest when ``flush`` is called.

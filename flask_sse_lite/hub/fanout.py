@@ -267,7 +267,7 @@ class Fanout:
         """Take a connection out of its group. The connection has a cursor of its own
         until it has caught up."""
         connection.cursor = group.cursor.copy()
-        connection.beat_at = max(connection.beat_at, group.sent_at)
+        connection.beat_at = connection.last_sent_at
         connection.has_head_start = True
         self.leave_group(connection)
         if connection.story is not None and group.tally is not None:

@@ -145,13 +145,9 @@ class Looks:
         # Look before a sign of life is sent, which waits for its client at first.
         if not connection.progress and bytes_waiting(connection.descriptor):
             self._suspect(connection)
-        until = now + heartbeat * DUE_SHARE
-        if group:
-            due_at = _due_at(connection, group)
-            if due_at > now:
-                until = due_at
-            else:
-                until = self._give_sign_of_life(connection, group)
+        until = _due_at(connection) if group else now + heartbeat * DUE_SHARE
+        if group and until <= now:
+            until = self._give_sign_of_life(connection, group)
         if connection.expires:
             if now >= connection.expires:
                 self._fanout.end(connection, "max-age")
@@ -161,15 +157,12 @@ class Looks:
 
     def _suspect(self, connection: Connection) -> None:
         """Something waits for a client: from now on, look whether it is taken."""
-        now, group = self._now, connection.group
-        progress = Progress(connection.descriptor, connection.settings.stall, now)
+        now, settings = self._now, connection.settings
+        progress = Progress(connection.descriptor, settings.stall, now)
         # After a pause of the process, the client has had no time to answer: half of
         # its time is yet to come in any case.
-        earliest = now - min(
-            connection.settings.heartbeat, connection.settings.stall / 2
-        )
-        sent_at = max(connection.beat_at, earliest)
-        progress.count_from(max(sent_at, group.sent_at) if group else sent_at, now)
+        earliest = now - min(settings.heartbeat, settings.stall / 2)
+        progress.count_from(max(connection.last_sent_at, earliest), now)
         connection.progress = progress
         self._suspects[connection.descriptor] = connection
 
@@ -194,7 +187,7 @@ class Looks:
         self._loop._write(group, connection.chunked, [connection.descriptor], data)
         if connection.story is not None:
             connection.story.note(0, len(data))
-        return _due_at(connection, group)
+        return _due_at(connection)
 
     def _is_served(self, connection: Connection) -> bool:
         """Whether a connection is still there. Its descriptor can be another
@@ -215,12 +208,11 @@ class Looks:
             del self._suspects[descriptor]
 
 
-def _due_at(connection: Connection, group: Group) -> float:
+def _due_at(connection: Connection) -> float:
     """When the client of a silent connection is due a sign of life."""
-    share = DUE_SHARE
-    if connection.has_head_start or group.sent_at > connection.beat_at:
+    sent_at, share = connection.last_sent_at, DUE_SHARE
+    if connection.has_head_start or sent_at > connection.beat_at:
         # Connections that came together, or that got an event together, would from then
         # on get all their signs of life together.
         share -= connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
-    sent_at = max(connection.beat_at, group.sent_at)
     return sent_at + connection.settings.heartbeat * share

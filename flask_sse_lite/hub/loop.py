@@ -168,7 +168,7 @@ class Hub:
         """Tell somebody the time, until ``forget`` is called."""
         with self._lock:
             self._audiences.timed.add(whom)
-            self._look_for(whom.heartbeat)
+            self._keep_pace_with(whom.heartbeat)
             self._start()
 
     def forget(self, whom: Timed) -> None:
@@ -187,7 +187,7 @@ class Hub:
             elif stream.program and stream.program.is_stopped:
                 expect(stream.story, "shutdown")
                 stream.stop()  # The server's other streams were told before.
-            self._look_for(stream.heartbeat)
+            self._keep_pace_with(stream.heartbeat)
             self._start()
 
     def discard(self, stream: Iterated) -> None:
@@ -215,7 +215,7 @@ class Hub:
             connection.place = place
             self._fanout.newcomers.append(connection)
             self._listeners.add(connection)
-            self._look_for(pace)
+            self._keep_pace_with(pace)
             if is_doomed:
                 self._endings.ask(Ending(lambda whom: whom is connection))
         # A connection that has nothing to catch up with can wait for news, or for the
@@ -282,7 +282,7 @@ class Hub:
             self._is_awake = True
             self._poller.wake()
 
-    def _look_for(self, heartbeat: float) -> None:
+    def _keep_pace_with(self, heartbeat: float) -> None:
         """Look as often as a heartbeat needs. The caller holds the lock."""
         look = heartbeat / LOOKS_PER_HEARTBEAT
         if look < self._look:
