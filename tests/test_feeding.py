@@ -602,8 +602,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Channel]:
     """The channels for whose readers a follower has paused."""
     pauses: list[Channel] = []
     monkeypatch.setattr(
-        "flask_sse_lite.history.fed.pause_follower",
-        lambda channel, history: pauses.append(channel),
+        "flask_sse_lite.history.pacing.Patience.pause",
+        lambda patience, channel, history: pauses.append(channel),
     )
     return pauses
 

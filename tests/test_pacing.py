@@ -12,9 +12,13 @@ from flask_sse_lite.history.pacing import (
     BREATH,
     BREATHS,
     FEEDER_BREATHS,
-    pause_follower,
+    SPARE_BREATH_TAKES,
+    SPARE_BREATHS,
+    Patience,
     pause_publisher,
 )
+
+from .clocks import Clock
 
 HISTORY = 8
 
@@ -84,27 +88,71 @@ def test_where_a_publisher_cannot_sleep_it_goes_on_at_once(
     assert channel.unread == HISTORY
 
 
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def patience(clock: Clock) -> Patience:
+    return Patience(clock)
+
+
 def test_a_follower_goes_on_when_half_of_the_history_was_read(
-    channel: Channel, meanwhile: Meanwhile
+    channel: Channel, patience: Patience, meanwhile: Meanwhile
 ) -> None:
     def read(pause: int) -> None:
         channel.unread -= 1
 
     pauses = meanwhile(read)
-    pause_follower(channel, HISTORY)
+    patience.pause(channel, HISTORY)
     assert channel.unread == HISTORY // 2
     assert pauses == [BREATH] * (HISTORY // 2)
 
 
+def test_a_follower_waits_for_a_reader_that_is_late_by_a_tenth_of_a_second(
+    channel: Channel, patience: Patience, meanwhile: Meanwhile
+) -> None:
+    def read(pause: int) -> None:
+        if pause == FEEDER_BREATHS + SPARE_BREATHS:
+            channel.unread = 0
+
+    pauses = meanwhile(read)
+    patience.pause(channel, HISTORY)
+    assert channel.unread == 0
+    assert sum(pauses) > 0.1
+
+
 def test_a_follower_gives_readers_up_that_do_not_read_for_some_histories(
-    channel: Channel, meanwhile: Meanwhile
+    channel: Channel, patience: Patience, meanwhile: Meanwhile
 ) -> None:
     pauses = meanwhile(lambda pause: None)
-    pause_follower(channel, HISTORY)
-    assert pauses == [BREATH] * FEEDER_BREATHS
+    patience.pause(channel, HISTORY)
+    assert pauses == [BREATH] * (FEEDER_BREATHS + SPARE_BREATHS)
     channel.unread += FEEDER_BREATHS * HISTORY + HISTORY // 2
-    pause_follower(channel, HISTORY)
-    assert len(pauses) == FEEDER_BREATHS
+    patience.pause(channel, HISTORY)
+    assert len(pauses) == FEEDER_BREATHS + SPARE_BREATHS
     channel.unread += 1
-    pause_follower(channel, HISTORY)
-    assert len(pauses) == 2 * FEEDER_BREATHS
+    patience.pause(channel, HISTORY)
+    assert len(pauses) == 2 * FEEDER_BREATHS + SPARE_BREATHS
+
+
+def test_a_follower_has_its_spare_breaths_back_one_by_one(
+    clock: Clock, patience: Patience, meanwhile: Meanwhile
+) -> None:
+    pauses = meanwhile(lambda pause: None)
+
+    def spare_breaths() -> int:
+        """How many it has spent, on a channel that nobody reads."""
+        channel = Channel(0, is_whole=True)
+        channel.unread = HISTORY
+        pauses.clear()
+        patience.pause(channel, HISTORY)
+        return len(pauses) - FEEDER_BREATHS
+
+    assert spare_breaths() == SPARE_BREATHS
+    assert spare_breaths() == 0
+    clock.now += 3.5 * SPARE_BREATH_TAKES
+    assert spare_breaths() == 3
+    clock.now += 1000 * SPARE_BREATHS * SPARE_BREATH_TAKES
+    assert spare_breaths() == SPARE_BREATHS

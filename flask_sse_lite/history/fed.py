@@ -15,7 +15,7 @@ from ..position import BEGINNING, RUN_PREFIX
 from .channel import Tell
 from .cursor import Entry
 from .log import Log
-from .pacing import pause_follower
+from .pacing import Patience
 from .records import Past, Record
 from .retention import RUNS_BYTES
 from .revocations import LEEWAY, REVOCATIONS
@@ -38,6 +38,7 @@ class FedLog(Log):
         self._age = 0.0
         # When the log was last known to have all that the store had.
         self._current_at = 0.0
+        self._patience = Patience(clock)
         # Revocations are always loaded: one that comes before a stream watches them
         # must be noted, too.
         self.watch((REVOCATIONS,), _nobody)
@@ -148,7 +149,7 @@ class FedLog(Log):
         history = self._keeper.history
         if watchers and channel.unread * 2 > history:
             # As in append, with more patience: the follower is no request that waits.
-            pause_follower(channel, history)
+            self._patience.pause(channel, history)
 
     def advance(self, sequence: int) -> None:
         """Note that everything of the loaded channels, up to a position, was fed."""
