@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -28,13 +27,15 @@ from flask_sse_lite.brokers.redis.pool import MAX_LINKS
 from flask_sse_lite.brokers.redis.url import read_url
 from flask_sse_lite.settings import Settings
 
+from .clocks import stopwatch
 from .redis_servers import RedisServer, redis_server
-from .servers import HOST, PATIENCE
+from .servers import HOST, PATIENCE, ROOT
 
 TIMEOUT = 1.0
 
-#: Seconds within which a call must be over. A busy machine wakes a waiting thread a
-#: little late; a call that waits twice is far beyond this.
+#: Seconds within which a call must be over, by a stopwatch that stands still with the
+#: process. A busy machine wakes a waiting thread a little late; a call that waits twice
+#: is far beyond this.
 BOUND = 1.7 * TIMEOUT
 
 #: More calls at once than a process has connections.
@@ -64,17 +65,18 @@ def times(calls: list[Callable[[], object]]) -> list[float]:
     took: list[float] = []
 
     def do(call: Callable[[], object]) -> None:
-        began = time.monotonic()
+        began = seconds()
         with suppress(BrokerUnavailable):
             call()
             return
-        took.append(time.monotonic() - began)
+        took.append(seconds() - began)
 
-    threads = [threading.Thread(target=do, args=[c], daemon=True) for c in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    with stopwatch() as seconds:
+        threads = [threading.Thread(target=do, args=[c], daemon=True) for c in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
     assert len(took) == len(calls)
     return took
 
@@ -192,10 +194,10 @@ def test_a_slow_redis(way: Way, name: str, kind: str, is_known: bool) -> None:
             broker.want(["a"])
             # Redis does not know the script of each call yet, so each call asks twice.
         way.pause, way.piece = SLOW[kind]
-        began = time.monotonic()
-        with suppress(BrokerUnavailable):
-            CALLS[name](broker)
-        assert time.monotonic() - began < BOUND
+        with stopwatch() as seconds:
+            with suppress(BrokerUnavailable):
+                CALLS[name](broker)
+            assert seconds() < BOUND
         way.pause = 0.0
 
 
@@ -218,10 +220,10 @@ def test_one_publish_to_many_channels_has_one_timeout(way: Way) -> None:
     with app.app_context():
         sse.publish("before")
         way.pause = 0.3 * TIMEOUT
-        began = time.monotonic()
-        with pytest.raises(BrokerUnavailable):
-            sse.publish("x", channel=[f"room.{number}" for number in range(20)])
-        assert time.monotonic() - began < BOUND
+        with stopwatch() as seconds:
+            with pytest.raises(BrokerUnavailable):
+                sse.publish("x", channel=[f"room.{number}" for number in range(20)])
+            assert seconds() < BOUND
         way.pause = 0.0
     app.extensions["sse"].close()
 
@@ -323,10 +325,11 @@ def test_a_publisher_has_a_timeout_of_its_own(server: RedisServer) -> None:
 GREENLETS = """
 from gevent import monkey
 monkey.patch_all()
-import sys, time
+import sys
 import gevent
 from flask import Flask
 from flask_sse_lite import SSE, BrokerUnavailable
+from tests.clocks import stopwatch
 
 url, timeout, crowd = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 app, sse = Flask("application"), SSE()
@@ -338,16 +341,17 @@ print("ready", flush=True)
 input()
 
 def took(number):
-    began = time.monotonic()
+    began = seconds()
     try:
         with app.app_context():
             sse.publish("x") if number % 2 else sse.messages(f"room.{number}")
     except BrokerUnavailable:
         pass
-    return time.monotonic() - began
+    return seconds() - began
 
-jobs = [gevent.spawn(took, number) for number in range(crowd)]
-gevent.joinall(jobs)
+with stopwatch() as seconds:
+    jobs = [gevent.spawn(took, number) for number in range(crowd)]
+    gevent.joinall(jobs)
 took = [job.value for job in jobs]
 assert sum(seconds > timeout * 0.9 for seconds in took) >= crowd / 2, took
 print(max(took))
@@ -358,7 +362,9 @@ print(max(took))
 def greenlets(url: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", GREENLETS, url, str(TIMEOUT), str(CROWD)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT
+    ) as process:
         try:
             assert process.stdout
             assert process.stdout.readline() == "ready\n"
