@@ -289,6 +289,13 @@ class TestItEvicts:
         assert channel.evict(MANY, ALWAYS, 0)
         assert sequences(channel) == [5]
 
+    def test_the_last_stays_for_readers_that_were_given_up(self) -> None:
+        channel = channel_of(entry(1), entry(2))
+        channel.unread = -MANY
+        channel.watchers[tell] = None
+        assert channel.evict(MANY, ALWAYS, 0)
+        assert sequences(channel) == [2]
+
     def test_what_is_too_much_and_what_is_above_a_level_go_together(self) -> None:
         channel = channel_of(*map(entry, range(1, 6)))
         assert channel.evict(4, ALWAYS, 2 * SIZE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,13 +11,11 @@ from flask_sse_lite.history.pacing import (
     BREATH,
     BREATHS,
     FEEDER_BREATHS,
-    SPARE_BREATH_TAKES,
-    SPARE_BREATHS,
+    SPARE_SECONDS,
+    SPARE_SHARE,
     Patience,
     pause_publisher,
 )
-
-from .clocks import Clock
 
 HISTORY = 8
 
@@ -34,23 +31,42 @@ def channel() -> Channel:
     return channel
 
 
+class Times:
+    """Stands in for the module ``time``: only what sleeps, and a test, moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        #: Seconds that each sleep takes too long.
+        self.oversleep = 0.0
+        self.pauses: list[float] = []
+        self.in_pause: Callable[[int], object] = lambda pause: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds + self.oversleep
+        self.pauses.append(seconds)
+        self.in_pause(len(self.pauses))
+
+
 @pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+def times(monkeypatch: pytest.MonkeyPatch) -> Times:
+    times = Times()
+    monkeypatch.setattr("flask_sse_lite.history.pacing.time", times)
+    return times
+
+
+@pytest.fixture
+def meanwhile(times: Times) -> Meanwhile:
     """Have something done in each pause, which is told its number.
 
     :returns: how long each pause is.
     """
 
     def do(what: Callable[[int], object]) -> list[float]:
-        pauses: list[float] = []
-
-        def sleep(seconds: float) -> None:
-            pauses.append(seconds)
-            what(len(pauses))
-
-        stand_in = SimpleNamespace(sleep=sleep)
-        monkeypatch.setattr("flask_sse_lite.history.pacing.time", stand_in)
-        return pauses
+        times.in_pause = what
+        return times.pauses
 
     return do
 
@@ -88,71 +104,91 @@ def test_where_a_publisher_cannot_sleep_it_goes_on_at_once(
     assert channel.unread == HISTORY
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def patience(clock: Clock) -> Patience:
-    return Patience(clock)
-
-
 def test_a_follower_goes_on_when_half_of_the_history_was_read(
-    channel: Channel, patience: Patience, meanwhile: Meanwhile
+    channel: Channel, meanwhile: Meanwhile
 ) -> None:
     def read(pause: int) -> None:
         channel.unread -= 1
 
     pauses = meanwhile(read)
-    patience.pause(channel, HISTORY)
+    Patience().pause(channel, HISTORY)
     assert channel.unread == HISTORY // 2
     assert pauses == [BREATH] * (HISTORY // 2)
 
 
 def test_a_follower_waits_for_a_reader_that_is_late_by_a_tenth_of_a_second(
-    channel: Channel, patience: Patience, meanwhile: Meanwhile
+    channel: Channel, meanwhile: Meanwhile
 ) -> None:
     def read(pause: int) -> None:
-        if pause == FEEDER_BREATHS + SPARE_BREATHS:
+        if sum(pauses) > SPARE_SECONDS:
             channel.unread = 0
 
     pauses = meanwhile(read)
-    patience.pause(channel, HISTORY)
+    Patience().pause(channel, HISTORY)
     assert channel.unread == 0
-    assert sum(pauses) > 0.1
+
+
+@pytest.mark.parametrize("late", [1, FEEDER_BREATHS, FEEDER_BREATHS + 3])
+def test_a_follower_goes_on_as_soon_as_a_late_reader_has_read_half(
+    channel: Channel, meanwhile: Meanwhile, late: int
+) -> None:
+    def read(pause: int) -> None:
+        if pause == late:
+            channel.unread = HISTORY // 2
+
+    pauses = meanwhile(read)
+    Patience().pause(channel, HISTORY)
+    assert len(pauses) == late
+    assert channel.unread == HISTORY // 2
+
+
+def test_a_follower_spends_no_more_than_its_spare_seconds(
+    channel: Channel,
+    meanwhile: Meanwhile,
+    times: Times,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.history.pacing.SPARE_SECONDS", 2 / 16)
+    pauses = meanwhile(lambda pause: None)
+    times.oversleep = 1 / 16 - BREATH
+    Patience().pause(channel, HISTORY)
+    assert len(pauses) == FEEDER_BREATHS + 2
 
 
 def test_a_follower_gives_readers_up_that_do_not_read_for_some_histories(
-    channel: Channel, patience: Patience, meanwhile: Meanwhile
+    channel: Channel, meanwhile: Meanwhile
 ) -> None:
     pauses = meanwhile(lambda pause: None)
+    patience = Patience()
     patience.pause(channel, HISTORY)
-    assert pauses == [BREATH] * (FEEDER_BREATHS + SPARE_BREATHS)
+    paused = FEEDER_BREATHS * BREATH + SPARE_SECONDS
+    assert sum(pauses) == pytest.approx(paused, abs=2 * BREATH)
     channel.unread += FEEDER_BREATHS * HISTORY + HISTORY // 2
+    pauses.clear()
     patience.pause(channel, HISTORY)
-    assert len(pauses) == FEEDER_BREATHS + SPARE_BREATHS
+    assert not pauses
     channel.unread += 1
     patience.pause(channel, HISTORY)
-    assert len(pauses) == 2 * FEEDER_BREATHS + SPARE_BREATHS
+    assert len(pauses) >= FEEDER_BREATHS
 
 
-def test_a_follower_has_its_spare_breaths_back_one_by_one(
-    clock: Clock, patience: Patience, meanwhile: Meanwhile
+@pytest.mark.parametrize("sleeps", [BREATH, 1.3 * BREATH, 20 * BREATH, 0.3])
+def test_readers_that_never_read_hold_a_follower_up_for_a_tenth_of_its_time(
+    meanwhile: Meanwhile, times: Times, sleeps: float
 ) -> None:
+    """The system can wake who sleeps far too late."""
     pauses = meanwhile(lambda pause: None)
-
-    def spare_breaths() -> int:
-        """How many it has spent, on a channel that nobody reads."""
+    times.oversleep = sleeps - BREATH
+    patience = Patience()
+    count, began = 1000, times.now
+    for _ in range(count):
         channel = Channel(0, is_whole=True)
         channel.unread = HISTORY
-        pauses.clear()
         patience.pause(channel, HISTORY)
-        return len(pauses) - FEEDER_BREATHS
-
-    assert spare_breaths() == SPARE_BREATHS
-    assert spare_breaths() == 0
-    clock.now += 3.5 * SPARE_BREATH_TAKES
-    assert spare_breaths() == 3
-    clock.now += 1000 * SPARE_BREATHS * SPARE_BREATH_TAKES
-    assert spare_breaths() == SPARE_BREATHS
+        times.now += 0.02
+    worked = count * 0.02
+    spare = len(pauses) * sleeps - count * FEEDER_BREATHS * sleeps
+    took = times.now - began
+    assert spare <= SPARE_SECONDS + SPARE_SHARE * took + sleeps
+    if sleeps < 0.3:
+        assert spare >= SPARE_SHARE * worked

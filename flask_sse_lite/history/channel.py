@@ -160,7 +160,8 @@ class Channel:
                 count += 1
             for entry in entries[:count]:
                 self.size -= entry.size
-            unread = self.unread if self.watchers else 1
+            # Readers that were given up have less than nothing that is kept for them.
+            unread = max(self.unread, 1) if self.watchers else 1
             while self.size > level and count < len(entries) - unread:
                 self.size -= entries[count].size
                 count += 1

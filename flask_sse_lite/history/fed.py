@@ -38,7 +38,7 @@ class FedLog(Log):
         self._age = 0.0
         # When the log was last known to have all that the store had.
         self._current_at = 0.0
-        self._patience = Patience(clock)
+        self._patience = Patience()
         # Revocations are always loaded: one that comes before a stream watches them
         # must be noted, too.
         self.watch((REVOCATIONS,), _nobody)
@@ -148,7 +148,7 @@ class FedLog(Log):
             tell()
         history = self._keeper.history
         if watchers and channel.unread * 2 > history:
-            # As in append, with more patience: the follower is no request that waits.
+            # As in append, with more patience: no publish waits for this.
             self._patience.pause(channel, history)
 
     def advance(self, sequence: int) -> None:

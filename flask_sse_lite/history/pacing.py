@@ -9,7 +9,6 @@ writer sleeps, and how often, lives here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from .channel import Channel
 
@@ -20,18 +19,16 @@ BREATH = 0.0005
 #: request waits for it.
 BREATHS = 4
 
-#: The follower of a store makes so many pauses for the readers of a channel, whenever
-#: they are behind: no publisher waits for it.
+#: The follower of a store makes so many pauses for the readers of a channel. If they
+#: have not read then, it makes none for so many histories of that channel.
 FEEDER_BREATHS = 10
 
-#: Behind those, the follower has so many more to spend, for all channels together: a
-#: tenth of a second. When they are spent, the readers that are behind lose what they do
-#: not read.
-SPARE_BREATHS = 200
-
-#: Seconds after which the follower has one of those back that it spent. Readers that
-#: never read, in however many channels, hold it up for a tenth of its time.
-SPARE_BREATH_TAKES = 10 * BREATH
+#: Where those are not enough, the follower pauses for so many seconds more. All
+#: channels share these seconds, and a tenth of the follower's other time is added to
+#: them, up to their full number. Readers that never read cost it a tenth of its time at
+#: most, beyond the first pauses of each channel.
+SPARE_SECONDS = 0.1
+SPARE_SHARE = 0.1
 
 
 def pause_publisher(channel: Channel) -> None:
@@ -47,36 +44,30 @@ def pause_publisher(channel: Channel) -> None:
 
 
 class Patience:
-    """How the follower of a store waits for readers. Whoever feeds the log uses this,
-    one thread at a time.
+    """How the follower of a store waits for readers. One thread at a time feeds a log,
+    and so uses this."""
 
-    :param clock: seconds, never falling.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        #: The spare breaths that were left at a time.
-        self._spare: float = SPARE_BREATHS
-        self._counted_at = clock()
+    def __init__(self) -> None:
+        #: The spare seconds that were left at the end of the last pause, and its time.
+        #: A pause can take longer than was meant, so that they fall below 0.
+        self._spare = SPARE_SECONDS
+        self._paused_at = time.monotonic()
 
     def pause(self, channel: Channel, history: int) -> None:
         """Pause until the readers have read half of a channel's history, or for as long
-        as the others can wait."""
-        breaths = 0
-        while channel.unread * 2 > history:
-            if breaths >= FEEDER_BREATHS and not self._spend():
-                channel.unread = -FEEDER_BREATHS * history
+        as all that else is to be fed can wait. Readers that have not read by then lose
+        what they do not read."""
+        for _ in range(FEEDER_BREATHS):
+            if channel.unread * 2 <= history:
                 return
             time.sleep(BREATH)
-            breaths += 1
-
-    def _spend(self) -> bool:
-        """Spend a spare breath, if one is left."""
-        now = self._clock()
-        back = (now - self._counted_at) / SPARE_BREATH_TAKES
-        self._counted_at = now
-        self._spare = min(self._spare + back, SPARE_BREATHS)
-        is_left = self._spare >= 1
-        if is_left:
-            self._spare -= 1
-        return is_left
+        began = now = time.monotonic()
+        back = (began - self._paused_at) * SPARE_SHARE
+        spare = min(self._spare + back, SPARE_SECONDS)
+        while channel.unread * 2 > history and now - began < spare:
+            time.sleep(BREATH)
+            now = time.monotonic()
+        self._spare = spare - (now - began)
+        self._paused_at = now
+        if channel.unread * 2 > history:
+            channel.unread = -FEEDER_BREATHS * history
