@@ -3,10 +3,11 @@ process."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from flask_sse_lite.system.gevent import native
 
 
 class Clock:
@@ -22,22 +23,27 @@ TICK = 0.01
 LONGEST_TICK = 0.1
 
 
-class _Ticks(threading.Thread):
+class _Ticks:
     """Counts seconds for as long as the process runs."""
 
     def __init__(self) -> None:
-        super().__init__(name="stopwatch", daemon=True)
-        self.is_over = threading.Event()
         #: Seconds that are counted, and when.
         self._counted = (0.0, time.monotonic())
+        # Greenlets can block each other, which a native thread does not wait for.
+        self._goes_on = native("_thread", "allocate_lock")()
+        self._goes_on.acquire()
+        native("_thread", "start_new_thread")(self._tick, ())
 
-    def run(self) -> None:
-        while not self.is_over.wait(TICK):
+    def _tick(self) -> None:
+        while not self._goes_on.acquire(timeout=TICK):
             self._counted = (self.seconds(), time.monotonic())
 
     def seconds(self) -> float:
         seconds, at = self._counted
         return seconds + min(time.monotonic() - at, LONGEST_TICK)
+
+    def end(self) -> None:
+        self._goes_on.release()
 
 
 @contextmanager
@@ -51,9 +57,7 @@ def stopwatch() -> Iterator[Callable[[], float]]:
     :returns: what tells the seconds since the block began.
     """
     ticks = _Ticks()
-    ticks.start()
     try:
         yield ticks.seconds
     finally:
-        ticks.is_over.set()
-        ticks.join()
+        ticks.end()

@@ -37,9 +37,14 @@ def test_what_counts_is_the_time_in_which_a_process_runs(is_stopped: bool) -> No
         if is_stopped:
             process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-        with stopwatch() as seconds:
-            while seconds() < WAIT:
-                time.sleep(LONGEST_TICK / 10)
-        process.send_signal(signal.SIGCONT)
-        told, _ = process.communicate("\n")
+        try:
+            with stopwatch() as seconds:
+                while seconds() < WAIT:
+                    time.sleep(LONGEST_TICK / 10)
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        finally:
+            process.send_signal(signal.SIGCONT)
+        told, _ = process.communicate()
     assert (float(told) < WAIT / 2) == is_stopped

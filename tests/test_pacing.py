@@ -26,7 +26,12 @@ Meanwhile = Callable[[Callable[[int], object]], list[float]]
 @pytest.fixture
 def channel() -> Channel:
     """A channel whose readers have read nothing of a whole history."""
+    return unread_channel()
+
+
+def unread_channel() -> Channel:
     channel = Channel(0, is_whole=True)
+    channel.watchers[lambda: None] = None
     channel.unread = HISTORY
     return channel
 
@@ -155,6 +160,50 @@ def test_a_follower_spends_no_more_than_its_spare_seconds(
     assert len(pauses) == FEEDER_BREATHS + 2
 
 
+@pytest.mark.parametrize("leaves", [1, FEEDER_BREATHS + 3])
+def test_a_follower_goes_on_when_the_last_reader_has_left(
+    channel: Channel, meanwhile: Meanwhile, leaves: int
+) -> None:
+    def leave(pause: int) -> None:
+        if pause == leaves:
+            channel.watchers.clear()
+
+    pauses = meanwhile(leave)
+    Patience().pause(channel, HISTORY)
+    assert len(pauses) == leaves
+
+
+def test_a_run_needs_none_of_a_followers_spare_seconds(
+    channel: Channel, meanwhile: Meanwhile
+) -> None:
+    channel.budget = 1000
+    pauses = meanwhile(lambda pause: None)
+    patience = Patience()
+    patience.pause(channel, HISTORY)
+    assert len(pauses) == FEEDER_BREATHS
+    pauses.clear()
+    patience.pause(unread_channel(), HISTORY)
+    assert sum(pauses) > SPARE_SECONDS
+
+
+def test_a_process_that_was_suspended_has_its_patience_back_soon(
+    meanwhile: Meanwhile, times: Times
+) -> None:
+    def suspend(pause: int) -> None:
+        if pause == FEEDER_BREATHS + 1:
+            times.now += 3600
+
+    pauses = meanwhile(suspend)
+    patience = Patience()
+    patience.pause(unread_channel(), HISTORY)
+    assert len(pauses) == FEEDER_BREATHS + 1
+    times.now += 2 * SPARE_SECONDS / SPARE_SHARE
+    pauses.clear()
+    meanwhile(lambda pause: None)
+    patience.pause(unread_channel(), HISTORY)
+    assert sum(pauses) > SPARE_SECONDS
+
+
 def test_a_follower_gives_readers_up_that_do_not_read_for_some_histories(
     channel: Channel, meanwhile: Meanwhile
 ) -> None:
@@ -182,9 +231,7 @@ def test_readers_that_never_read_hold_a_follower_up_for_a_tenth_of_its_time(
     patience = Patience()
     count, began = 1000, times.now
     for _ in range(count):
-        channel = Channel(0, is_whole=True)
-        channel.unread = HISTORY
-        patience.pause(channel, HISTORY)
+        patience.pause(unread_channel(), HISTORY)
         times.now += 0.02
     worked = count * 0.02
     spare = len(pauses) * sleeps - count * FEEDER_BREATHS * sleeps

@@ -26,7 +26,8 @@ FEEDER_BREATHS = 10
 #: Where those are not enough, the follower pauses for so many seconds more. All
 #: channels share these seconds, and a tenth of the follower's other time is added to
 #: them, up to their full number. Readers that never read cost it a tenth of its time at
-#: most, beyond the first pauses of each channel.
+#: most, beyond the first pauses of each channel. A run's output is kept by its bytes,
+#: and needs none of these seconds.
 SPARE_SECONDS = 0.1
 SPARE_SHARE = 0.1
 
@@ -49,25 +50,33 @@ class Patience:
 
     def __init__(self) -> None:
         #: The spare seconds that were left at the end of the last pause, and its time.
-        #: A pause can take longer than was meant, so that they fall below 0.
+        #: They fall below 0 where the system wakes who sleeps too late.
         self._spare = SPARE_SECONDS
         self._paused_at = time.monotonic()
 
     def pause(self, channel: Channel, history: int) -> None:
         """Pause until the readers have read half of a channel's history, or for as long
-        as all that else is to be fed can wait. Readers that have not read by then lose
-        what they do not read."""
+        as all that else is to be fed can wait. Readers that have not read by then can
+        lose what they do not read."""
         for _ in range(FEEDER_BREATHS):
-            if channel.unread * 2 <= history:
+            if not _is_behind(channel, history):
                 return
             time.sleep(BREATH)
         began = now = time.monotonic()
         back = (began - self._paused_at) * SPARE_SHARE
         spare = min(self._spare + back, SPARE_SECONDS)
-        while channel.unread * 2 > history and now - began < spare:
+        while not channel.budget and now - began < spare:
+            if not _is_behind(channel, history):
+                break
             time.sleep(BREATH)
             now = time.monotonic()
-        self._spare = spare - (now - began)
+        # A process that was suspended meanwhile is not without patience for hours.
+        self._spare = max(spare - (now - began), -SPARE_SECONDS)
         self._paused_at = now
-        if channel.unread * 2 > history:
+        if _is_behind(channel, history):
             channel.unread = -FEEDER_BREATHS * history
+
+
+def _is_behind(channel: Channel, history: int) -> bool:
+    """Whether there are readers that have not read half of a channel's history."""
+    return bool(channel.watchers) and channel.unread * 2 > history
