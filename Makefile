@@ -82,14 +82,15 @@ soak-service: system-packages $(VENV)/test.stamp
 	$(BIN)/python -m tests.soak --minutes $(SOAK_MINUTES)
 
 # Each file has a process of its own: coverage gets slower with every thread that a process
-# has started. (pytest's status is 5 where a file has no such test.)
+# has started. (pytest's status is 5 where a file has no such test.) Where a test fails, the
+# report comes all the same.
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage
 	mkdir .coverage
 	ls tests/test_*.py | xargs -P 4 -I FILE sh -c '"$$@" || [ $$? = 5 ]' sh \
-		$(BIN)/coverage run -m pytest --quiet FILE $(PYTEST_ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+		$(BIN)/coverage run -m pytest --quiet FILE $(PYTEST_ARGS); \
+		failed=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$failed
 
 # A copy of the code is broken, with one process that leaves the processor to others.
 mutants: $(VENV)/test.stamp

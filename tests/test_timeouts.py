@@ -314,6 +314,40 @@ def test_a_redis_that_refuses_is_an_error_at_once() -> None:
             assert max(times([lambda call=call: call(broker)])) < TIMEOUT / 2  # type: ignore[misc]
 
 
+#: Prints which files calls open that need a new connection. What a process imports at
+#: its first call does not count.
+READING = """
+import sys
+from flask_sse_lite import Event
+from flask_sse_lite.brokers import connect
+from flask_sse_lite.settings import Settings
+
+files = []
+
+def note(event, arguments):
+    if event == "open":
+        files.append(arguments[0])
+
+sys.addaudithook(note)
+for run in ("b", "c"):
+    broker = connect(Settings.read({"SSE_URL": sys.argv[1]}))
+    files.clear()
+    broker.publish("a", Event("x"))
+    broker.want(["a"])
+    assert broker.begin_run(run, 1000)
+    print(len(files), *files)
+    broker.close()
+"""
+
+
+@pytest.mark.parametrize("options", ["", "?lib_name=x&lib_version=1"])
+def test_no_call_waits_for_the_disk(server: RedisServer, options: str) -> None:
+    """A disk has no timeout."""
+    command = [sys.executable, "-c", READING, server.url + options]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert told.splitlines()[1] == "0", told
+
+
 def test_a_publisher_has_a_timeout_of_its_own(server: RedisServer) -> None:
     with Publisher.from_url(server.url, timeout=TIMEOUT) as publisher:
         publisher.publish("before")

@@ -47,7 +47,7 @@ def read_url(
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
         }
-        connection_class(**found)
+        made = connection_class(**found)
     except (ValueError, TypeError, RedisError):
         # The URL is not shown, because it can contain a password.
         raise InvalidValue(
@@ -55,6 +55,12 @@ def read_url(
             "[/database], rediss://… (TLS) or unix:///path, and takes the options "
             "history, age and prefix, and those of redis-py's connections"
         ) from None
+    if hasattr(made, "driver_info"):
+        # redis-py 8 would read its own version from the disk for each connection. No
+        # timeout bounds a disk.
+        found["driver_info"] = made.driver_info
+        found.pop("lib_name", None)
+        found.pop("lib_version", None)
     place = found.get("path") or (
         f"{found.get('host', 'localhost')}:{found.get('port', 6379)}"
     )
