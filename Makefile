@@ -83,12 +83,17 @@ soak-service: system-packages $(VENV)/test.stamp
 
 # Each file has a process of its own: coverage gets slower with every thread that a process
 # has started. (pytest's status is 5 where a file has no such test.) Where a test fails, the
-# report comes all the same.
+# report comes all the same. Coverage keeps a weak reference for each greenlet. So two tests
+# cannot pass under it: a worker of uWSGI in which Sentry is at work crashes at its end, and
+# what greenlets leave behind is coverage's.
+UNMEASURED := \
+	--deselect "tests/test_between.py::test_a_reporter_costs_no_handoff_and_is_told_of_no_error[sentry-uWSGI]" \
+	--deselect "tests/test_limits.py::test_2000_who_came_and_went_leave_nothing_behind[gunicorn gevent]"
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage
 	mkdir .coverage
 	ls tests/test_*.py | xargs -P 4 -I FILE sh -c '"$$@" || [ $$? = 5 ]' sh \
-		$(BIN)/coverage run -m pytest --quiet FILE $(PYTEST_ARGS); \
+		$(BIN)/coverage run -m pytest --quiet FILE $(UNMEASURED) $(PYTEST_ARGS); \
 		failed=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$failed
 
