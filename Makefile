@@ -83,11 +83,9 @@ soak-service: system-packages $(VENV)/test.stamp
 
 # Each file has a process of its own: coverage gets slower with every thread that a process
 # has started. (pytest's status is 5 where a file has no such test.) Where a test fails, the
-# report comes all the same. Coverage keeps a weak reference for each greenlet. So two tests
-# cannot pass under it: a worker of uWSGI in which Sentry is at work crashes at its end, and
-# what greenlets leave behind is coverage's.
+# report comes all the same. One test cannot pass under it: coverage keeps a weak reference
+# for each greenlet, and so greenlets leave something behind.
 UNMEASURED := \
-	--deselect "tests/test_between.py::test_a_reporter_costs_no_handoff_and_is_told_of_no_error[sentry-uWSGI]" \
 	--deselect "tests/test_limits.py::test_2000_who_came_and_went_leave_nothing_behind[gunicorn gevent]"
 coverage: system-packages $(VENV)/dev.stamp
 	rm -rf .coverage

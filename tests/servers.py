@@ -278,8 +278,13 @@ def serve(
             host=HOST, port=port, options=options, app=app, scripts=SCRIPTS
         )
         words = [*python, *shlex.split(command)]
+        environment = _environment(home, config)
+        if kind.startswith("uWSGI"):
+            # Under coverage its workers crash at their end: greenlet fails in the weak
+            # references of coverage.
+            environment.pop("COVERAGE_PROCESS_CONFIG", None)
         made = speaking or Server
-        server = made(port, words, folder, _environment(home, config), tls)
+        server = made(port, words, folder, environment, tls)
         try:
             server.start()
             with server.watched():
