@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import dedent, indent
 
+from .certificates import Certificate
 from .servers import HOST, NGINX, PATIENCE, ROOT, Server, _environment, reserved_port
 
 DOCUMENT = ROOT / "docs" / "proxies.rst"
@@ -84,7 +85,8 @@ def deployed(name: str, change: Callable[[str], str] = str) -> str:
 
 
 def _nginx(text: str, home: Path, port: int, timeout: int) -> list[str]:
-    listen = f"listen {HOST}:{port}; proxy_read_timeout {timeout}s;"
+    options = "ssl http2" if "ssl_certificate" in text else ""
+    listen = f"listen {HOST}:{port} {options}; proxy_read_timeout {timeout}s;"
     text = replaced(text, "listen 80;", listen)
     folders = "".join(
         f"{kind}_temp_path {home}/{kind}; "
@@ -238,6 +240,7 @@ def proxy(
     *,
     timeout: int = 60,
     change: Callable[[str], str] = str,
+    certificate: Certificate | None = None,
 ) -> Iterator[Proxy]:
     """A proxy in front of a server that answers, until the end of the block.
 
@@ -245,10 +248,18 @@ def proxy(
     :param upstream: the server's port.
     :param timeout: seconds that the proxy waits for an application that says nothing.
     :param change: changes the documented block.
+    :param certificate: nginx speaks TLS with it, and HTTP/2.
     """
     program = PROGRAMS[name]
     assert program
     text = replaced(deployed(name, change), UPSTREAM, f"{HOST}:{upstream}")
+    if certificate:
+        text = replaced(
+            text,
+            "listen 80;",
+            f"ssl_certificate {certificate.certificate}; "
+            f"ssl_certificate_key {certificate.key};\nlisten 80;",
+        )
     with TemporaryDirectory(prefix=f"{name}-") as home, reserved_port() as port:
         arguments = ARGUMENTS[name](text, Path(home), port, timeout)
         environment = _environment(home, {})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from .certificates import issued
 from .patience import patient
 from .proxies import PROGRAMS, VARNISH, careless, proxy, replaced, varnish
 from .redis_servers import PERSISTENT, RedisServer, redis_server
 from .servers import (
     CHANNELS,
+    HOST,
     PATIENCE,
     ROOT,
     Server,
@@ -66,17 +68,19 @@ def ask_doctor(
     url: str | None = None,
     *words: str,
     app: str = CHANNELS,
+    environment: Mapping[str, str] | None = None,
     **changed: Any,
 ) -> Findings:
     """What the command finds, by code, with the configuration of a server.
 
+    :param environment: more of the command's.
     :param changed: of that configuration.
     """
     target = () if url is None else ("--url", url, "--patience", ENOUGH)
-    environment = dict(server._environment)
-    environment |= {f"FLASK_{name}": json.dumps(v) for name, v in changed.items()}
+    whole = {**server._environment, **(environment or {})}
+    whole |= {f"FLASK_{name}": json.dumps(v) for name, v in changed.items()}
     folder = Path(server.home("."))
-    return doctor_in(folder, *target, *words, app=app, environment=environment)
+    return doctor_in(folder, *target, *words, app=app, environment=whole)
 
 
 def doctor_in(
@@ -266,6 +270,25 @@ def test_what_a_proxy_does_wrong_is_named(
     ) as front:
         found = ask_doctor(upstream, f"{front.url}/stream")
     check_named(found, behind.code)
+
+
+@pytest.mark.skipif(PROGRAMS["nginx"] is None, reason="nginx is not installed")
+@pytest.mark.parametrize("trust", ["authority", "insecure", "none"])
+def test_what_speaks_tls_is_asked_in_tls(
+    trust: str, application: Server, tmp_path: Path
+) -> None:
+    certificate = issued(tmp_path)
+    words = ["--insecure"] if trust == "insecure" else []
+    more = {"SSL_CERT_FILE": certificate.authority} if trust == "authority" else {}
+    with proxy("nginx", application.port, certificate=certificate) as front:
+        url = f"https://{HOST}:{front.port}/stream"
+        found = ask_doctor(application, url, *words, environment=more)
+    if trust == "none":
+        check_named(found, "answer")
+        assert "certificate" in found["answer"]["how"]
+    else:
+        assert complaints(found) == set()
+        assert "offered HTTP/2" in found["http-version"]["what"]
 
 
 VARNISHES = {

@@ -14,42 +14,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
-import trustme
 
 from flask_sse_lite.servers.server import Reason, Refusal
 from flask_sse_lite.servers.uwsgi import UWSGI
 
+from .certificates import Certificate, issued
 from .servers import HOST, PATIENCE, Client, Server, serve, until
 
 #: Longer than any test waits.
 NEVER = 4 * PATIENCE
 
 
-class Certificate(NamedTuple):
-    """A server's certificate, and the context in which its clients trust it."""
-
-    certificate: str
-    key: str
-    trust: ssl.SSLContext
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("certificate")
-    authority = trustme.CA()
-    issued = authority.issue_cert(HOST)
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    return Certificate(str(certificate), str(key), trust)
+    return issued(tmp_path_factory.mktemp("certificate"))
 
 
 def expect_iterated(server: Server, reason: str) -> None:
