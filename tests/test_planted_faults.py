@@ -378,6 +378,18 @@ def recycled_workers() -> Iterator[tuple[Server, str, tuple[str, ...]]]:
 
 
 @contextmanager
+def room_for_one_stream() -> Iterator[tuple[Server, str, tuple[str, ...]]]:
+    """The doctor opens a second stream beside its first."""
+    with serve(
+        "gunicorn gevent",
+        SSE_MAX_CONNECTIONS=1,
+        SSE_HEARTBEAT=BEAT,
+        SECRET_KEY="of the tests",
+    ) as server:
+        yield server, CHANNELS, ("room",)
+
+
+@contextmanager
 def uwsgi_without_threads() -> Iterator[tuple[Server, str, tuple[str, ...]]]:
     """A newer uWSGI always has threads, so that the application takes them away."""
     with serve(
@@ -426,6 +438,7 @@ SERVERS: dict[str, Callable[[], Any]] = {
     "gunicorn of one thread": gunicorn_of_one_thread,
     "several workers on memory": several_on_memory,
     "recycled workers": recycled_workers,
+    "room for one stream": room_for_one_stream,
     "uWSGI without threads": uwsgi_without_threads,
     "an adapter of ASGI": adapter_of_asgi,
     "a middleware collects": partial(ailing, "collecting", "middleware", "buffering"),
