@@ -61,6 +61,20 @@ def test_items_arrive_as_events(app: Flask) -> None:
     assert (end.type, end.id, end.data) == ("stream-end", "stream-end", "")
 
 
+def test_an_application_without_channels_streams_too() -> None:
+    bare = Flask("bare")
+    bare.config["SSE_HEARTBEAT"] = 0.1
+    events = read_events(serve(bare, lambda: ["a", "b"]).get("/ask"))
+    assert [event.data for event in events] == ["a", "b", ""]
+
+
+def test_an_application_without_channels_has_its_settings_checked() -> None:
+    bare = Flask("bare")
+    bare.config |= {"SSE_HEARTBEAT": "often", "PROPAGATE_EXCEPTIONS": True}
+    with pytest.raises(InvalidValue, match="SSE_HEARTBEAT"):
+        serve(bare, lambda: ["a"]).get("/ask")
+
+
 def test_the_head_is_that_of_every_stream(app: Flask) -> None:
     with serve(app, lambda: ["hello"]).get("/ask") as response:
         assert response.status_code == 200
@@ -365,6 +379,27 @@ def test_elsewhere_it_is_a_500_that_is_logged_once(
     (record,) = caplog.records
     assert str(record.exc_info and record.exc_info[1]) == "password=geheim"
     assert len(torn_down) == 1
+
+
+def test_what_ends_the_process_before_the_first_item_is_let_through(app: Flask) -> None:
+    ends = []
+
+    def items() -> Iterator[str]:
+        try:
+            raise SystemExit("the worker is told to end")
+            yield ""
+        finally:
+            ends.append("items")
+
+    def view() -> EventStream:
+        stream = EventStream(items())
+        stream.call_on_close(lambda: ends.append("response"))
+        return stream
+
+    app.add_url_rule("/ask", "ask", view)
+    with pytest.raises(SystemExit, match="told to end"):
+        app.test_client().get("/ask")
+    assert ends == ["items", "response"]
 
 
 def test_what_is_called_on_close_is_called_once_however_it_ends(app: Flask) -> None:
