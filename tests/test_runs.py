@@ -27,8 +27,16 @@ from sqlalchemy import QueuePool, create_engine, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 from werkzeug.test import TestResponse
 
-from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
+from flask_sse_lite import (
+    SSE,
+    BrokerUnavailable,
+    Event,
+    EventStream,
+    InvalidType,
+    InvalidValue,
+)
 from flask_sse_lite.decoder import Decoder
+from flask_sse_lite.generators.run import THREAD
 from flask_sse_lite.generators.runs import MAX_RUNS_ON_THREADS, MAX_RUNS_UNDER_GEVENT
 from flask_sse_lite.history.revocations import REVOCATIONS
 from flask_sse_lite.hub import current_hub
@@ -588,6 +596,46 @@ def test_one_that_nobody_listens_to_is_closed(
     until(lambda: happened)
     assert_all_gone(app)
     assert texts(client.get(location))[-1] == ""
+
+
+@pytest.mark.parametrize("fails", ["thread", "store"])
+def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
+    app: Flask,
+    sse: SSE,
+    monkeypatch: pytest.MonkeyPatch,
+    gate: threading.Event,
+    fails: str,
+) -> None:
+    """The hub's next look tries again."""
+    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
+    client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
+    response = client.get("/run")
+    assert texts(response, count=1) == ["a"]
+    channel = f"$run.{response.headers['Location'].rpartition('/')[2]}"
+    failures: list[object] = []
+    broker = app.extensions["sse"].broker
+    start, subscribers = threading.Thread.start, broker.subscribers
+
+    def start_later(thread: threading.Thread) -> None:
+        if thread.name == THREAD and len(failures) < 2:
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def tell_later(channel: str) -> int:
+        if len(failures) < 2:
+            failures.append(channel)
+            raise BrokerUnavailable("The store is away")
+        return int(subscribers(channel))
+
+    if fails == "thread":
+        monkeypatch.setattr(threading.Thread, "start", start_later)
+    else:
+        monkeypatch.setattr(broker, "subscribers", tell_later)
+    until(lambda: not broker.log.is_running(channel))
+    assert len(failures) == 2
+    gate.set()
+    assert_all_gone(app)
 
 
 def test_the_first_reader_has_time_to_come(
