@@ -279,6 +279,8 @@ def test_what_speaks_tls_is_asked_in_tls(
 ) -> None:
     certificate = issued(tmp_path)
     words = ["--insecure"] if trust == "insecure" else []
+    if trust != "none":
+        words += ["--patience", LONG]
     more = {"SSL_CERT_FILE": certificate.authority} if trust == "authority" else {}
     with proxy("nginx", application.port, certificate=certificate) as front:
         url = f"https://{HOST}:{front.port}/stream"

@@ -13,13 +13,14 @@ import redis
 from flask_sse_lite import BrokerUnavailable
 from flask_sse_lite.brokers.deadline import Deadline, OutOfTime
 from flask_sse_lite.brokers.redis import RedisStore, connect
+from flask_sse_lite.brokers.redis.links import Link
 from flask_sse_lite.brokers.redis.lives import Lives
 from flask_sse_lite.brokers.redis.pool import MAX_LINKS, Pool
 from flask_sse_lite.position import RUN_PREFIX
 from flask_sse_lite.settings import Settings
 
 from .redis_servers import RedisServer, redis_server
-from .servers import PATIENCE
+from .servers import HOST, PATIENCE, reserved_port
 
 
 @pytest.fixture
@@ -51,12 +52,17 @@ def test_a_connection_is_used_again(pool: Pool) -> None:
 def test_a_connection_whose_servers_life_cannot_be_told_is_closed(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(lives: Lives, link: object) -> None:
+    links = []
+
+    def fail(lives: Lives, link: Link) -> None:
+        links.append(link)
         raise redis.TimeoutError("INFO is not answered")
 
     monkeypatch.setattr(Lives, "recognize", fail)
     with pytest.raises(BrokerUnavailable, match="INFO is not answered"), pool.link():
         pass
+    (link,) = links
+    assert link.is_closed
     assert not pool._links
     assert not pool._idle
 
@@ -79,9 +85,32 @@ def test_a_connection_with_an_answer_is_kept_though_the_answer_is_an_error(
         assert again is link
 
 
-def test_a_server_that_is_a_replica_now_is_left(pool: Pool) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("SET", "x", "1"),
+        ("EVAL", "return redis.call('SET', KEYS[1], 1)", "1", "x"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_server_that_is_a_replica_now_is_left(
+    pool: Pool, server: RedisServer, command: tuple[str, ...]
+) -> None:
+    with pool.link() as link:
+        assert link.call("PING") == b"PONG"
+    with reserved_port() as nobodys:
+        server.ask("REPLICAOF", HOST, nobodys)
+        with pytest.raises(BrokerUnavailable), pool.link() as again:
+            again.call(*command)
+    assert again is link
+    assert link.is_closed
+    assert not pool._links
+
+
+def test_a_replica_that_says_so_in_the_words_of_redis_6_is_left(pool: Pool) -> None:
+    said = "Error running script: -READONLY You can't write against a read only replica"
     with pytest.raises(BrokerUnavailable), pool.link() as link:
-        raise redis.ReadOnlyError("READONLY You can't write against a replica.")
+        raise redis.ResponseError(said)
     assert link.is_closed
 
 

@@ -610,8 +610,8 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
     monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
-    assert texts(response, count=1) == ["a"]
-    channel = f"$run.{response.headers['Location'].rpartition('/')[2]}"
+    location = response.headers["Location"]
+    channel = f"$run.{location.rpartition('/')[2]}"
     failures: list[object] = []
     broker = app.extensions["sse"].broker
     start, subscribers = threading.Thread.start, broker.subscribers
@@ -632,6 +632,7 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
         monkeypatch.setattr(threading.Thread, "start", start_later)
     else:
         monkeypatch.setattr(broker, "subscribers", tell_later)
+    assert texts(response, count=1) == ["a"]
     until(lambda: not broker.log.is_running(channel))
     assert len(failures) == 2
     gate.set()

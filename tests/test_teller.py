@@ -86,12 +86,14 @@ def test_where_no_thread_can_be_started_the_caller_is_told_and_can_try_again(
 
 
 def test_a_teller_that_was_closed_begins_no_thread(
-    teller: Teller, present: Present
+    teller: Teller, present: Present, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
     present["room"] = {"ann": 1}
     teller.close()
     teller.expect()
-    assert not threads()
+    assert not started
 
 
 def test_who_comes_while_the_thread_ends_has_another(

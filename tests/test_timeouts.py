@@ -342,7 +342,7 @@ for run in ("b", "c"):
 
 @pytest.mark.parametrize("options", ["", "?lib_name=x&lib_version=1"])
 def test_no_call_waits_for_the_disk(server: RedisServer, options: str) -> None:
-    """A disk has no timeout."""
+    """A disk has no timeout. (What OpenSSL reads over TLS is not seen here.)"""
     command = [sys.executable, "-c", READING, server.url + options]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert told.splitlines()[1] == "0", told

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...errors import BrokerUnavailable
@@ -71,8 +71,10 @@ class Pool:
         """What becomes of a link whose use has failed. Where no answer has come, it can
         still come, and the link's next user must not read it."""
         is_answered = isinstance(error, ResponseError)
-        # A server that is read-only is a replica now: another is the master.
-        if is_answered and "READONLY" not in str(error):
+        # A server that is read-only is a replica now: another is the master. (Before
+        # Redis 7, the error of a script has that word in its text alone.)
+        is_of_replica = isinstance(error, ReadOnlyError) or "READONLY" in str(error)
+        if is_answered and not is_of_replica:
             self._give_back(link)
         else:
             self.drop(link)

@@ -56,8 +56,9 @@ def read_url(
             "history, age and prefix, and those of redis-py's connections"
         ) from None
     if hasattr(made, "driver_info"):
-        # redis-py 8 would read its own version from the disk for each connection. No
-        # timeout bounds a disk.
+        # redis-py 7.2 and later would read their own version from the disk for each
+        # connection. No timeout bounds a disk. (Over TLS, OpenSSL still reads the
+        # certificates for each connection.)
         found["driver_info"] = made.driver_info
         found.pop("lib_name", None)
         found.pop("lib_version", None)
