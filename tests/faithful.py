@@ -40,11 +40,6 @@ class Faithful:
             with suppress(OSError):  # It has no connection now.
                 stream.socket.shutdown(socket.SHUT_RDWR)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it has seen the end."""
-        return not self._thread.is_alive()
-
     def join(self) -> None:
         self._thread.join(2 * PATIENCE)
         assert not self._thread.is_alive()
