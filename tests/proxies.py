@@ -85,9 +85,8 @@ def deployed(name: str, change: Callable[[str], str] = str) -> str:
 
 
 def _nginx(text: str, home: Path, port: int, timeout: int) -> list[str]:
-    options = "ssl http2" if "ssl_certificate" in text else ""
-    listen = f"listen {HOST}:{port} {options}; proxy_read_timeout {timeout}s;"
-    text = replaced(text, "listen 80;", listen)
+    listen = f"proxy_read_timeout {timeout}s; listen {HOST}:{port}"
+    text = replaced(text, "listen 80", listen)
     folders = "".join(
         f"{kind}_temp_path {home}/{kind}; "
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -258,7 +257,7 @@ def proxy(
             text,
             "listen 80;",
             f"ssl_certificate {certificate.certificate}; "
-            f"ssl_certificate_key {certificate.key};\nlisten 80;",
+            f"ssl_certificate_key {certificate.key}; listen 80 ssl http2;",
         )
     with TemporaryDirectory(prefix=f"{name}-") as home, reserved_port() as port:
         arguments = ARGUMENTS[name](text, Path(home), port, timeout)

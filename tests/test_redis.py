@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import redis
-import trustme
 from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event
@@ -31,6 +30,7 @@ from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 from flask_sse_lite.testing.broker_suite import Reader, publish, sequences
 
+from .certificates import issued
 from .crowd import Crowd
 from .faithful import Faithful
 from .redis_losses import HISTORY, Opener, go_back, is_gone, publish_at_last
@@ -203,16 +203,12 @@ def test_a_user_may_be_confined_to_our_keys(
 
 
 def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(f"{tmp_path}/ca.pem")
-    identity = authority.issue_cert(HOST)
-    identity.private_key_pem.write_to_path(f"{tmp_path}/key.pem")
-    identity.cert_chain_pems[0].write_to_path(f"{tmp_path}/cert.pem")
+    own = issued(tmp_path)
     options = [
         *("--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no"),
-        *("--tls-key-file", f"{tmp_path}/key.pem"),
-        *("--tls-cert-file", f"{tmp_path}/cert.pem"),
-        *("--tls-ca-cert-file", f"{tmp_path}/ca.pem"),
+        *("--tls-key-file", own.key),
+        *("--tls-cert-file", own.certificate),
+        *("--tls-ca-cert-file", own.authority),
     ]
     # The brokers are closed before the server ends. Otherwise Python's ssl leaves a
     # socket open whose peer goes away between connection and handshake.
@@ -224,7 +220,7 @@ def test_redis_is_spoken_to_over_tls(opened: Opener, tmp_path: Path) -> None:
             return broker
 
         url = server.url.replace("redis:", "rediss:")
-        trusting = f"{url}?ssl_ca_certs={tmp_path}/ca.pem"
+        trusting = f"{url}?ssl_ca_certs={own.authority}"
         reader = Reader(connected(trusting), "a")
         publish(connected(trusting), "a", "x")
         assert reader.take(1) == ["x"]
