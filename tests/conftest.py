@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 
 from flask_sse_lite import SSE
 from flask_sse_lite.hub import current_hub
@@ -23,6 +24,12 @@ from .patience import patient
 # A process keeps its hub, which has two descriptors. It is made here, so that no test
 # is blamed for them.
 current_hub()
+
+# On a busy machine an example can take any time.
+settings.register_profile(
+    "patient", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+)
+settings.load_profile("patient")
 
 #: Seconds within which what a test ended must be gone. (A server takes its time to
 #: notice that clients have left.)

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from flask_sse_lite.event import HEARTBEAT
 
-from .servers import Client, Server, serve, until
+from .servers import PATIENCE, Client, Server, serve, until
 
 GENERATORS = "tests.applications.generators:app"
 
@@ -94,7 +94,13 @@ class Generators:
 def generators(
     kind: str, folder: Path, *, options: str = "", **config: Any
 ) -> Iterator[Generators]:
-    config = {"SSE_HEARTBEAT": HEARTBEAT_TIME, "FOLDER": str(folder), **config}
+    config = {
+        "SSE_HEARTBEAT": HEARTBEAT_TIME,
+        # By default it follows from the heartbeat: a client that pauses would be cut.
+        "SSE_MAX_STALL": PATIENCE,
+        "FOLDER": str(folder),
+        **config,
+    }
     with serve(kind, app=GENERATORS, options=options, **config) as server:
         yield Generators(kind, server, folder)
 

@@ -5,6 +5,8 @@ What every broker promises stands in ``flask_sse_lite.testing.broker_suite``.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -46,20 +48,35 @@ class SqliteStore(StoreUnderTest):
         return connect(Settings.read({"SSE_URL": self.url, **config}))
 
     def lose_everything(self) -> None:
-        for ending in ("", "-wal", "-shm"):
-            Path(f"{self.file}{ending}").unlink(missing_ok=True)
+        # A broker makes no new file in the midst, because it waits for the same lock.
+        folder = os.open(self.file.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.file}{ending}").unlink(missing_ok=True)
+        finally:
+            os.close(folder)
+
+    def put_in_place(self, other: Path) -> None:
+        """Have another file take the place of the store's, in one step. If there were
+        none for a moment, a broker would make a new one."""
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as connection:
+            while True:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                # Nobody else writes from here on. What is written ahead would be taken
+                # for a part of the other file.
+                connection.execute("BEGIN IMMEDIATE")
+                if not os.path.getsize(f"{self.file}-wal"):
+                    break
+                connection.execute("ROLLBACK")
+            other.replace(self.file)
 
     def go_away(self) -> None:
-        # Another file takes its place in one step. If there were none for a moment, a
-        # broker would make a new one. The write-ahead log is emptied first, as it
-        # belongs to the file.
-        with closing(sqlite3.connect(self.file)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._away = self.file.with_name("away")
         self._away.hardlink_to(self.file)
         other = self.file.with_name("other")
         other.write_text("This is something else. " * 1000)
-        other.replace(self.file)
+        self.put_in_place(other)
 
     def come_back(self) -> None:
         self._away.replace(self.file)

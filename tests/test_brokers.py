@@ -137,7 +137,6 @@ STEPS = st.lists(
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS, channels=st.sampled_from([("a",), ("a", "b"), ("b", "c", "a")]))

@@ -16,6 +16,7 @@ from flask import Blueprint, Flask
 
 from flask_sse_lite import SSE
 from flask_sse_lite.brokers import connect
+from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.decoder import Decoder
 from flask_sse_lite.settings import Settings
 
@@ -322,7 +323,8 @@ def test_channels_are_gone_when_all_is_too_old(shared: Flask, sse: SSE) -> None:
     until(lambda: run(shared, "channels", "--json").output == "")
 
 
-def test_who_is_there_is_printed(app: Flask) -> None:
+def test_who_is_there_is_printed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "count_life", 600.0)
     server = connect(Settings.read(app.config))  # As another process would.
     store = server.store  # type: ignore[attr-defined]
     store.count({"room": 3})

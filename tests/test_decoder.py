@@ -118,7 +118,7 @@ PLACES = st.lists(st.integers(0, 2**16), max_size=12)
 
 
 @READERS
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(event=EVENTS, places=PLACES)
 @example(event=Event("\ufeff\ufeff", "\ufeff", "\ufeff"), places=[1, 2, 7])
 @example(event=Event("", " ", " a "), places=[])
@@ -147,7 +147,7 @@ def with_lasting_ids(sequence: Iterable[Event | None]) -> list[Got]:
     return shown
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sequence=SEQUENCES, places=PLACES)
 def test_a_sequence_with_heartbeats_is_decoded_to_the_same(
     sequence: list[Event | None], places: list[int]
@@ -156,7 +156,7 @@ def test_a_sequence_with_heartbeats_is_decoded_to_the_same(
         assert read_by_decoder(chunks) == with_lasting_ids(sequence)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sequence=SEQUENCES, places=PLACES)
 def test_sseclient_reads_a_sequence_with_heartbeats(
     sequence: list[Event | None], places: list[int]
@@ -167,7 +167,7 @@ def test_sseclient_reads_a_sequence_with_heartbeats(
         assert read_by_sseclient(chunks) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sequence=SEQUENCES, places=PLACES)
 def test_httpx_sse_reads_a_sequence_with_heartbeats(
     sequence: list[Event | None], places: list[int]
@@ -412,7 +412,7 @@ BYTES = st.sampled_from([b"\xef\xbb\xbf", b"\xff", b"\xe2\x82\xac", b"\xe2"])
 STREAMS = st.lists(ENDS | FIELDS | OTHERS | BYTES, max_size=25).map(b"".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(stream=STREAMS, places=PLACES)
 def test_any_bytes_are_decoded_by_the_standard_however_they_are_cut(
     stream: bytes, places: list[int]

@@ -67,10 +67,10 @@ def test_no_more_is_kept_than_the_metrics_can_take(
     monkeypatch.setattr(module, "MOST_SAMPLES", 2)
     deliveries = measured()
     for _ in range(2):
-        for age in (1, 2, 3):
+        for age in (100, 200, 300):
             deliveries.note(batch(age), 0.0)
         assert not deliveries.wants
-        assert [int(seconds) for seconds in deliveries.take()] == [1, 2]
+        assert [round(seconds, -2) for seconds in deliveries.take()] == [100, 200]
         assert deliveries.wants
 
 

@@ -31,6 +31,7 @@ from flask_sse_lite.testing import read_events
 
 from . import IS_LONG
 from .members import Opened, World
+from .patience import patient
 from .redis_servers import redis_server
 from .servers import Client, Server, process_of, serve, several, stopped, until
 
@@ -43,7 +44,7 @@ APPLICATIONS = 4
 
 def application(**config: Any) -> tuple[Flask, SSE]:
     app = Flask("members")
-    app.config.update(SSE_HEARTBEAT=5, SSE_PUBLIC_CHANNELS=["*"], **config)
+    app.config.update(SSE_HEARTBEAT=patient(30), SSE_PUBLIC_CHANNELS=["*"], **config)
     sse = SSE()
 
     @sse.identity
@@ -77,7 +78,7 @@ def ask(app: Flask, target: str, user: str | None = None) -> TestResponse:
     return app.test_client().get(target, headers=headers)
 
 
-def data_of(response: TestResponse, timeout: float = 5.0) -> list[str]:
+def data_of(response: TestResponse, timeout: float = patient(30)) -> list[str]:
     """The data of all events up to the stream's end, which must come."""
     (opening, *events) = read_events(response, timeout=timeout, bookkeeping=True)
     assert opening.type == "stream-open"
@@ -164,7 +165,7 @@ def test_a_run_goes_on_when_its_reader_is_disconnected(app: Flask, sse: SSE) -> 
     assert next(response.iter_encoded(), b"") == b""
     go_on.set()
     again = ask(app, response.headers["Content-Location"], "ann")
-    events = read_events(again)
+    events = read_events(again, timeout=patient(30))
     assert [event.data for event in events[:2]] == ["first", "second"]
 
 
@@ -338,7 +339,7 @@ def test_an_application_has_one_identity_function(app: Flask, sse: SSE) -> None:
 
 def test_where_the_broker_is_away_nobody_is_disconnected(tmp_path: Path) -> None:
     with redis_server() as server:
-        app, sse = application(SSE_URL=server.url, SSE_BROKER_TIMEOUT=0.5)
+        app, sse = application(SSE_URL=server.url)
         with app.app_context():
             sse.disconnect(identity="ann")
             server.stop()

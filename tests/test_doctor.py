@@ -42,10 +42,11 @@ from flask_sse_lite.doctor.gunicorn_settings import UNREAD, settings_in
 from flask_sse_lite.doctor.own_threads import own_threads
 from flask_sse_lite.doctor.report import WORDS, Finding, Report
 from flask_sse_lite.doctor.running import Running, option
-from flask_sse_lite.doctor.wire import Head, parts_of
+from flask_sse_lite.doctor.wire import Answer, Head, parts_of
 from flask_sse_lite.testing import read_events
 
 from .documentation import ROOT
+from .patience import patient
 from .servers import HOST, PATIENCE, reserved_port
 from .serving import serving
 
@@ -893,7 +894,7 @@ def answer(
 
 def seen(app: Flask, stub: Stub, wait: float = 0.5) -> dict[str, str]:
     """What the doctor says of a stub, by code, without what is well."""
-    wanted = Wanted(f"{stub.url}/stream", wait=wait, patience=1.0)
+    wanted = Wanted(f"{stub.url}/stream", wait=wait, patience=patient(1.5))
     report = examine(app, wanted)
     print(report.as_text())
     return {f.code: f.verdict for f in report.findings() if f.is_complaint}
@@ -978,7 +979,7 @@ def test_a_stream_that_is_held_and_a_server_that_answers_are_told_apart(
 # What is held, and what is busy
 
 
-def verdicts(app: Flask, stub: Stub, patience: float = 1.0) -> dict[str, str]:
+def verdicts(app: Flask, stub: Stub, patience: float = patient(1.5)) -> dict[str, str]:
     wanted = Wanted(f"{stub.url}/stream", wait=0.3, patience=patience)
     report = examine(app, wanted)
     print(report.as_text())
@@ -1016,6 +1017,17 @@ def test_a_stream_that_was_cut_before_has_not_held_the_server(
     stub.answers = [(answer(OPENING), False), (answer(OPENING), True)]
     found = verdicts(app, stub)
     assert (found["held-worker"], found["time-out"]) == ("ok", "wrong")
+
+
+def test_a_stream_that_is_cut_while_events_are_measured_is_called_so(
+    app: Flask, stub: Stub
+) -> None:
+    stub.answers = [(answer(OPENING), False)]
+    case = Case(app, app.extensions["sse"], Wanted(stub.url), Report())
+    with Answer(f"{stub.url}/stream", {}) as stream:
+        assert not stream.wait(lambda: stream.event("never"), PATIENCE)
+        passage._judge_missing(case, stream)
+    assert [finding.code for finding in case.report.findings()] == ["time-out"]
 
 
 def test_a_stream_that_begins_too_late_proves_no_lost_header(

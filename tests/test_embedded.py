@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from .patience import patient
 from .servers import HOST, PATIENCE, ROOT, Client, reserved_port, until
 
 #: Longer than any test waits: no heartbeat hides a missing wake.
@@ -31,9 +32,9 @@ WAYS = [
     *((kind, False) for kind in HANDED_OFF),
 ]
 
-#: Seconds within which streams must end when they are told to: far less than any server
-#: gives streams that do not end by themselves.
-SOON = 3.0
+#: Seconds within which streams must end when they are told to: far less than it takes
+#: them to find that out by themselves, at their next heartbeat.
+SOON = patient(10.0)
 
 SOME = 5
 

@@ -14,6 +14,8 @@ from flask.testing import FlaskClient
 from flask_sse_lite import SSE, Event, EventStream, InvalidType, InvalidValue
 from flask_sse_lite.testing import read_events
 
+from .servers import PATIENCE
+
 
 @dataclasses.dataclass
 class Point:
@@ -25,6 +27,13 @@ class Point:
 def impatient(app: Flask) -> None:
     """Have the hub look around so often that each test finds it gone at once."""
     app.config["SSE_HEARTBEAT"] = 0.1
+
+
+@pytest.fixture
+def calm(app: Flask, impatient: None) -> None:
+    """Send no sign of life before an error, however busy the machine is: the first one
+    settles the status."""
+    app.config["SSE_HEARTBEAT"] = PATIENCE
 
 
 def serve(app: Flask, make: Callable[[], Iterable[Any]]) -> FlaskClient:
@@ -330,6 +339,7 @@ def test_a_function_for_errors_that_fails_costs_its_message_alone(
     ]
 
 
+@pytest.mark.usefixtures("calm")
 def test_an_error_before_the_first_item_has_its_status_and_its_handler(
     app: Flask,
 ) -> None:
@@ -358,6 +368,7 @@ def test_an_error_before_the_first_item_has_its_status_and_its_handler(
     assert seen == [200, 403, 200, 404]
 
 
+@pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize("key", ["TESTING", "DEBUG", "PROPAGATE_EXCEPTIONS"])
 def test_where_errors_are_let_through_so_is_one_before_the_first_item(
     app: Flask, key: str
@@ -367,6 +378,7 @@ def test_where_errors_are_let_through_so_is_one_before_the_first_item(
         serve(app, failing).get("/ask")
 
 
+@pytest.mark.usefixtures("calm")
 def test_elsewhere_it_is_a_500_that_is_logged_once(
     app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:

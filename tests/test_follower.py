@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from flask_sse_lite import BrokerUnavailable
+from flask_sse_lite.brokers.deadline import OutOfTime
 from flask_sse_lite.brokers.duties import Duties
 from flask_sse_lite.brokers.follower import Follower
 from flask_sse_lite.brokers.store import Heard
@@ -265,6 +266,18 @@ class TestAway:
         attached._duties.do()
         assert store.called("end_lost") == []
 
+    def test_that_the_broker_is_closed_is_no_news(
+        self,
+        store: ListStore,
+        attached: Follower,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store.is_away = True
+        store.closing.set()  # A thread can be in the midst of asking.
+        with pytest.raises(BrokerUnavailable):
+            attached.fetch(["a"])
+        assert caplog.records == []
+
     def test_a_process_that_does_not_follow_takes_nobody_for_away(
         self, store: ListStore, follower: Follower, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -317,6 +330,34 @@ class TestThread:
             ("WARNING", "SSE-W15: the list is on fire. Open streams wait for it"),
             ("INFO", "the list is back"),
         ]
+
+    def test_a_look_that_waited_too_long_for_its_turn_proves_nothing(
+        self,
+        store: ListStore,
+        follower: Follower,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        errors = [OutOfTime("the list is too slow")]
+        were_away: list[bool] = []
+        is_well = threading.Event()
+
+        def wait(timeout: float) -> Heard:
+            were_away.append(follower.is_away)
+            if errors:
+                raise errors.pop()
+            is_well.set()
+            store.closing.wait(0.01)
+            return Heard(is_to_look=False)
+
+        monkeypatch.setattr(store, "wait", wait)
+        follower.attach()
+        assert is_well.wait(SOON)
+        store.closing.set()
+        follower.stop()
+        assert were_away[:2] == [False, False]
+        assert caplog.records == []
+        assert follower.reconnects == 0
 
     def test_the_thread_itself_can_close_the_store(
         self,

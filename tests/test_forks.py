@@ -34,6 +34,7 @@ def forking(request: pytest.FixtureRequest) -> Iterator[Server]:
         request.param,
         app=FORKING,
         SSE_HEARTBEAT=NEVER,
+        SSE_HISTORY=1000,  # On a busy machine the hub can be late.
         SSE_MAX_EVENT_BYTES=len(LARGE),
     ) as server:
         yield server

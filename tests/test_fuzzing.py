@@ -36,7 +36,6 @@ from .stores import RedisStore, SqliteStore
 #: An application or a store is made once for all examples: nothing that one of them
 #: does must harm the next.
 FUZZED = settings(
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -327,12 +327,13 @@ def test_where_no_witness_can_be_had_it_is_said(
 
 def test_what_a_lost_run_is_ended_with_counts_as_given_out(store: SqliteStore) -> None:
     runner = store.open()
+    since = runner.position()
     assert runner.begin_run("a", 1_000)
     runner.close()  # Nobody extends its lease any more.
     copy = copied(store)
     with closing(sqlite3.connect(store.file)) as connection, connection:
         connection.execute("UPDATE sse_runs SET lease = 0")
-    reader = Reader(store.open(), "a")
+    reader = Reader(store.open(), "a", since=since)
     reader.until(lambda: reader.has_ended)
     since = store.open().position()
     store.close()

@@ -324,15 +324,16 @@ def test_a_sign_of_life_is_due_when_the_iterable_was_silent_for_some_time(
 
 def test_an_item_puts_the_sign_of_life_off(answer: Answer) -> None:
     beats: list[int] = []
+    now = time.monotonic()
 
     def wait() -> None:
         for seconds in (10, 14):
-            answer.tick(seconds)
+            answer.pulse.tick(now + seconds)
             beats.append(answer.outlet.beats)
 
     answer.meanwhile = [lambda: None, wait]
     answer.take()
-    answer.tick(5)
+    answer.pulse.tick(now + 5)
     answer.take()
     assert beats == [0, 1]
 

@@ -1900,5 +1900,5 @@ class Clients(RuleBasedStateMachine):
 
 TestClients = Clients.TestCase
 TestClients.settings = settings(
-    max_examples=1000 if IS_LONG else 100, stateful_step_count=40, deadline=None
+    max_examples=1000 if IS_LONG else 100, stateful_step_count=40
 )

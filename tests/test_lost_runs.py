@@ -20,7 +20,7 @@ from flask_sse_lite.brokers import Broker, Claim
 from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.generators.run import ARRIVAL
 from flask_sse_lite.own_events import FAILED, SHUTDOWN
-from flask_sse_lite.position import RUN_PREFIX
+from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.testing.broker_suite import (
     Reader,
     StoreUnderTest,
@@ -113,6 +113,12 @@ def channel(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture
+def steady(hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that outlasts a pause of this process: its run must live."""
+    monkeypatch.setattr(Store, "lease", 6.0)
+
+
 # The reason and the end come in one step
 
 
@@ -173,7 +179,7 @@ def test_where_the_end_cannot_be_put_neither_is_the_reason(tmp_path: Path) -> No
 def test_a_run_that_could_not_say_something_ends_as_lost(
     shared: StoreUnderTest,
 ) -> None:
-    broker, other = shared.open(SSE_BROKER_TIMEOUT=1), shared.open()
+    broker, other = shared.open(SSE_BROKER_TIMEOUT=3), shared.open()
     reader = Reader(other, "a")
     claim = begun(broker, "a")
     say(broker, claim, "1")
@@ -200,8 +206,8 @@ def test_an_end_that_could_not_be_told_is_told_as_lost(
 ) -> None:
     """A connected reader, one that comes back, and one that comes later are all
     told."""
-    broker = shared.open(SSE_BROKER_TIMEOUT=1)
-    other = shared.open(SSE_BROKER_TIMEOUT=1)
+    broker = shared.open(SSE_BROKER_TIMEOUT=3)
+    other = shared.open(SSE_BROKER_TIMEOUT=3)
     claim = begun(broker, channel)
     (seen,) = say(broker, claim, "1")
     connected = [reader_of_run(there, channel) for there in (broker, other)]
@@ -249,7 +255,7 @@ def test_a_run_whose_beginning_fails_is_not_taken_for_whole(
 # The store forgets
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize("is_silent", [False, True], ids=["it speaks", "it is silent"])
 def test_a_run_that_its_store_forgot_goes_on(
     shared: StoreUnderTest, channel: str, is_silent: bool
@@ -262,7 +268,8 @@ def test_a_run_that_its_store_forgot_goes_on(
     reader.until(lambda: reader.data)
     forget_runs(shared)
     if is_silent:
-        rest = time.monotonic() + 2 * Store.lease
+        # Longer than others doubt a run that they do not find.
+        rest = time.monotonic() + Store.lease + 5 * Store.duty_interval
         until(lambda: time.monotonic() > rest)
     assert say(broker, claim, "2")
     assert broker.begin_run(channel, 1000) is None
@@ -281,13 +288,15 @@ def test_a_run_that_nobody_knows_any_more_is_told_as_lost(
     shared: StoreUnderTest, channel: str
 ) -> None:
     broker, other = shared.open(), shared.open()
-    say(broker, begun(broker, channel), "1")
+    claim = begun(broker, channel)
+    say(broker, claim, "1")
     readers = [reader_of_run(other, channel)]
     died(broker)
     forget_runs(shared)
     if channel.startswith(RUN_PREFIX):
         # The prefix of the name says that there must be an end.
-        readers.append(Reader(shared.open(), channel, last=1))
+        first = position_id(*claim.began, channel)
+        readers.append(Reader(shared.open(), channel, since=first))
     for reader in readers:
         assert told(reader) == ["1", "stream-error"]
         assert reasons(reader) == [LOST]
@@ -311,7 +320,7 @@ def test_readers_of_a_run_that_was_lost_with_everything_are_told(
         assert reasons(reader) == [LOST]
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("steady")
 def test_a_run_that_is_over_is_not_begun_anew(
     shared: StoreUnderTest, channel: str
 ) -> None:
@@ -357,7 +366,7 @@ def redis(tmp_path: Path) -> Iterator[RedisStore]:
     store.close()
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize(("keys", "how"), LOSSES, ids=str)
 def test_a_run_goes_on_whichever_key_is_lost(
     redis: RedisStore, keys: list[str], how: str
@@ -379,7 +388,7 @@ def test_a_run_goes_on_whichever_key_is_lost(
     rest = time.monotonic() + Store.lease + 2 * Store.duty_interval
     until(lambda: time.monotonic() > rest)
     until(lambda: said(broker, claim, "3"))
-    assert broker.subscribers("job.7") == 2
+    until(lambda: broker.subscribers("job.7") == 2)
     broker.end_run(claim)
     for reader in readers:
         heard = told(reader)
@@ -438,7 +447,7 @@ def test_an_event_that_came_of_a_failed_call_is_followed_by_the_reason(
     redis: RedisStore,
 ) -> None:
     """A frozen Redis executes a command late, after the run was told of its failure."""
-    broker, other = redis.open(SSE_BROKER_TIMEOUT=0.5), redis.open()
+    broker, other = redis.open(SSE_BROKER_TIMEOUT=3), redis.open()
     reader = Reader(other, "a")
     claim = begun(broker, "a")
     say(broker, claim, "1")

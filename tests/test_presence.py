@@ -26,6 +26,7 @@ from flask_sse_lite.brokers.presence import (
     Wish,
     due,
 )
+from flask_sse_lite.brokers.store import Store
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
 
@@ -216,13 +217,14 @@ def test_only_channels_that_are_named_cost_anything(come: Callable[..., Any]) ->
 def test_the_thread_ends_when_nobody_is_there_or_told(
     app: Flask, sse: SSE, come: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.brokers.teller.EXPECTED", 0.5)
     app, sse = application(SSE_PRESENCE=["*"], SSE_RETRY=0)
     monkeypatch.setattr("flask_sse_lite.settings.RETURNING", 0.5)
     with app.app_context():
         response = app.test_client().get("/stream", headers={"X-User": "ann"})
         events = read_events(response, count=1)
         assert [event.type for event in events] == [JOIN]
+        # Nobody is expected any more.
+        app.extensions["sse"].broker._teller._expects_until = 0.0
         until(lambda: not is_telling())
         assert sse.present() == {}
         types = [e.type for e in sse.messages(since=first_id(events), timeout=0)]
@@ -282,6 +284,12 @@ def test_presence_without_a_board_is_refused_at_the_setup(boardless: str) -> Non
 # What stores are told
 
 
+@pytest.fixture
+def long_lived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process counts holds, however slow the machine is."""
+    monkeypatch.setattr(Store, "count_life", 600.0)
+
+
 def test_a_file_is_written_only_where_something_changes(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path).connect().store  # type: ignore[attr-defined]
     who = {"a": {"ann": 1}, "b": {"bob": 1}}
@@ -305,6 +313,7 @@ def test_a_file_is_written_only_where_something_changes(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.usefixtures("long_lived")
 def test_redis_is_asked_only_where_something_changes(tmp_path: Path) -> None:
     running = RedisStore(tmp_path)
     store = running.connect().store  # type: ignore[attr-defined]
@@ -329,6 +338,7 @@ def test_redis_is_asked_only_where_something_changes(tmp_path: Path) -> None:
     running.close()
 
 
+@pytest.mark.usefixtures("long_lived")
 def test_who_decides_too_late_tells_nothing(tmp_path: Path) -> None:
     running = RedisStore(tmp_path)
     for under_test in (SqliteStore(tmp_path), running):
@@ -344,6 +354,7 @@ def test_who_decides_too_late_tells_nothing(tmp_path: Path) -> None:
     running.close()
 
 
+@pytest.mark.usefixtures("long_lived")
 def test_what_another_program_has_written_is_left_out(tmp_path: Path) -> None:
     running = RedisStore(tmp_path)
     store = running.connect().store  # type: ignore[attr-defined]
@@ -362,6 +373,7 @@ def test_what_another_program_has_written_is_left_out(tmp_path: Path) -> None:
     running.close()
 
 
+@pytest.mark.usefixtures("long_lived")
 def test_a_publisher_knows_who_is_there(tmp_path: Path) -> None:
     under_test = SqliteStore(tmp_path)
     broker = under_test.connect()

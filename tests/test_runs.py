@@ -70,6 +70,8 @@ class Answer:
         self.items = items
         self.gate = gate
         self.steps = 0
+        #: How often it has waited at its gate, or waits there now.
+        self.waits = 0
         self.is_closed = False
 
     def __iter__(self) -> Iterator[Any]:
@@ -77,6 +79,7 @@ class Answer:
             self.steps += 1
             yield item
             if self.gate:
+                self.waits += 1
                 assert self.gate.wait(PATIENCE)
 
     def close(self) -> None:
@@ -123,6 +126,14 @@ def has_ended(app: Flask, channel: str) -> bool:
     """Whether the last word in a channel was its end."""
     log = app.extensions["sse"].log
     return channel in log.cursor([channel]).ended
+
+
+def lose_patience() -> None:
+    """Have each run that goes on wait no longer for its first reader. (A short
+    ``ARRIVAL`` instead would be over before a busy machine has begun a response.)"""
+    timed: Any = current_hub()._audiences.timed
+    for run in list(timed):
+        run._arrival = 0.0
 
 
 def assert_all_gone(app: Flask) -> None:
@@ -503,8 +514,8 @@ def test_to_close_the_channel_stops_it(
 ) -> None:
     client = serve(app, sse, answer := Answer("a", "b", gate=gate))
     response = client.get("/run?channel=job.7")
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["a"]
     with app.app_context():
-        until(lambda: answer.steps)
         sse.close("job.7")
     assert texts(response) == ["a", ""]
     gate.set()
@@ -545,8 +556,8 @@ def test_what_is_said_as_the_channel_is_closed_does_not_open_it_again(
 
     log.watch(["job.7"], speak_late)
     response = client.get("/run?channel=job.7")
+    assert texts(client.get("/run?channel=job.7"), count=1) == ["a"]
     with app.app_context():
-        until(lambda: answer.steps)
         sse.close("job.7")
     log.unwatch(["job.7"], speak_late)
     assert texts(response) == ["a", ""]
@@ -575,9 +586,8 @@ def test_what_still_waits_says_nothing_into_its_successor(
 
 
 def test_one_that_nobody_listens_to_is_closed(
-    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+    app: Flask, sse: SSE, gate: threading.Event
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     happened = []
 
     def answer() -> Iterator[str]:
@@ -593,6 +603,7 @@ def test_one_that_nobody_listens_to_is_closed(
     with client.get(location):
         texts(response, count=1)
         texts(client.get(location), count=50)
+        lose_patience()
     until(lambda: happened)
     assert_all_gone(app)
     assert texts(client.get(location))[-1] == ""
@@ -607,7 +618,6 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
     fails: str,
 ) -> None:
     """The hub's next look tries again."""
-    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
     location = response.headers["Location"]
@@ -632,6 +642,7 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
         monkeypatch.setattr(threading.Thread, "start", start_later)
     else:
         monkeypatch.setattr(broker, "subscribers", tell_later)
+    lose_patience()
     assert texts(response, count=1) == ["a"]
     until(lambda: not broker.log.is_running(channel))
     assert len(failures) == 2
@@ -653,11 +664,11 @@ def test_the_first_reader_has_time_to_come(
 
 
 def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
-    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+    app: Flask, sse: SSE, gate: threading.Event
 ) -> None:
-    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.1)
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
+    lose_patience()
     assert texts(response, count=1) == ["a"]
     log = app.extensions["sse"].log
     channel = f"$run.{response.headers['Location'].rpartition('/')[2]}"
@@ -670,15 +681,21 @@ def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
 
 
 def test_one_of_which_nobody_took_anything_is_soon_given_up(
-    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+    app: Flask, sse: SSE, gate: threading.Event
 ) -> None:
     """This holds however long its linger is. A run that was read lingers for the whole
     time."""
-    monkeypatch.setattr("flask_sse_lite.generators.run.ARRIVAL", 0.3)
     app.config["SSE_HEARTBEAT"] = 1
     abandoned = [Answer("a", gate=gate) for _ in range(5)]
     taken = Answer("a", "b", gate=gate)
-    client = serve(app, sse, taken, *abandoned, linger=1000)
+    all_have_left = threading.Event()
+
+    def late(answer: Answer) -> Iterator[str]:
+        """Says nothing that its client could take."""
+        assert all_have_left.wait(PATIENCE)
+        yield from answer
+
+    client = serve(app, sse, taken, *map(late, abandoned), linger=1000)
     hub = current_hub()
     response = client.get("/run")
     stream = response.iter_encoded()
@@ -690,6 +707,9 @@ def test_one_of_which_nobody_took_anything_is_soon_given_up(
     response.close()
     for _ in abandoned:
         client.get("/run").close()
+    all_have_left.set()
+    until(lambda: all(answer.waits for answer in abandoned))
+    lose_patience()
     # They hold their threads until their generators say something.
     channels = app.extensions["sse"]
     names = [name for name in channels.log._channels if name.startswith("$run.")]
@@ -891,8 +911,11 @@ def test_one_that_is_over_counts_as_long_as_it_holds_its_thread(
     app: Flask, sse: SSE, gate: threading.Event
 ) -> None:
     app.config["SSE_MAX_RUNS"] = 1
-    client = serve(app, sse, Answer("a", gate=gate), Answer("b"), Answer("c"))
+    first = Answer("a", gate=gate)
+    client = serve(app, sse, first, Answer("b"), Answer("c"))
     assert texts(client.get("/run?channel=job.7"), count=1) == ["a"]
+    # Before that, it could end without its generator.
+    until(lambda: first.waits)
     with app.app_context():
         sse.close("job.7")
     assert client.get("/run?channel=job.7").status_code == 503
@@ -1036,7 +1059,7 @@ def test_neither_kind_of_stream_holds_the_request_s_session(
         poolclass=QueuePool,
         pool_size=1,
         max_overflow=0,
-        pool_timeout=1,
+        pool_timeout=PATIENCE,
     )
     session = scoped_session(sessionmaker(engine))
     app.teardown_appcontext(lambda error: session.remove())
@@ -1316,7 +1339,9 @@ def test_on_threads_there_is_a_bound(tmp_path: Path) -> None:
 def test_a_server_that_stops_says_so_and_ends_its_runs(
     tmp_path: Path, kind: str
 ) -> None:
-    with generators(kind, tmp_path, SSE_HEARTBEAT=NEVER) as served:
+    # A worker that pauses must not be cut.
+    options = "--graceful-timeout 8"
+    with generators(kind, tmp_path, options=options, SSE_HEARTBEAT=NEVER) as served:
         name = served.new()
         with served.ask(name, f"one,wait:{name}", "/run") as client:
             client.take(1)

@@ -24,6 +24,7 @@ from .servers import (
     ITERATED,
     KINDS,
     PATIENCE,
+    STOP_PATIENCE,
     Client,
     Kind,
     Server,
@@ -38,6 +39,9 @@ NEVER = 4 * PATIENCE
 
 #: Seconds between heartbeats, on the servers whose heartbeats are tested.
 HEARTBEAT = 1.0
+
+#: Has gunicorn kill no worker whose last bytes a busy machine delays.
+GRACE = f"--graceful-timeout {STOP_PATIENCE - 2:.0f}"
 
 #: Clients in tests of many: a worker of 32 threads can serve them once, but not twice.
 MANY = 20
@@ -522,10 +526,18 @@ def test_where_nothing_is_handed_off_the_server_iterates(server_kind: str) -> No
 
 
 def test_a_silent_stream_gets_heartbeats(lively: Server, lively_channel: str) -> None:
+    began = time.monotonic()
     with lively.stream(lively_channel) as client:
-        assert OPENING.fullmatch(client.read())
-        began = time.monotonic()
-        assert client.read_exactly(6) == b":\n\n" * 2
+        received = b""
+        while b"\n\n" not in received:
+            piece = client.read()
+            assert piece
+            received += piece
+        # Where the test was kept waiting, heartbeats can have come with the opening.
+        opening, blank, beats = received.partition(b"\n\n")
+        assert OPENING.fullmatch(opening + blank)
+        beats += client.read_exactly(max(6 - len(beats), 0))
+        assert beats[:6] == b":\n\n" * 2
         assert time.monotonic() - began > HEARTBEAT / 2
 
 
@@ -573,7 +585,7 @@ def see_them_depart(
             depart(client)
         assert witness.read_exactly(3 * heartbeats) == b":\n\n" * heartbeats
         # On a busy machine the others' last heartbeat may come after the witness's.
-        patience = 2 * HEARTBEAT if heartbeats else PATIENCE
+        patience = 5 * HEARTBEAT if heartbeats else PATIENCE
         until(lambda: server.stats()["streams"] == 1, patience)
 
         until(lambda: server.stats()["descriptors"] <= before["descriptors"])
@@ -624,21 +636,34 @@ def test_a_client_that_resets_in_mid_stream_touches_no_other(
 def test_a_stream_of_full_age_ends_and_its_client_misses_nothing(kind: Kind) -> None:
     with kind.serve(heartbeat=HEARTBEAT, SSE_MAX_AGE=0.5) as server:
         since = ""
-        missed: list[str] = []
-        for visit in range(3):
+        published: list[str] = []
+        seen: list[str] = []
+
+        def publish(text: str) -> None:
+            server.publish({"data": text, "channel": "room"})
+            published.append(text)
+
+        for visit in range(4):
             with server.stream("room", since=since) as client:
-                server.publish({"data": f"visit {visit}", "channel": "room"})
+                if visit < 3:
+                    publish(f"visit {visit}")
                 opening, *events = client.events
             assert opening.type == "stream-open"
-            assert texts(events) == [*missed, f"visit {visit}"]
-            since = str(events[-1].id)
-            missed = [f"missed after visit {visit}"]
-            server.publish({"data": missed[0], "channel": "room"})
+            # A stream can be of full age before the event comes: the next one has it.
+            seen += texts(events)
+            since = str([opening, *events][-1].id)
+            if visit < 3:
+                publish(f"missed after visit {visit}")
+        assert seen == published
 
 
 @each([kind for kind in KINDS if kind.ends_properly])
 def test_a_server_that_stops_ends_its_streams_properly(kind: Kind) -> None:
-    with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
+    options = GRACE if kind.server.startswith("gunicorn") else ""
+    with (
+        kind.serve(heartbeat=NEVER, options=options) as server,
+        server.stream("room") as client,
+    ):
         server.publish({"data": "x", "channel": "room"})
         assert texts(client.take(1)) == ["x"]
         server.stop()
@@ -648,7 +673,10 @@ def test_a_server_that_stops_ends_its_streams_properly(kind: Kind) -> None:
 @each([kind for kind in KINDS if kind.server == "gunicorn gevent"])
 def test_what_is_published_before_a_stop_arrives_before_the_end(kind: Kind) -> None:
     """Under gevent the request goes on before anyone else does."""
-    with kind.serve(heartbeat=NEVER) as server, server.stream("room") as client:
+    with (
+        kind.serve(heartbeat=NEVER, options=GRACE) as server,
+        server.stream("room") as client,
+    ):
         until(lambda: server.stats()["streams"] == 1)
         event = {"data": "the last", "channel": "room"}
         assert server.request("POST", "/publish-and-stop", event).status == 204

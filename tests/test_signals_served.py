@@ -59,7 +59,11 @@ class Signalling:
 @pytest.fixture(params=KINDS)
 def signalling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Signalling]:
     with serve(
-        request.param, app=SIGNALLING, SSE_HEARTBEAT=NEVER, FOLDER=str(tmp_path)
+        request.param,
+        app=SIGNALLING,
+        options=f"--graceful-timeout {PATIENCE:g}",
+        SSE_HEARTBEAT=NEVER,
+        FOLDER=str(tmp_path),
     ) as server:
         yield Signalling(server, tmp_path)
         (tmp_path / "open").touch()

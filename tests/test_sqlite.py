@@ -456,6 +456,7 @@ def test_who_is_late_for_a_moment_misses_nothing(
 ) -> None:
     # On a busy machine the reader can run late, too.
     monkeypatch.setattr("flask_sse_lite.history.pacing.FEEDER_BREATHS", 100_000)
+    monkeypatch.setattr("flask_sse_lite.brokers.sqlite.housekeeping.SLACK", PATIENCE)
     broker, publisher = store.open(), store.open()
     reader = Reader(broker, "a")
     with deaf(broker):
@@ -507,7 +508,7 @@ def written_by_another(file: Path) -> Iterator[None]:
 def test_a_file_that_is_kept_locked_is_an_error_in_bounded_time(
     store: SqliteStore,
 ) -> None:
-    broker, other = store.open(SSE_BROKER_TIMEOUT=0.3), store.open()
+    broker, other = store.open(SSE_BROKER_TIMEOUT=1.5), store.open()
     reader = Reader(broker, "a")
     with written_by_another(store.file):
         with pytest.raises(BrokerUnavailable, match="locked"):
@@ -630,8 +631,7 @@ def test_a_file_that_breaks_under_way_is_an_error_until_it_is_replaced(
     assert reader.take(1) == ["1"]
     garbage = store.file.with_name("garbage")
     garbage.write_bytes(os.urandom(100_000))
-    store.lose_everything()
-    garbage.rename(store.file)
+    store.put_in_place(garbage)
 
     def fails() -> bool:
         with pytest.raises(BrokerUnavailable) as info:
@@ -684,8 +684,8 @@ def test_what_is_left_of_a_deleted_file_is_not_taken_for_the_new_ones(
     reader = Reader(broker, "a")
     publish(broker, "a", *(str(n) for n in range(100)))
     reader.until(lambda: "99" in reader.data)
-    store.file.unlink()
     assert Path(f"{store.file}-wal").exists()
+    store.file.unlink()
     later = store.open()
     publish(later, "a", "new")
     reader.until(lambda: "new" in reader.data)
@@ -800,7 +800,7 @@ print(json.dumps([len(reader.gaps), got]))
 
 def test_a_greenlet_that_waits_for_the_file_lets_the_others_run(tmp_path: Path) -> None:
     script = """
-other = store.open(SSE_HISTORY=64, SSE_BROKER_TIMEOUT=0.5)
+other = store.open(SSE_HISTORY=64, SSE_BROKER_TIMEOUT=2)
 publish(other, "a", "1")
 connection = sqlite3.connect(store.file, isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")

@@ -283,10 +283,11 @@ def test_streams_that_a_gunicorn_iterates_end_when_it_stops(kind: str) -> None:
 def test_a_generator_that_goes_on_is_told_of_before_its_server_would_cut_it(
     kind: str, tmp_path: Path
 ) -> None:
+    # The worker is cut 30 s later than the application believes.
     with serve(
         kind,
-        app="tests.applications.generators:app",
-        options="--graceful-timeout 4",
+        app="tests.applications.early:app",
+        options="--graceful-timeout 34",
         FOLDER=str(tmp_path),
     ) as server:
         with Client(server.port) as client:

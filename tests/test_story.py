@@ -170,7 +170,7 @@ def close_channel(hub: Hub, log: Log, client: Client) -> None:
 
 def grow_old(hub: Hub, log: Log, client: Client) -> None:
     until(lambda: len(hub._fanout.connections) == 1, PATIENCE)
-    for connection in hub._fanout.connections.values():
+    for connection in list(hub._fanout.connections.values()):
         connection.expires = 1.0
 
 

@@ -14,6 +14,8 @@ from flask_sse_lite import SSE, Event, EventStream
 from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import published, read_events
 
+from .patience import patient
+
 
 @pytest.fixture(autouse=True)
 def _context(app: Flask) -> Iterator[None]:
@@ -63,7 +65,7 @@ def test_it_returns_what_came_after_its_timeout(
 ) -> None:
     response = client.get("/stream")
     sse.publish("hello")
-    events = read_events(response, count=count, timeout=0.05)
+    events = read_events(response, count=count, timeout=patient(0.5))
     assert [event.data for event in events] == ["hello"]
     assert len(current_hub()) == 0
 

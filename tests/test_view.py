@@ -228,6 +228,7 @@ def test_a_waiting_stream_is_woken_by_an_event(
         with app.app_context():
             sse.publish("hello")
 
+    app.config["SSE_HEARTBEAT"] = PATIENCE
     response = client.get("/stream")
     thread = threading.Thread(target=work)
     thread.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from . import IS_LONG
@@ -239,10 +239,8 @@ _rooms = count()
 
 @settings(
     max_examples=100 if IS_LONG else 3,
-    deadline=None,
     # An example takes seconds and depends on timing, so it cannot be shrunk.
     phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(steps=STEPS)
 def test_who_comes_back_sees_everything_once_and_in_order_or_is_told(

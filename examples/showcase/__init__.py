@@ -62,6 +62,7 @@ def create_app() -> Flask:
         SSE_RETRY=1000,  # milliseconds: the server is near, and who watches is waiting
         ANSWER_PACE=0.06,  # seconds from one token to the next
         ANSWER_SENTENCES=40,  # most of a minute: time to lose it, and to stop it
+        ANSWER_CUT=4,  # seconds for which the page loses it
         CROWD=crowd.COUNT,
         KILL_WORKERS=False,  # whether anybody may kill the worker behind the page
         MAX_CONTENT_LENGTH=16 * 1024,
@@ -82,6 +83,7 @@ def create_app() -> Flask:
             name_length=NAME_LENGTH,
             text_length=TEXT_LENGTH,
             question_length=QUESTION_LENGTH,
+            cut=app.config["ANSWER_CUT"],
             crowd=app.config["CROWD"],
             ticks=TICKS,
             can_kill=app.config["KILL_WORKERS"],

@@ -218,7 +218,9 @@ class Follower:
                 _stop_in_child(pid)
                 if closing.is_set():
                     return
-                self._note_away(error)
+                # OutOfTime proves nothing about the store.
+                if not isinstance(error, OutOfTime):
+                    self._note_away(error)
                 if not isinstance(error, BrokerUnavailable):
                     # The store can be there, so that the next look can succeed.
                     pause = backoff.next()
@@ -267,8 +269,8 @@ class Follower:
 
     def _note_away(self, error: BaseException) -> None:
         was_away, self.is_away = self.is_away, True
-        if was_away:
-            return
+        if was_away or self._store.closing.is_set():
+            return  # That a closed store cannot be asked is no news.
         if isinstance(error, BrokerUnavailable):
             STORE_AWAY.log(error, store=self._store.name)
         else:

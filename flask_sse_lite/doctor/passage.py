@@ -245,6 +245,9 @@ def judge_several(case: Case) -> None:
 
 def _judge_missing(case: Case, stream: Answer) -> None:
     """Note why an event has not come, though the stream has begun."""
+    if stream.end:
+        _judge_end(case, stream, _heartbeat(case, stream))
+        return
     broker = case.channels.broker
     if broker.is_shared and case.epochs:
         position = parse_position(broker.position())

@@ -15,7 +15,8 @@ from openai_compatible import create_app, exchange, model
 SLOW = 2.5
 
 #: Seconds of silence of the model named "thoughtful", before its answer and within it.
-THOUGHT = 0.6
+#: On a busy machine, too, heartbeats must come meanwhile.
+THOUGHT = 2.0
 
 app = create_app()
 

@@ -120,12 +120,12 @@ class Run:
             self._stack.callback(self._is_over.set)
             with ThreadPoolExecutor(3) as pool:
                 try:
-                    tasks = [
-                        pool.submit(self._sample, publishers),
+                    deeds = [
                         pool.submit(self._disturb),
                         pool.submit(self._disturb, DROP),
                     ]
-                    self._watch(tasks)
+                    tasks = [pool.submit(self._sample, publishers), *deeds]
+                    self._watch(tasks, deeds)
                     self._finish(publishers)
                 finally:
                     self._is_over.set()
@@ -203,8 +203,8 @@ class Run:
                 continue
             if self._is_over.wait(max(0.0, at - self._now())):
                 return
-            if self._now() > self._plan.seconds:
-                return  # The deeds before took so long.
+            if self._now() > self._plan.seconds and self._has_done(name):
+                continue  # The deeds before took so long. Each kind is done once.
             if not only and not is_spared and at > ELDER * self._plan.seconds:
                 is_spared = True
                 self._service.spare_one()
@@ -213,9 +213,17 @@ class Run:
             what = self._service.do(name)
             self._record.done.append(Done(began, self._now(), name, what))
 
-    def _watch(self, tasks: Sequence[Future[None]]) -> None:
+    def _has_done(self, name: str) -> bool:
+        return any(done.name == name for done in self._record.done)
+
+    def _watch(
+        self, tasks: Sequence[Future[None]], deeds: Sequence[Future[None]]
+    ) -> None:
+        """Watch all tasks until the time is over, and all deeds are done."""
         told = 0.0
-        while (now := self._now()) < self._plan.seconds:
+        while (now := self._now()) < self._plan.seconds or not all(
+            task.done() for task in deeds
+        ):
             for task in tasks:
                 if task.done():
                     task.result()  # It has failed, or has done all.

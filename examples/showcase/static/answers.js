@@ -5,7 +5,6 @@ import { sendByPost } from "./form.js";
 import { counted, summary } from "./monitor.js";
 import { Stream } from "./stream.js";
 
-const CUT = 4; // seconds
 const TYPES = ["question", "token", "generator"];
 
 // What became of an answer that has no end, by the reason that stream-error gives.
@@ -16,6 +15,7 @@ const LOST = {
 };
 
 const byId = (id) => document.getElementById(id);
+const cutSeconds = () => Number(byId("lose").dataset.seconds);
 
 export function showAnswers(skew) {
   const form = byId("ask-form");
@@ -36,7 +36,7 @@ export function showAnswers(skew) {
     stream.addEventListener("state", ({ detail }) => { isCut = detail.state === "cut"; });
     stream.open();
   };
-  byId("lose").addEventListener("click", () => (isCut ? stream.open() : stream.cut(CUT)));
+  byId("lose").addEventListener("click", () => (isCut ? stream.open() : stream.cut(cutSeconds())));
   byId("stop").addEventListener("click", () => stop(address));
   sendByPost(form, (response) => {
     const ticket = response.headers.get("Location").split("/").pop();
@@ -131,7 +131,7 @@ function explain(stream) {
   });
   stream.addEventListener("state", ({ detail: { state } }) => {
     if (state === "open") cameBack = 0;
-    if (state === "cut") say(`Cut, for ${CUT} seconds. The server goes on.`, "cut");
+    if (state === "cut") say(`Cut, for ${cutSeconds()} seconds. The server goes on.`, "cut");
     if (state === "reconnecting" && wasOpen) say("The connection was lost …", "cut");
     if (state === "gone") {
       say("");

@@ -9,7 +9,8 @@
 //             kind is "own" (a stream-… event of flask_sse_lite), "history" (older
 //             than this page), "missed" (published while we were away, replayed
 //             `after` so many milliseconds) or "live"
-//   "resumed" { count, ms, ordered, gap }    once what was missed has come back
+//   "resumed" { count, ms, ordered, gap }    once what was missed has come back; again
+//             where more of it comes late
 
 import { connect } from "../sse.js";
 
@@ -25,8 +26,8 @@ export class Stream extends EventTarget {
   #lastId = "";
   #asked = null; // when the current attempt to connect began
   #opened = 0; // when it succeeded
-  #resumed = null; // what came back since then
-  #settling = 0;
+  #resumed = null; // what came back since then; null where nothing was missed
+  #settling = 0; // the timer; 0 when that has been told
   #isOpen = false;
   #moving = false; // to another address, of which the page sees nothing
 
@@ -111,7 +112,10 @@ export class Stream extends EventTarget {
     this.#lastId = id;
     const data = text ? JSON.parse(text) : null;
     if (type.startsWith("stream-")) {
-      if (type === "stream-gap" && this.#resumed) this.#resumed.gap = data;
+      if (type === "stream-gap" && this.#resumed) {
+        this.#resumed.gap = data;
+        this.#settleIn(SETTLED);
+      }
       this.#tell("event", { type, id, text, data, time: Date.now(), kind: "own" });
     } else {
       const time = this.#localTime(data.time);
@@ -145,9 +149,10 @@ export class Stream extends EventTarget {
   }
 
   #settle() {
+    if (!this.#settling) return;
     clearTimeout(this.#settling);
-    if (this.#resumed) this.#tell("resumed", this.#resumed);
-    this.#resumed = null;
+    this.#settling = 0;
+    this.#tell("resumed", this.#resumed);
   }
 
   #enter(state, until = null) {

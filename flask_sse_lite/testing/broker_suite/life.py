@@ -61,7 +61,7 @@ def test_while_the_store_is_away_publishing_fails_and_readers_wait(
     shared: StoreUnderTest, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "flask_sse_lite")
-    broker, other = (shared.open(SSE_BROKER_TIMEOUT=1) for _ in range(2))
+    broker, other = (shared.open(SSE_BROKER_TIMEOUT=PATIENCE / 10) for _ in range(2))
     readers = [Reader(broker, "a"), Reader(other, "a")]
     publish(broker, "a", "before")
     for reader in readers:
@@ -160,7 +160,7 @@ def test_a_forked_child_publishes_and_listens(shared: StoreUnderTest) -> None:
 def test_forks_in_the_middle_of_publishing_disturb_nobody(
     shared: StoreUnderTest,
 ) -> None:
-    broker = shared.open(SSE_HISTORY=10_000)
+    broker = shared.open(SSE_HISTORY=1_000_000)  # Nobody reads meanwhile.
     reader = Reader(broker, "a")
     stop = threading.Event()
     published: list[str] = []

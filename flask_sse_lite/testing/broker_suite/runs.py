@@ -115,7 +115,7 @@ def test_an_end_anywhere_is_seen_by_the_run(store: StoreUnderTest) -> None:
     assert not broker.log.was_ended("a", claim.began[1])
     other.end("a")
     until(lambda: broker.log.was_ended("a", claim.began[1]))
-    assert news.is_set()
+    assert news.wait(PATIENCE)
 
 
 def test_a_run_is_kept_by_its_bytes_whatever_its_number_and_age(
@@ -186,8 +186,10 @@ def test_a_run_begins_where_another_lost_its_process(shared: StoreUnderTest) -> 
 
 @pytest.mark.usefixtures("hasty")
 def test_a_run_that_says_nothing_goes_on_while_its_process_lives(
-    shared: StoreUnderTest,
+    shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A process that gets no turn on a busy machine must not seem to be dead.
+    monkeypatch.setattr(Store, "lease", PATIENCE / 7)
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a")
     claim = begun(broker, "a")
@@ -198,7 +200,11 @@ def test_a_run_that_says_nothing_goes_on_while_its_process_lives(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_run_goes_on_where_its_store_lost_everything(shared: StoreUnderTest) -> None:
+def test_a_run_goes_on_where_its_store_lost_everything(
+    shared: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A process that gets no turn on a busy machine must not seem to be dead.
+    monkeypatch.setattr(Store, "lease", PATIENCE)
     broker, other = shared.open(), shared.open()
     reader = Reader(other, "a")
     Reader(broker, "a")
