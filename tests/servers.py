@@ -55,6 +55,10 @@ PATIENCE = patient(30.0)
 #: Seconds that a server may take to end when it is asked to.
 STOP_PATIENCE = patient(10.0)
 
+#: An option of gunicorn's, for tests that need a worker's last words. Without it, these
+#: servers kill a worker after a second, also where a busy machine delays it.
+GRACE = f"--graceful-timeout {STOP_PATIENCE - 2:.0f}"
+
 #: A line of each traceback that is the own of gunicorn's gevent worker, and harmless.
 #: The first is of a connection that it took just before it closed its listener: the
 #: client is cut. The second is of a worker that was told to quit, and that had ended

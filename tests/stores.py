@@ -20,6 +20,7 @@ from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import StoreUnderTest
 
 from .redis_servers import PERSISTENT, RedisServer, redis_server
+from .servers import PATIENCE, until
 
 
 class MemoryStore(StoreUnderTest):
@@ -60,15 +61,19 @@ class SqliteStore(StoreUnderTest):
     def put_in_place(self, other: Path) -> None:
         """Have another file take the place of the store's, in one step. If there were
         none for a moment, a broker would make a new one."""
-        with closing(sqlite3.connect(self.file, isolation_level=None)) as connection:
-            while True:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                # Nobody else writes from here on. What is written ahead would be taken
-                # for a part of the other file.
-                connection.execute("BEGIN IMMEDIATE")
-                if not os.path.getsize(f"{self.file}-wal"):
-                    break
+        connection = sqlite3.connect(self.file, PATIENCE, isolation_level=None)
+
+        def is_alone() -> bool:
+            """Whether nobody else writes from here on, and all is in the file. What is
+            written ahead would be taken for a part of the other file."""
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute("BEGIN IMMEDIATE")
+            if os.path.getsize(f"{self.file}-wal"):
                 connection.execute("ROLLBACK")
+            return connection.in_transaction
+
+        with closing(connection):
+            until(is_alone)
             other.replace(self.file)
 
     def go_away(self) -> None:

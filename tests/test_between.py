@@ -19,16 +19,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from .servers import (
-    HANDED_OFF,
-    PATIENCE,
-    SCRIPTS,
-    STOP_PATIENCE,
-    Client,
-    Server,
-    serve,
-    until,
-)
+from .servers import GRACE, HANDED_OFF, PATIENCE, SCRIPTS, Client, Server, serve, until
 
 #: Longer than any test waits: no heartbeat hides a missing wake.
 NEVER = 4 * PATIENCE
@@ -83,8 +74,8 @@ def test_a_reporter_costs_no_handoff_and_is_told_of_no_error(
     """The reporter sees each request end when its stream begins."""
     options = KINDS[server_kind].options
     if server_kind in GUNICORN:
-        # A worker that is slow to end is killed later, as that is logged as an error.
-        options += f" --graceful-timeout {STOP_PATIENCE - 2:.0f}"
+        # That a worker is killed is logged as an error.
+        options += f" {GRACE}"
     if reporter == "ddtrace":
         # Under ddtrace, gunicorn's control server ends with a traceback of its own.
         options += " --no-control-socket"

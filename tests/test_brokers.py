@@ -137,7 +137,7 @@ STEPS = st.lists(
 
 @settings(
     max_examples=40,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS, channels=st.sampled_from([("a",), ("a", "b"), ("b", "c", "a")]))
 def test_who_goes_from_process_to_process_sees_everything_once_and_in_order(

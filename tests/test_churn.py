@@ -199,7 +199,7 @@ def test_who_stays_misses_nothing_and_nobody_gets_what_is_anothers(kind: str) ->
             if guest not in awaited:  # It has left, and may have read less.
                 del due[len(guest.events) :]
             assert [(event.id, event.data) for event in guest.events] == due
-        # The server may be about to notice that the last have left.
+        # The server can be about to notice that the last have left.
         until(lambda: server.stats()["streams"] == SUBSCRIBERS)
         stats = server.stats()
         assert stats["process"] == worker

@@ -1026,8 +1026,9 @@ def test_a_stream_that_is_cut_while_events_are_measured_is_called_so(
     case = Case(app, app.extensions["sse"], Wanted(stub.url), Report())
     with Answer(f"{stub.url}/stream", {}) as stream:
         assert not stream.wait(lambda: stream.event("never"), PATIENCE)
-        passage._judge_missing(case, stream)
-    assert [finding.code for finding in case.report.findings()] == ["time-out"]
+        passage._judge_missing(case, stream, passage._Pace([], []))
+    verdicts = {finding.code: finding.verdict for finding in case.report.findings()}
+    assert verdicts == {"buffering": "unknown", "time-out": "wrong"}
 
 
 def test_a_stream_that_begins_too_late_proves_no_lost_header(

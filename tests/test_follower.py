@@ -13,7 +13,7 @@ from flask_sse_lite import BrokerUnavailable
 from flask_sse_lite.brokers.deadline import OutOfTime
 from flask_sse_lite.brokers.duties import Duties
 from flask_sse_lite.brokers.follower import Follower
-from flask_sse_lite.brokers.store import Heard
+from flask_sse_lite.brokers.store import Heard, News
 from flask_sse_lite.history.cursor import Cursor
 from flask_sse_lite.history.records import Record
 from flask_sse_lite.history.revocations import REVOCATIONS
@@ -276,6 +276,7 @@ class TestAway:
         store.closing.set()  # A thread can be in the midst of asking.
         with pytest.raises(BrokerUnavailable):
             attached.fetch(["a"])
+        assert not attached.is_away
         assert caplog.records == []
 
     def test_a_process_that_does_not_follow_takes_nobody_for_away(
@@ -331,33 +332,39 @@ class TestThread:
             ("INFO", "the list is back"),
         ]
 
-    def test_a_look_that_waited_too_long_for_its_turn_proves_nothing(
+    @pytest.mark.parametrize(("missed", "is_taken_for_away"), [(3, False), (4, True)])
+    def test_only_looks_that_get_no_turn_again_and_again_mean_that_the_store_is_away(
         self,
+        missed: int,
+        is_taken_for_away: bool,
         store: ListStore,
         follower: Follower,
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        errors = [OutOfTime("the list is too slow")]
         were_away: list[bool] = []
+        news, listen = store.news, store.listen
         is_well = threading.Event()
 
-        def wait(timeout: float) -> Heard:
-            were_away.append(follower.is_away)
-            if errors:
-                raise errors.pop()
+        def have_no_turn(after: int) -> News:
+            if len(were_away) < missed:
+                raise OutOfTime("the list is too slow")
             is_well.set()
-            store.closing.wait(0.01)
-            return Heard(is_to_look=False)
+            return news(after)
 
-        monkeypatch.setattr(store, "wait", wait)
+        def note_and_listen() -> None:
+            were_away.append(follower.is_away)
+            listen()
+
+        monkeypatch.setattr(store, "news", have_no_turn)
+        monkeypatch.setattr(store, "listen", note_and_listen)
         follower.attach()
         assert is_well.wait(SOON)
+        until(lambda: not follower.is_away, SOON)
         store.closing.set()
         follower.stop()
-        assert were_away[:2] == [False, False]
-        assert caplog.records == []
-        assert follower.reconnects == 0
+        assert were_away[-1] is is_taken_for_away
+        assert bool(caplog.records) is is_taken_for_away
 
     def test_the_thread_itself_can_close_the_store(
         self,

@@ -116,7 +116,7 @@ def channel(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def steady(hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that outlasts a pause of this process: its run must live."""
-    monkeypatch.setattr(Store, "lease", 6.0)
+    monkeypatch.setattr(Store, "lease", PATIENCE / 5)
 
 
 # The reason and the end come in one step

@@ -191,7 +191,7 @@ class TestSilence:
         proxy.fall_silent()
         publish(server, channel, "into silence")
         assert take(page, 1) == ["into silence"]
-        # A pause of this machine can be one more.
+        # A pause of this machine can be one more silence.
         reasons = {detail["reason"] for detail in told(page, "waiting")}
         assert reasons == {"The stream is silent"}
 

@@ -324,7 +324,8 @@ def test_a_publish_is_one_command_and_following_is_none(
                 break
             if command["client_type"] != "lua":
                 commands.append(words[:2])
-    # The reader's process does its duties each second or so.
+    # The reader's process does its duties each second or so. A script's first call is
+    # an EVAL, and behind a new connection comes an INFO.
     commands = [c for c in commands if c[0] not in ("EVAL", "INFO")]
     commands = [c for c in commands if c[-1] not in DUTIES]
     assert commands == [["EVALSHA", scripts.put.name]] * 5
@@ -419,12 +420,14 @@ def test_channels_that_are_too_old_leave_redis_and_a_gap(
         assert not is_gone(Reader(there, "busy", since=newest))
         assert not is_gone(Reader(there, "room.5", since=newest))
 
+    other = opened(url)
+
     def is_read() -> bool:
         since = broker.position()
         publish(broker, "busy", "again")
-        reader = Reader(opened(url), "busy", since=since)
+        reader = Reader(other, "busy", since=since)
         reader.read()
-        return reader.data == ["again"]
+        return not reader.gaps and reader.data == ["again"]
 
     until(is_read)
 

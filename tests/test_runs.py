@@ -52,7 +52,7 @@ from .generating import (
     generators,
     stalled,
 )
-from .servers import PATIENCE, Client, descriptor_limit, until
+from .servers import GRACE, PATIENCE, Client, descriptor_limit, until
 
 #: gunicorn's workers.
 WORKERS = ["gunicorn gevent", "gunicorn gthread", "gunicorn sync"]
@@ -642,8 +642,8 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
         monkeypatch.setattr(threading.Thread, "start", start_later)
     else:
         monkeypatch.setattr(broker, "subscribers", tell_later)
-    lose_patience()
     assert texts(response, count=1) == ["a"]
+    lose_patience()
     until(lambda: not broker.log.is_running(channel))
     assert len(failures) == 2
     gate.set()
@@ -668,8 +668,8 @@ def test_whoever_comes_to_one_that_was_abandoned_is_told_that_it_is_not_whole(
 ) -> None:
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
-    lose_patience()
     assert texts(response, count=1) == ["a"]
+    lose_patience()
     log = app.extensions["sse"].log
     channel = f"$run.{response.headers['Location'].rpartition('/')[2]}"
     until(lambda: not log.is_running(channel))
@@ -1339,9 +1339,7 @@ def test_on_threads_there_is_a_bound(tmp_path: Path) -> None:
 def test_a_server_that_stops_says_so_and_ends_its_runs(
     tmp_path: Path, kind: str
 ) -> None:
-    # A worker that pauses must not be cut.
-    options = "--graceful-timeout 8"
-    with generators(kind, tmp_path, options=options, SSE_HEARTBEAT=NEVER) as served:
+    with generators(kind, tmp_path, options=GRACE, SSE_HEARTBEAT=NEVER) as served:
         name = served.new()
         with served.ask(name, f"one,wait:{name}", "/run") as client:
             client.take(1)

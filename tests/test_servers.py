@@ -19,12 +19,12 @@ from httpx_sse import connect_sse
 from flask_sse_lite import Event
 
 from .servers import (
+    GRACE,
     HANDED_OFF,
     HOST,
     ITERATED,
     KINDS,
     PATIENCE,
-    STOP_PATIENCE,
     Client,
     Kind,
     Server,
@@ -39,9 +39,6 @@ NEVER = 4 * PATIENCE
 
 #: Seconds between heartbeats, on the servers whose heartbeats are tested.
 HEARTBEAT = 1.0
-
-#: Has gunicorn kill no worker whose last bytes a busy machine delays.
-GRACE = f"--graceful-timeout {STOP_PATIENCE - 2:.0f}"
 
 #: Clients in tests of many: a worker of 32 threads can serve them once, but not twice.
 MANY = 20
@@ -584,7 +581,7 @@ def see_them_depart(
         for client in departing:
             depart(client)
         assert witness.read_exactly(3 * heartbeats) == b":\n\n" * heartbeats
-        # On a busy machine the others' last heartbeat may come after the witness's.
+        # On a busy machine the others' last heartbeat can come after the witness's.
         patience = 5 * HEARTBEAT if heartbeats else PATIENCE
         until(lambda: server.stats()["streams"] == 1, patience)
 

@@ -25,7 +25,7 @@ from flask_sse_lite.publisher import Publisher
 from .browsers import blank_page, chromium
 from .client_packages import npm_packages
 from .redis_servers import redis_server
-from .servers import HOST, PATIENCE, ROOT, Client, Server, serve, until
+from .servers import GRACE, HOST, PATIENCE, ROOT, Client, Server, serve, until
 
 #: Seconds for which the button of the page cuts the connection.
 CUT = 10
@@ -533,10 +533,8 @@ def test_who_has_no_ticket_can_neither_read_nor_stop_an_answer(
 def test_a_server_that_stops_or_dies_in_mid_answer_leaves_no_page_waiting(
     browser: Browser,
 ) -> None:
-    # A worker that is slow can still say that it stops.
-    options = "--graceful-timeout 5"
     with (
-        serve_showcase("gunicorn gevent", options=options, SSE_RETRY=200) as server,
+        serve_showcase("gunicorn gevent", options=GRACE, SSE_RETRY=200) as server,
         tab_at(browser, server.url) as tab,
     ):
         tab.ask("What is a river?")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .servers import PATIENCE, Server, serve, until
+from .servers import GRACE, PATIENCE, Server, serve, until
 
 SIGNALLING = "tests.applications.signalling:app"
 
@@ -61,7 +61,7 @@ def signalling(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Signa
     with serve(
         request.param,
         app=SIGNALLING,
-        options=f"--graceful-timeout {PATIENCE:g}",
+        options=GRACE,
         SSE_HEARTBEAT=NEVER,
         FOLDER=str(tmp_path),
     ) as server:

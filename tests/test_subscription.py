@@ -186,7 +186,9 @@ def test_a_stream_that_is_handed_off_is_the_hub_s(
     log.append("a", Event("1"))
     received = b""
     while b"data: 1" not in received:
-        received += client.recv(1 << 10)
+        piece = client.recv(1 << 10)
+        assert piece
+        received += piece
     client.close()
     until(lambda: len(hub) == 0, patient(10))
 

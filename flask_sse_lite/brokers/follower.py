@@ -37,6 +37,10 @@ LOOK_INTERVAL = 1.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
+#: So many looks in a row that get no turn mean that the store is away: it holds the
+#: thread that uses it. Fewer of them prove nothing about the store.
+MISSED_TURNS = 3
+
 #: Seconds that ``stop`` waits for the thread to end.
 CLOSE_PATIENCE = 5.0
 
@@ -200,6 +204,8 @@ class Follower:
     def _follow(self, pid: int, closing: Closing) -> None:
         """Follow until the broker is closed. No error ends this."""
         pause, backoff = FIRST_PAUSE, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        #: The last looks that had waited too long for their turn, in a row.
+        missed = 0
         while not closing.is_set():
             try:
                 _stop_in_child(pid)
@@ -208,7 +214,7 @@ class Follower:
                     while not self.look():
                         self._do_duties(pid)
                     self._note_back()
-                    pause = FIRST_PAUSE
+                    pause, missed = FIRST_PAUSE, 0
                     self._do_duties(pid)
                     while not (self._hear() or closing.is_set()):
                         self._do_duties(pid)
@@ -218,8 +224,8 @@ class Follower:
                 _stop_in_child(pid)
                 if closing.is_set():
                     return
-                # OutOfTime proves nothing about the store.
-                if not isinstance(error, OutOfTime):
+                missed = missed + 1 if isinstance(error, OutOfTime) else 0
+                if not 0 < missed < MISSED_TURNS:
                     self._note_away(error)
                 if not isinstance(error, BrokerUnavailable):
                     # The store can be there, so that the next look can succeed.
@@ -268,9 +274,11 @@ class Follower:
         return False
 
     def _note_away(self, error: BaseException) -> None:
+        if self._store.closing.is_set():
+            return  # A closed store cannot be asked. It is not away.
         was_away, self.is_away = self.is_away, True
-        if was_away or self._store.closing.is_set():
-            return  # That a closed store cannot be asked is no news.
+        if was_away:
+            return
         if isinstance(error, BrokerUnavailable):
             STORE_AWAY.log(error, store=self._store.name)
         else:

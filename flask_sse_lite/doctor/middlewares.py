@@ -22,8 +22,8 @@ from .report import Report
 #: The key of the environ by which the doctor's own request is known.
 _KEY = "flask_sse_lite.doctor"
 
-#: Seconds within which a piece comes through, on a busy machine too: there is no
-#: network on its way.
+#: Seconds within which a piece comes through. No network is on its way, but a busy
+#: machine can pause.
 PATIENCE = 10.0
 
 #: The pieces of the stream. A middleware that waits for more of it waits for the

@@ -156,7 +156,7 @@ def measure(case: Case, stream: Answer) -> bool:
             if not stream.wait(
                 partial(_has_come, stream, len(pace.delays)), case.patience
             ):
-                _judge_missing(case, stream)
+                _judge_missing(case, stream, pace)
                 return False
             delay = _own(stream)[len(pace.delays)].at - published
             bare.wait(lambda: bare.head, case.patience)
@@ -243,11 +243,11 @@ def judge_several(case: Case) -> None:
     )
 
 
-def _judge_missing(case: Case, stream: Answer) -> None:
-    """Note why an event has not come, though the stream has begun."""
-    if stream.end:
-        _judge_end(case, stream, _heartbeat(case, stream))
-        return
+def _judge_missing(case: Case, stream: Answer, pace: _Pace) -> None:
+    """Note why an event has not come, though the stream has begun.
+
+    :param pace: of the events before it.
+    """
     broker = case.channels.broker
     if broker.is_shared and case.epochs:
         position = parse_position(broker.position())
@@ -259,6 +259,13 @@ def _judge_missing(case: Case, stream: Answer) -> None:
                 "positions of another store.",
             )
             return
+    if stream.end:
+        if pace.delays:
+            _judge_delay(case, pace)
+        else:
+            case.report.unknown("buffering", "the stream ended before an event came.")
+        _judge_end(case, stream, _heartbeat(case, stream))
+        return
     buffers.judge(case, stream, "An event that was published")
 
 
@@ -335,11 +342,10 @@ def _judge_end(case: Case, stream: Answer, heartbeat: float) -> None:
         )
         return
     silence = stream.ended_at - (stream.beats or [stream.began])[-1]
-    had_life = len(stream.beats) > 1 + len(_own(stream))
+    had_life = silence < SLACK or len(stream.beats) > 1 + len(_own(stream))
     case.report.wrong(
         "time-out",
-        "A stream is cut while its signs of life come: whoever serves it bounds its "
-        "whole time."
+        "A stream is cut that is not silent: whoever serves it bounds its whole time."
         if had_life
         else "A silent stream is cut. Its client comes back, and is cut again.",
         f"The stream ended after {age:.1f} s, of which the last {silence:.1f} s were "

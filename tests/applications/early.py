@@ -1,5 +1,6 @@
 """The application of generators.py, which believes that gunicorn cuts requests earlier
-than it does: a worker that pauses has time left until the cut."""
+than it does, by ``EARLIER`` seconds: a worker that pauses has time left until the
+cut."""
 
 from __future__ import annotations
 
@@ -8,9 +9,6 @@ from flask_sse_lite.servers import gunicorn
 from . import generators as generators
 from .channels import app as app
 
-#: Seconds between the cut that is believed in and gunicorn's own.
-EARLIER = 30.0
-
 _graceful_timeout = gunicorn.graceful_timeout
 
-gunicorn.graceful_timeout = lambda: _graceful_timeout() - EARLIER
+gunicorn.graceful_timeout = lambda: _graceful_timeout() - app.config["EARLIER"]

@@ -26,8 +26,8 @@ export class Stream extends EventTarget {
   #lastId = "";
   #asked = null; // when the current attempt to connect began
   #opened = 0; // when it succeeded
-  #resumed = null; // what came back since then; null where nothing was missed
-  #settling = 0; // the timer; 0 when that has been told
+  #resumed = null; // what came back; null before a reconnection, and once it is live again
+  #settling = 0; // the timer of its telling; 0 when it has been told
   #isOpen = false;
   #moving = false; // to another address, of which the page sees nothing
 
@@ -124,7 +124,12 @@ export class Stream extends EventTarget {
   }
 
   #classify(id, time) {
-    if (time > this.#opened) return { kind: "live" };
+    if (time > this.#opened) {
+      // What was missed comes before it.
+      this.#settle();
+      this.#resumed = null;
+      return { kind: "live" };
+    }
     const resumed = this.#resumed;
     if (!resumed) return { kind: "history" };
     const sequence = Number(id.slice(id.lastIndexOf("-") + 1));
