@@ -354,13 +354,12 @@ import sys, threading, time
 from blinker import Signal
 from flask import Flask
 from flask_sse_lite.signals import courier as module
-from flask_sse_lite.signals.courier import Courier
 
 if "go on" in sys.argv:
     module.EXIT_PATIENCE = 30.0  # On a busy machine the end takes longer.
 
 app, signal, is_there = Flask("application"), Signal(), threading.Event()
-courier = Courier(app, app.app_context)
+courier = module.Courier(app, app.app_context)
 
 @signal.connect
 def receiver(sender, number):

@@ -50,6 +50,7 @@ from .generating import (
     assert_nothing_is_left,
     await_silence,
     generators,
+    lose_patience,
     stalled,
 )
 from .servers import GRACE, PATIENCE, Client, descriptor_limit, until
@@ -126,14 +127,6 @@ def has_ended(app: Flask, channel: str) -> bool:
     """Whether the last word in a channel was its end."""
     log = app.extensions["sse"].log
     return channel in log.cursor([channel]).ended
-
-
-def lose_patience() -> None:
-    """Have each run that goes on wait no longer for its first reader. (A short
-    ``ARRIVAL`` instead would be over before a busy machine has begun a response.)"""
-    timed: Any = current_hub()._audiences.timed
-    for run in list(timed):
-        run._arrival = 0.0
 
 
 def assert_all_gone(app: Flask) -> None:

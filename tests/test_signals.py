@@ -17,6 +17,7 @@ from flask_sse_lite.hub import current_hub
 from flask_sse_lite.signals import courier as module
 from flask_sse_lite.testing import await_signals, read_events
 
+from .generating import lose_patience
 from .patience import patient
 from .servers import until
 
@@ -429,7 +430,6 @@ def test_a_run_that_is_ended_early_says_why(
         pieces = stream.iter_encoded()
         while b"begun" not in next(pieces):
             pass
-        run: Any
         (run,) = current_hub()._audiences.timed
         if reason == "closed":
             with app.app_context():
@@ -444,7 +444,7 @@ def test_a_run_that_is_ended_early_says_why(
             app.extensions["sse"].broker.say = fail
             gate.set()
         else:
-            run._arrival = 0.0  # No look can have seen that somebody has taken it.
+            lose_patience()  # No look can have seen that somebody has taken it.
             stream.close()
         assert told.await_one("run_ended")["reason"] == reason
 

@@ -37,8 +37,8 @@ LOOK_INTERVAL = 1.0
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 
-#: So many looks in a row that get no turn mean that the store is away: it holds the
-#: thread that uses it. Fewer of them prove nothing about the store.
+#: So many looks in a row that get no turn mean that the store is away: the thread whose
+#: turn it is hangs in it. Fewer of them prove nothing about the store.
 MISSED_TURNS = 3
 
 #: Seconds that ``stop`` waits for the thread to end.
@@ -204,7 +204,7 @@ class Follower:
     def _follow(self, pid: int, closing: Closing) -> None:
         """Follow until the broker is closed. No error ends this."""
         pause, backoff = FIRST_PAUSE, Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        #: The last looks that had waited too long for their turn, in a row.
+        # So many of the last looks, in a row, had waited too long for their turn.
         missed = 0
         while not closing.is_set():
             try:
