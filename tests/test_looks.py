@@ -14,7 +14,7 @@ from flask_sse_lite import Event
 from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import fanout, looks
-from flask_sse_lite.hub.connection import Connection
+from flask_sse_lite.hub.connection import Connection, framed
 from flask_sse_lite.hub.frames import POSITION_INTERVAL
 from flask_sse_lite.hub.looks import (
     DUE_SHARE,
@@ -26,9 +26,10 @@ from flask_sse_lite.hub.looks import (
     Rounds,
 )
 from flask_sse_lite.settings import Settings
-from flask_sse_lite.system.poller import IS_SUPPORTED
+from flask_sse_lite.system.poller import IS_SUPPORTED, WRITABLE
 
 from .hub_parts import Faulty, Parts, Story, Stream, hub_parts, is_closed, received
+from .stand_ins import fill
 
 pytestmark = pytest.mark.skipif(
     not IS_SUPPORTED, reason="connections are taken over on Linux only"
@@ -56,7 +57,7 @@ class World:
         self.log = Log(history=99, age=9999)
         self.parts = parts
         poller: Any = parts.poller
-        self.looks = Looks(parts, parts.fanout, poller)
+        self.looks = Looks(parts.fanout, poller)
 
     def monotonic(self) -> float:
         return self.now
@@ -264,6 +265,21 @@ class TestSignsOfLife:
         world.look(after=POSITION_INTERVAL)
         assert b"id: " in received(client)
 
+    @pytest.mark.parametrize("was_told", [True, False])
+    def test_the_hub_looks_only_once_in_that_time_whether_it_must_tell_a_client_so(
+        self, world: World, was_told: bool
+    ) -> None:
+        _, client = world.connect()
+        if was_told:
+            world.log.append("other", Event("1"))
+        world.look(after=POSITION_INTERVAL)
+        assert (b"id: " in received(client)) is was_told
+        world.log.append("other", Event("2"))
+        world.look(after=POSITION_INTERVAL - LOOK)
+        assert received(client) == HEARTBEAT
+        world.look(after=BEAT)
+        assert b"id: " in received(client)
+
     def test_whose_stream_ends_at_its_sign_of_life_is_looked_at_no_more(
         self, world: World, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -275,6 +291,50 @@ class TestSignsOfLife:
         assert is_closed(client)
         assert story.ends == ["ended"]
         assert caplog.messages == []
+
+    def test_whose_client_has_left_is_let_go_and_keeps_nobody_else_from_theirs(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        story = Story()
+        gone, client = world.connect(chunked=True, story=story)
+        _, other = world.connect()
+        client.close()
+        world.look_for(BEAT)
+        assert gone.descriptor not in world.parts.fanout.connections
+        assert story.ends == ["left"]
+        assert story.sent == []
+        assert caplog.messages == []
+        assert received(other) == HEARTBEAT
+
+    def test_for_which_there_is_no_room_is_sent_when_there_is(
+        self, world: World
+    ) -> None:
+        connection, client = world.connect()
+        send = world.parts.poller.send
+        with pytest.raises(BlockingIOError):
+            fill(lambda data: send(connection.descriptor, data))
+        world.look_for(BEAT)
+        assert connection.group is None
+        assert connection.frame == HEARTBEAT
+        assert world.parts.poller.watched[connection.descriptor]
+        received(client)
+        connection.ready = WRITABLE
+        world.parts.fanout.serve(connection)
+        assert received(client) == HEARTBEAT
+        assert connection.group
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_each_is_sent_as_the_body_is_framed(
+        self, world: World, chunked: bool
+    ) -> None:
+        _, client = world.connect(chunked=chunked)
+        world.look_for(BEAT)
+        assert received(client) == framed(HEARTBEAT, chunked=chunked)
+        world.log.append("other", Event("1"))
+        world.look(after=POSITION_INTERVAL)
+        told = received(client)
+        assert b"id: " in told
+        assert told.startswith(b"%x\r\n" % (len(told) - 6)) is chunked
 
     def test_a_sign_of_life_is_told_as_bytes_and_no_event(self, world: World) -> None:
         story = Story()
@@ -560,6 +620,15 @@ class TestRounds:
         assert looked_at_by(rounds, 102 * LOOK) == [102.0]
         assert looked_at_by(rounds, 103.9 * LOOK) == [102.4]
         assert looked_at_by(rounds, 999 * LOOK) == []
+
+    def test_the_same_time_is_another_look_later_on(self) -> None:
+        rounds: Any = Rounds()
+        looked_at_by(rounds, 100 * LOOK)
+        rounds.put("first", 200 * LOOK)
+        assert looked_at_by(rounds, 110 * LOOK) == []
+        rounds.put("second", 200 * LOOK)
+        assert looked_at_by(rounds, (100 + LOOKS_PER_HEARTBEAT) * LOOK) == ["first"]
+        assert looked_at_by(rounds, (110 + LOOKS_PER_HEARTBEAT) * LOOK) == ["second"]
 
     def test_none_waits_longer_than_a_round(self) -> None:
         rounds: Any = Rounds()

@@ -446,6 +446,74 @@ else:
 """
         )
 
+    def test_a_wait_is_as_long_as_it_can_be_whatever_was_done_before(self) -> None:
+        run_on_gevent(
+            f"""{GEVENT}
+began = time.monotonic()
+while time.monotonic() < began + 0.1:
+    pass
+began = time.monotonic()
+assert poller.wait(0.1) == []
+assert time.monotonic() > began + 0.09
+poller.close()
+"""
+        )
+
+    def test_who_waits_can_be_killed_and_the_next_one_is_told(self) -> None:
+        run_on_gevent(
+            f"""{GEVENT}
+waiting = gevent.spawn(poller.wait, 30)
+gevent.sleep(0)
+waiting.kill()
+assert not poller._watcher.active
+poller.add(server.fileno())
+gevent.spawn(client.sendall, b"a")
+((descriptor, _),) = poller.wait(30)
+assert descriptor == server.fileno()
+poller.close()
+"""
+        )
+
+    def test_gevent_watches_the_epoll_in_each_round_that_the_hub_waits_for(
+        self,
+    ) -> None:
+        run_on_gevent(
+            f"""{GEVENT}
+seen = []
+
+def look():
+    seen.append(poller._watcher.active)
+
+poller.add(server.fileno())
+for _ in range(3):
+    gevent.spawn(look)
+    assert poller.wait(0.001) == []
+    gevent.spawn(look)
+    poller._turn_ends = 0
+    poller.breathe()
+    assert seen == [True, True] and not poller._watcher.active
+    seen.clear()
+    client.sendall(b"a")
+    for _ in range(3):
+        poller._turn_ends = 0
+        poller.breathe()  # There are news all the time, and nobody asks for them.
+    ((descriptor, _),) = poller.wait(30)
+    assert descriptor == server.fileno()
+    assert server.recv(1) == b"a"
+
+def breathe():
+    poller._turn_ends = 0
+    poller.breathe()
+
+breathing = gevent.spawn(breathe)
+gevent.sleep(0)
+assert poller._watcher.active
+breathing.kill()
+assert not poller._watcher.active
+poller.close()
+"""
+        )
+
     def test_a_loop_that_fails_runs_again_in_another_greenlet(self) -> None:
         run_on_gevent(
             f"""{GEVENT}

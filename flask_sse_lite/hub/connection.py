@@ -104,11 +104,14 @@ class Connection:
         self.sent = 0
         #: While something waits for its client: whether the client takes it.
         self.progress: Progress | None = None
-        #: When it came, or was last sent a sign of life, or fell behind; and when it
-        #: came, or was last sent an id so (``time.monotonic()``).
-        self.beat_at = self.named_at = 0.0
-        #: That id.
+        #: When it came, or was last sent a sign of life, or fell behind
+        #: (``time.monotonic()``).
+        self.beat_at = 0.0
+        #: The id that a sign of life last carried.
         self.named: str | None = None
+        #: When it came, or the hub last looked whether a sign of life must carry an id
+        #: (``time.monotonic()``).
+        self.named_at = 0.0
         #: Whether others were last sent the same, so that its next sign of life is due
         #: at a time of its own (looks.py).
         self.has_head_start = True

@@ -16,8 +16,8 @@ from ..event import HEARTBEAT
 from ..log_messages import NO_TIME_TOLD
 from ..system.outgoing import bytes_waiting
 from ..system.poller import Poller
-from .connection import Connection, Group
-from .fanout import Fanout, Loop
+from .connection import Connection, Group, framed
+from .fanout import Fanout
 from .frames import POSITION_INTERVAL, position_event
 from .readers import Timed
 from .stall import Progress, cut
@@ -38,8 +38,12 @@ DUE_SHARE = 1 - 2 / LOOKS_PER_HEARTBEAT
 #: same together get their sign of life.
 LEAST_SPREAD = 0.5
 
-#: Connections that a look looks at before other threads or greenlets get a turn.
-LOOKS_PER_BREATH = 64
+#: Connections that a look looks at, and can send to, before other threads or greenlets
+#: get a turn.
+LOOKS_PER_BREATH = 4
+
+#: A sign of life as it is sent, by whether the body is chunked.
+_FRAMES = {chunked: framed(HEARTBEAT, chunked=chunked) for chunked in (False, True)}
 
 #: Spreads consecutive numbers evenly.
 GOLDEN_RATIO = 0.618034
@@ -59,6 +63,10 @@ class Rounds:
         self._looks: list[list[Connection]] = [[] for _ in range(LOOKS_PER_HEARTBEAT)]
         self._number = 0
         self._interval = LONGEST_LOOK
+        # The time that ``put`` was last given, and the list for it. Nearly all of those
+        # that are looked at together are next due together.
+        self._at = math.nan
+        self._found = self.due
 
     def begin_look(self, now: float, interval: float) -> None:
         """Find those that are due.
@@ -66,6 +74,7 @@ class Rounds:
         :param interval: seconds from one look to the next.
         """
         first, self._number = self._number + 1, int(now / interval)
+        self._at = math.nan
         whole_round = self._number + 1 - LOOKS_PER_HEARTBEAT
         if interval != self._interval:
             # Under the old interval, a look's number stood for another time.
@@ -78,9 +87,12 @@ class Rounds:
     def put(self, connection: Connection, at: float) -> None:
         """Have a connection looked at, at a time or a little later: at the next look at
         the soonest, and within a round."""
-        looks = math.ceil(at / self._interval) - self._number
-        looks = min(max(looks, 1), LOOKS_PER_HEARTBEAT)
-        self._looks[(self._number + looks) % LOOKS_PER_HEARTBEAT].append(connection)
+        if at != self._at:
+            looks = math.ceil(at / self._interval) - self._number
+            looks = min(max(looks, 1), LOOKS_PER_HEARTBEAT)
+            self._found = self._looks[(self._number + looks) % LOOKS_PER_HEARTBEAT]
+            self._at = at
+        self._found.append(connection)
 
     def forget(self) -> None:
         """Forget all connections, because none is left."""
@@ -89,13 +101,9 @@ class Rounds:
 
 
 class Looks:
-    """What a hub does at its looks.
+    """What a hub does at its looks."""
 
-    :param loop: its ``_write`` sends to many connections.
-    """
-
-    def __init__(self, loop: Loop, fanout: Fanout, poller: Poller) -> None:
-        self._loop = loop
+    def __init__(self, fanout: Fanout, poller: Poller) -> None:
         self._fanout = fanout
         self._poller = poller
         self._now = 0.0
@@ -136,24 +144,60 @@ class Looks:
         self._rounds.forget()
         self._suspects.clear()
 
+    # The next two methods are what a silent connection costs, once in each heartbeat.
+    # So they make few calls.
+
     def _look_at(self, connection: Connection) -> None:
-        if not self._is_served(connection):
+        descriptor, now = connection.descriptor, self._now
+        if self._fanout.connections.get(descriptor) is not connection:
             return  # It has left, and is looked at no more.
-        now = self._now
-        group = connection.group
-        heartbeat = connection.settings.heartbeat
         # Look before a sign of life is sent, which waits for its client at first.
-        if not connection.progress and bytes_waiting(connection.descriptor):
+        if not connection.progress and bytes_waiting(descriptor):
             self._suspect(connection)
-        until = _due_at(connection) if group else now + heartbeat * DUE_SHARE
-        if group and until <= now:
-            until = self._give_sign_of_life(connection, group)
+        if group := connection.group:
+            until = _due_at(connection, group)
+            if until <= now:
+                until = self._give_sign_of_life(connection, group)
+        else:
+            until = now + connection.settings.heartbeat * DUE_SHARE
         if connection.expires:
             if now >= connection.expires:
                 self._fanout.end(connection, "max-age")
                 return
             until = min(until, connection.expires)
         self._rounds.put(connection, until)
+
+    def _give_sign_of_life(self, connection: Connection, group: Group) -> float:
+        """Send a sign of life.
+
+        :returns: when the next one is due.
+        """
+        now = self._now
+        connection.has_head_start = group.sent_at > connection.beat_at
+        if group.cursor.position != group.log.sequence:
+            # Events of other channels have moved the log on. Take over how far.
+            self._fanout.deliver(group)
+            if connection.group is not group:
+                return now  # It has left the group meanwhile.
+        connection.beat_at = now
+        data, frame = HEARTBEAT, _FRAMES[connection.chunked]
+        if now - max(group.sent_at, connection.named_at) >= POSITION_INTERVAL:
+            connection.named_at = now
+            position = group.cursor.id
+            if position not in (group.named, connection.named):
+                connection.named = position
+                data = position_event(group.cursor)
+                frame = framed(data, chunked=connection.chunked)
+        try:
+            is_sent = connection.send(self._poller, frame)
+        except OSError:
+            self._fanout.remove(connection, properly=False, why="left")
+            return now
+        if connection.story is not None:
+            connection.story.note(0, len(data))
+        if not is_sent:
+            self._fanout.fall_behind(connection, group)
+        return _due_at(connection, group)
 
     def _suspect(self, connection: Connection) -> None:
         """Something waits for a client: from now on, look whether it is taken."""
@@ -165,29 +209,6 @@ class Looks:
         progress.count_from(max(connection.last_sent_at, earliest), now)
         connection.progress = progress
         self._suspects[connection.descriptor] = connection
-
-    def _give_sign_of_life(self, connection: Connection, group: Group) -> float:
-        """Send a sign of life.
-
-        :returns: when the next one is due.
-        """
-        connection.has_head_start = group.sent_at > connection.beat_at
-        if group.cursor.position != group.log.sequence:
-            # Events of other channels have moved the log on. Take over how far.
-            self._fanout.deliver(group)
-            if connection.group is not group:
-                return self._now  # It has left the group meanwhile.
-        now = connection.beat_at = self._now
-        data = HEARTBEAT
-        if now - max(group.sent_at, connection.named_at) >= POSITION_INTERVAL:
-            position = group.cursor.id
-            if position not in (group.named, connection.named):
-                connection.named, connection.named_at = position, now
-                data = position_event(group.cursor)
-        self._loop._write(group, connection.chunked, [connection.descriptor], data)
-        if connection.story is not None:
-            connection.story.note(0, len(data))
-        return _due_at(connection)
 
     def _is_served(self, connection: Connection) -> bool:
         """Whether a connection is still there. Its descriptor can be another
@@ -208,11 +229,12 @@ class Looks:
             del self._suspects[descriptor]
 
 
-def _due_at(connection: Connection) -> float:
+def _due_at(connection: Connection, group: Group) -> float:
     """When the client of a silent connection is due a sign of life."""
-    sent_at, share = connection.last_sent_at, DUE_SHARE
-    if connection.has_head_start or sent_at > connection.beat_at:
+    last, share = connection.beat_at, DUE_SHARE
+    if group.sent_at > last or connection.has_head_start:
         # Connections that came together, or that got an event together, would from then
         # on get all their signs of life together.
+        last = max(last, group.sent_at)
         share -= connection.descriptor * GOLDEN_RATIO % 1 * (DUE_SHARE - LEAST_SPREAD)
-    return sent_at + connection.settings.heartbeat * share
+    return last + connection.settings.heartbeat * share

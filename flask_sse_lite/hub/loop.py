@@ -90,7 +90,7 @@ class Hub:
         self._admits = self._revoking.admits
         self._end_revoked_of = self._revoking.end_revoked_of
         # The loop's own.
-        self._looks = Looks(self, self._fanout, poller)
+        self._looks = Looks(self._fanout, poller)
         self._look = LONGEST_LOOK
         self._looked_at = 0.0
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)

@@ -25,6 +25,9 @@ _LAST_ACK_AT = 56
 _ACKNOWLEDGED = struct.Struct("=Q")
 _ACKNOWLEDGED_AT = 120
 
+#: What ``TIOCOUTQ`` answers: a C int.
+_COUNT = struct.Struct("i")
+
 
 def bytes_acknowledged(sock: Any) -> int | None:
     """Bytes that the other side has acknowledged so far. None where the system does not
@@ -65,6 +68,10 @@ def _told(sock: Any, form: struct.Struct, place: int) -> int | None:
 def bytes_waiting(descriptor: int) -> int:
     """Bytes that were sent and that the other side has not acknowledged. For a Unix
     socket it is no count, but a rough measure of what the client has not read."""
-    asked = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
-    (count,) = struct.unpack("i", asked)
-    return int(count)
+    # The hub asks this of each connection in each heartbeat. With a buffer that cannot
+    # be written to, ``ioctl`` would make an exception each time, and drop it.
+    answer = bytearray(_COUNT.size)
+    fcntl.ioctl(descriptor, termios.TIOCOUTQ, answer)
+    count: int
+    (count,) = _COUNT.unpack(answer)
+    return count

@@ -183,13 +183,21 @@ class Poller:
 
 class GeventPoller(Poller):
     """The same epoll, in a greenlet. gevent watches the epoll's own descriptor: one
-    watcher serves for every connection in it."""
+    watcher serves for every connection in it.
+
+    The watcher is started in each round of gevent's loop that this greenlet waits for.
+    After a round without it, libev would give its own epoll ours anew. Linux then looks
+    at every connection in ours, in search of a circle (``ep_loop_check_proc``). With
+    5,000 connections that takes 0.2 to 0.3 ms.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         import gevent
+        from gevent.hub import Waiter
 
         self._gevent = gevent
+        self._waiter = Waiter
         self._hub = gevent.get_hub()
         self._watcher = self._hub.loop.io(self._epoll.fileno(), 1)
         self._turn_ends = 0.0
@@ -197,8 +205,15 @@ class GeventPoller(Poller):
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         events = self._epoll.poll(0)
         if not events:
-            with self._gevent.Timeout(timeout, False):
-                self._hub.wait(self._watcher)
+            # gevent's Timeout would raise an exception in each wait without news.
+            waiter = self._waiter(self._hub)
+            self._watcher.start(waiter.switch, None)
+            try:
+                with self._hub.loop.timer(timeout) as timer:
+                    timer.start(waiter.switch, None, update=True)
+                    waiter.get()
+            finally:
+                self._watcher.stop()
             self._awake_again()
             events = self._epoll.poll(0)
         return self._without_wakes(events)
@@ -229,8 +244,12 @@ class GeventPoller(Poller):
         if time.monotonic() > self._turn_ends:
             # One round of gevent's loop runs ready greenlets and polls descriptors. (A
             # sleep of 0 does not poll; libev rounds a longer one up to a millisecond.)
-            with self._hub.loop.timer(0) as timer:
-                self._hub.wait(timer)
+            self._watcher.start(_do_nothing)
+            try:
+                with self._hub.loop.timer(0) as timer:
+                    self._hub.wait(timer)
+            finally:
+                self._watcher.stop()
             self._awake_again()
 
     def _awake_again(self) -> None:
@@ -243,6 +262,10 @@ class GeventPoller(Poller):
         self._watcher.stop()
         self._watcher.close()
         super().close()
+
+
+def _do_nothing() -> None:
+    """What a watcher calls that is only kept."""
 
 
 class Sleeper(Poller):
