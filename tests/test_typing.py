@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +18,7 @@ from flask import Flask
 import flask_sse_lite
 from flask_sse_lite import SSE, errors
 
+from .client_packages import npm_packages
 from .servers import ROOT
 
 #: An application whose author checks types strictly.
@@ -148,30 +152,35 @@ def check(app: Flask) -> None:
         events.extend(read_events(app.test_client().get("/a"), count=1))
 """
 
-#: Mistakes, and the code with which the checker must report each.
-MISTAKES = {
-    "sse.publish('x', channel=None)": "arg-type",
-    "sse.publish('x', retry=0.5)": "arg-type",
-    "sse.stream(['a'])": "arg-type",
-    "sse.authorizer(lambda: True)": "misc",
-    "sse.init_app(app=5)": "arg-type",
-    "sse.stats()['reason']": "typeddict-item",
-    "sse.stats()['reasons']['slow']": "index",
-}
+#: Mistakes, each of which a checker must report.
+MISTAKES = [
+    "sse.publish('x', channel=None)",
+    "sse.publish('x', retry=0.5)",
+    "sse.stream(['a'])",
+    "sse.authorizer(lambda: True)",
+    "sse.init_app(app=5)",
+    "sse.stats()['reason']",
+    "sse.stats()['reasons']['slow']",
+]
 
 
-def mypy(folder: Path, program: str) -> tuple[int, str]:
-    (folder / "program.py").write_text(program, "utf-8")
+def mypy(folder: Path) -> tuple[int, str]:
+    """What mypy says of a folder's program: its exit status, and its output."""
+    options = ["--strict", "--cache-dir", "cache"]
+    return _run(folder, sys.executable, "-m", "mypy", *options, "program.py")
+
+
+def pyright(folder: Path) -> tuple[int, str]:
+    """The same of pyright, whose default is what editors show."""
+    settings = {"include": ["program.py"], "extraPaths": [str(ROOT)]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings), "utf-8")
+    checker = npm_packages() / "pyright" / "index.js"
+    return _run(folder, "node", str(checker), "--pythonpath", sys.executable)
+
+
+def _run(folder: Path, *command: str) -> tuple[int, str]:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mypy",
-            "--strict",
-            "--cache-dir",
-            "cache",
-            "program.py",
-        ],
+        command,
         cwd=folder,
         env=os.environ | {"MYPYPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -182,14 +191,21 @@ def mypy(folder: Path, program: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_an_application_of_strict_types_passes(tmp_path: Path) -> None:
-    status, output = mypy(tmp_path, PROGRAM)
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_an_application_of_strict_types_passes(
+    tmp_path: Path, check: Callable[[Path], tuple[int, str]]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM, "utf-8")
+    status, output = check(tmp_path)
     assert status == 0, output
     lines = "".join(f"{mistake}\n" for mistake in MISTAKES)
-    status, output = mypy(tmp_path, f"from flask_sse_lite import sse\n{lines}")
-    found = [line for line in output.splitlines() if "error:" in line]
+    program.write_text(f"from flask_sse_lite import sse\n{lines}", "utf-8")
+    status, output = check(tmp_path)
     assert status == 1
-    assert len(found) == len(MISTAKES), output
+    # Each mistake stands in a line of its own, from the second line on.
+    found = re.findall(r"program\.py:(\d+):.*\berror\b", output)
+    assert {int(line) for line in found} == {*range(2, len(MISTAKES) + 2)}, output
 
 
 def test_all_that_is_public_is_exported_and_sorted() -> None:
