@@ -474,6 +474,31 @@ poller.close()
 """
         )
 
+    def test_a_signal_handler_that_raises_leaves_no_watcher_started(self) -> None:
+        run_on_gevent(
+            f"""{GEVENT}
+watcher = poller._watcher
+
+class Interrupted:
+    stop = watcher.stop
+
+    def start(self, *arguments):
+        watcher.start(*arguments)
+        raise KeyboardInterrupt
+
+poller._watcher = Interrupted()
+poller._turn_ends = 0
+for step in (lambda: poller.wait(30), poller.breathe):
+    try:
+        step()
+    except KeyboardInterrupt:
+        assert not watcher.active
+    else:
+        raise AssertionError("it was not started")
+watcher.close()
+"""
+        )
+
     def test_gevent_watches_the_epoll_in_each_round_that_the_hub_waits_for(
         self,
     ) -> None:

@@ -185,10 +185,10 @@ class GeventPoller(Poller):
     """The same epoll, in a greenlet. gevent watches the epoll's own descriptor: one
     watcher serves for every connection in it.
 
-    The watcher is started in each round of gevent's loop that this greenlet waits for.
-    After a round without it, libev would give its own epoll ours anew. Linux then looks
-    at every connection in ours, in search of a circle (``ep_loop_check_proc``). With
-    5,000 connections that takes 0.2 to 0.3 ms.
+    The watcher is started while ``wait`` and ``breathe`` wait. After a round of its
+    loop without it, libev adds our epoll to its own again, although it is still there.
+    Linux then looks at every connection in ours, in search of a circle
+    (``ep_loop_check_proc``). With 5,000 connections that takes 0.2 to 0.3 ms.
     """
 
     def __init__(self) -> None:
@@ -197,18 +197,21 @@ class GeventPoller(Poller):
         from gevent.hub import Waiter
 
         self._gevent = gevent
-        self._waiter = Waiter
+        self._new_waiter = Waiter
         self._hub = gevent.get_hub()
+        # libuv takes a descriptor out at each stop, and so adds it at each start.
+        self._is_libuv = "libuv" in type(self._hub.loop).__module__
         self._watcher = self._hub.loop.io(self._epoll.fileno(), 1)
         self._turn_ends = 0.0
 
     def wait(self, timeout: float) -> list[tuple[int, int]]:
         events = self._epoll.poll(0)
         if not events:
-            # gevent's Timeout would raise an exception in each wait without news.
-            waiter = self._waiter(self._hub)
-            self._watcher.start(waiter.switch, None)
+            # gevent's Timeout would cost an exception in each wait without news.
+            waiter = self._new_waiter(self._hub)
             try:
+                # A signal handler can raise as soon as this has started.
+                self._watcher.start(waiter.switch, None)
                 with self._hub.loop.timer(timeout) as timer:
                     timer.start(waiter.switch, None, update=True)
                     waiter.get()
@@ -244,8 +247,9 @@ class GeventPoller(Poller):
         if time.monotonic() > self._turn_ends:
             # One round of gevent's loop runs ready greenlets and polls descriptors. (A
             # sleep of 0 does not poll; libev rounds a longer one up to a millisecond.)
-            self._watcher.start(_do_nothing)
             try:
+                if not self._is_libuv:
+                    self._watcher.start(_do_nothing)
                 with self._hub.loop.timer(0) as timer:
                     self._hub.wait(timer)
             finally:
@@ -265,7 +269,7 @@ class GeventPoller(Poller):
 
 
 def _do_nothing() -> None:
-    """What a watcher calls that is only kept."""
+    """The callback of a watcher that is started only so that libev keeps our epoll."""
 
 
 class Sleeper(Poller):
