@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,6 +91,15 @@ def _state_of(process: int) -> str:
 def process_of(client: Client) -> int:
     """The worker that serves a client of ours."""
     return int(client.headers["x-process"])
+
+
+def sockets_of(worker: int) -> set[str]:
+    """What a worker has open, each by a unique name."""
+    found = set()
+    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(OSError):  # It was closed meanwhile.
+            found.add(os.readlink(descriptor))
+    return found
 
 
 def faults_in(log: str) -> int:

@@ -19,7 +19,16 @@ from typing import Any
 import pytest
 
 from .crowd import Crowd, Member
-from .servers import HOST, PATIENCE, Client, Server, descriptor_limit, serve, until
+from .servers import (
+    HOST,
+    PATIENCE,
+    Client,
+    Server,
+    descriptor_limit,
+    serve,
+    sockets_of,
+    until,
+)
 
 #: An application whose requests can be slow.
 SLOW = "tests.applications.slow:app"
@@ -181,15 +190,6 @@ UNFINISHED = {
     "half a body": b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
     "no reading": b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n",
 }
-
-
-def sockets_of(worker: int) -> set[str]:
-    """What a worker has open, each by a unique name."""
-    found = set()
-    for descriptor in Path(f"/proc/{worker}/fd").iterdir():
-        with suppress(OSError):  # It was closed meanwhile.
-            found.add(os.readlink(descriptor))
-    return found
 
 
 @pytest.mark.parametrize(
