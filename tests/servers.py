@@ -145,6 +145,9 @@ class Kind(NamedTuple):
     hands_off: bool = True
     #: More of the server's command line.
     options: str = ""
+    #: What more of it has the server itself speak TLS, with ``{certificate}`` and
+    #: ``{key}`` for the files; empty where the server speaks none.
+    tls: str = ""
     #: What the server holds for each request while it is busy with it, under its name
     #: in ``stats``. (A pool of threads stays.)
     holds: str = "descriptors"
@@ -163,13 +166,15 @@ class Kind(NamedTuple):
     access_line: str = ""
 
     def __str__(self) -> str:
+        if self.tls:
+            return f"{self.server}, under TLS"
         return self.server if self.hands_off else f"{self.server}, iterated"
 
     def serve(
         self, *, heartbeat: float, options: str = "", **config: Any
     ) -> AbstractContextManager[Server]:
         config |= {"SSE_HEARTBEAT": heartbeat}
-        if not self.hands_off:
+        if not self.hands_off and not self.tls:  # Under TLS that is not asked for.
             config["SSE_HANDOFF"] = False
         return serve(self.server, options=f"{self.options} {options}", **config)
 

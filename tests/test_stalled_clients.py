@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import ctypes
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
+from .certificates import issued
 from .servers import HANDED_OFF, HOST, PATIENCE, Kind, Server, serve, until
 
 GENERATORS = "tests.applications.generators:app"
@@ -39,6 +42,12 @@ ITERATED = [
     *("gevent.pywsgi", "cheroot", "werkzeug", "uWSGI"),
 ]
 
+#: gunicorns that speak TLS themselves. Nothing of theirs is handed off.
+UNDER_TLS = [
+    Kind(server, hands_off=False, tls="--certfile {certificate} --keyfile {key}")
+    for server in ("gunicorn sync", "gunicorn gthread", "gunicorn gevent")
+]
+
 #: Every server that shows its sockets. (uWSGI's router can stand between uWSGI and its
 #: clients. It closes a stream that takes nothing after its own --http-timeout.)
 KINDS = [
@@ -52,6 +61,7 @@ KINDS = [
         )
         for server in ITERATED
     ),
+    *UNDER_TLS,
 ]
 
 #: Linux's ``SO_ATTACH_FILTER``, and a filter that lets nothing in: ``ret #0``.
@@ -59,6 +69,35 @@ _ATTACH_FILTER = 26
 _NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
 
 _names = count()
+
+
+class TLS:
+    """What a client puts between itself and its socket. The socket is none of TLS, so
+    that a client can read the bytes of a record one by one."""
+
+    def __init__(self, connection: socket.socket, trust: ssl.SSLContext) -> None:
+        self._socket = connection
+        self._come, self._go = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ends = trust.wrap_bio(self._come, self._go, server_hostname=HOST)
+        self._do(self._ends.do_handshake)
+
+    def sendall(self, data: bytes) -> None:
+        self._do(lambda: self._ends.write(data))
+
+    def recv(self, size: int) -> bytes:
+        piece: bytes = self._do(lambda: self._ends.read(size))
+        return piece
+
+    def _do(self, what: Callable[[], Any]) -> Any:
+        """Have TLS do something, with all that it must send and get for that."""
+        while True:
+            try:
+                return what()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._socket.sendall(self._go.read())
+            self._come.write(self._socket.recv(LITTLE))
 
 
 class Client:
@@ -69,14 +108,15 @@ class Client:
         self.socket.settimeout(PATIENCE)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.connect((HOST, server.port))
-        self.socket.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        self._wire = TLS(self.socket, server.tls) if server.tls else self.socket
+        self._wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
         # Clients of different servers can have the same port.
         self._ports = server.port, self.socket.getsockname()[1]
 
     def read_until(self, mark: bytes) -> None:
         received = b""
         while mark not in received:
-            piece = self.socket.recv(LITTLE)
+            piece = self._wire.recv(LITTLE)
             assert piece, received
             received += piece
 
@@ -136,8 +176,16 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
-def shared_server(kind: Kind) -> Iterator[Server]:
-    with kind.serve(heartbeat=HEARTBEAT, app=GENERATORS, SSE_REPLAY=256) as server:
+def shared_server(
+    kind: Kind, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    more: dict[str, Any] = {}
+    if kind.tls:
+        made = issued(tmp_path_factory.mktemp("certificate"))
+        more = {"options": kind.tls.format(**made._asdict()), "tls": made.trust}
+    with kind.serve(
+        heartbeat=HEARTBEAT, app=GENERATORS, SSE_REPLAY=256, **more
+    ) as server:
         yield server
 
 
