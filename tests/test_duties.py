@@ -179,6 +179,22 @@ class TestForgottenRuns:
         world.do_all(after=world.store.lease)
         assert len(world.store.called("end_unknown")) == 1
 
+    def test_nobody_is_doubted_for_the_time_in_which_the_store_was_away(
+        self, world: World
+    ) -> None:
+        """The run's process cannot begin it anew there."""
+        world.await_run()
+        world.do_all(after=0)
+        world.store.is_away = True
+        world.do_all(after=world.store.lease)
+        world.store.is_away = False
+        world.duties.be_patient()
+        world.do_all(after=0)
+        world.do_all(after=world.store.lease - 0.1)
+        assert world.store.called("end_unknown") == []
+        world.do_all(after=0.1)
+        assert len(world.store.called("end_unknown")) == 1
+
     def test_a_process_never_doubts_its_own_runs(self, world: World) -> None:
         world.begin(world.await_run())
         world.do_all(after=0)

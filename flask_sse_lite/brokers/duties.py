@@ -79,8 +79,10 @@ class Duties:
         self.claims.discard(claim)
 
     def be_patient(self) -> None:
-        """Note that the store was away, and is back."""
+        """Note that the store was away, and is back. The follower calls this."""
         self._patient_until = time.monotonic() + self._store.lease
+        # The process of a doubted run could not begin it anew meanwhile.
+        self._doubted.clear()
 
     def do(self) -> None:
         """Do what is due. The follower calls this as often as possible, because others
