@@ -12,12 +12,21 @@ from flask_sse_lite import BrokerUnavailable
 from flask_sse_lite.brokers import duties as module
 from flask_sse_lite.brokers.contract import Claim
 from flask_sse_lite.brokers.duties import Duties
+from flask_sse_lite.brokers.follower import LONGEST_PAUSE, LOOK_INTERVAL
 from flask_sse_lite.brokers.presence import Board, Presence, Roll, Wish
 from flask_sse_lite.position import new_run_channel
+from flask_sse_lite.system.chance import CHANCE
 
 from .list_store import RETENTION, ListStore
 
 BUDGET = 1000
+
+#: Seconds within which the readers of a lost run are told, as docs/generators.rst,
+#: docs/several-processes.rst and docs/what-happens-when.rst say.
+PROMISED = 10.0
+
+#: A time too short to count.
+MOMENT = 0.001
 
 
 class World:
@@ -62,6 +71,12 @@ class World:
         """Do the duties so many seconds later, when they are due."""
         self.now += after
         self.duties.due_at = self.now
+        self.duties.do()
+
+    def do_late(self) -> None:
+        """Do the duties as late as they can be done: the follower begins a wait for
+        news right before they are due, and does them after it."""
+        self.now = self.duties.due_at + LOOK_INTERVAL
         self.duties.do()
 
 
@@ -204,6 +219,60 @@ class TestForgottenRuns:
     def test_where_nobody_waits_the_store_is_asked_nothing(self, world: World) -> None:
         world.do_all(after=0)
         assert world.store.calls == [("end_lost",)]
+
+
+class TestInTime:
+    """The readers of a lost run are told within ten seconds. Nothing is late but by
+    what the product waits for itself, and all of that happens at the worst moment."""
+
+    @pytest.fixture(autouse=True)
+    def longest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(CHANCE, "uniform", max)
+
+    def test_when_the_process_of_a_run_died(self, world: World) -> None:
+        died_at = world.now
+        # A round that comes a moment before the lease is over ends nothing.
+        world.do_all(after=world.store.lease - MOMENT)
+        world.do_late()
+        # Another process hears of it at its next look, at the latest.
+        assert world.now + LOOK_INTERVAL - died_at <= PROMISED
+
+    def test_when_the_store_was_away_and_is_back(self, world: World) -> None:
+        back_at = world.now
+        world.now += LONGEST_PAUSE
+        world.duties.be_patient()
+        world.do_all(after=world.store.lease - MOMENT)
+        assert world.store.called("end_lost") == []
+        world.do_late()
+        assert world.store.called("end_lost") == [[]]
+        assert world.now + LOOK_INTERVAL - back_at <= PROMISED
+
+    def test_when_the_store_is_back_and_has_lost_the_run(self, world: World) -> None:
+        back_at = world.now
+        world.now += LONGEST_PAUSE
+        world.duties.be_patient()
+        channel = world.await_run()
+        # What was due meanwhile is done as soon as the store is found to be back.
+        world.do_all(after=0)
+        self.expect_an_end_in_time(world, channel, back_at)
+
+    def test_when_the_store_has_lost_the_run_and_its_process_died(
+        self, world: World
+    ) -> None:
+        world.duties.do()
+        lost_at = world.now
+        channel = world.await_run()
+        world.do_late()
+        self.expect_an_end_in_time(world, channel, lost_at)
+
+    def expect_an_end_in_time(self, world: World, channel: str, since: float) -> None:
+        """Check that a run that was just found to be unknown is ended in time. This
+        process itself tells it, and needs no look to hear of it."""
+        world.do_all(after=world.store.lease - MOMENT)
+        assert world.store.called("end_unknown") == []
+        world.do_late()
+        assert world.store.called("end_unknown") == [[channel, world.store.epoch, 0]]
+        assert world.now - since <= PROMISED
 
 
 class TestCounts:
