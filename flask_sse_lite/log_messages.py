@@ -279,6 +279,10 @@ LOOK_FAILED = Message("SSE-E23", "Metrics could not be brought up to date: %r")
 
 PRESENCE_FAILED = Message("SSE-E24", "It could not be told who comes and leaves")
 
+WEIGHING_FAILED = Message("SSE-E25", "Weighing %s failed")
+
+RUN_UNASKED = Message("SSE-E26", "It could not be asked whether anybody reads a run")
+
 #: All messages, by code.
 MESSAGES = {
     message.code: message

@@ -7,22 +7,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from flask_sse_lite import Event
+from flask_sse_lite.brokers import connect as connect_to
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.event import HEARTBEAT
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.hub import Hub, current_hub
 from flask_sse_lite.hub import loop as hubs
 from flask_sse_lite.hub.subscription import Subscription
+from flask_sse_lite.settings import Settings
 from flask_sse_lite.system.backoff import Backoff
 from flask_sse_lite.testing.broker_suite import Reader, StoreUnderTest, publish
 
 from .hubs import LARGE, SETTINGS, Client, connect, hub, log
+from .redis_servers import RedisServer, redis_server
 from .servers import PATIENCE, ROOT, until
 from .stores import shared
 
@@ -282,9 +285,10 @@ served_on("after a kill")
 """
 
 
-def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
+def run(program: str, *arguments: str) -> None:
+    """Run a program in a process of its own. It must not fail."""
     result = subprocess.run(
-        [sys.executable, "-c", GEVENT],
+        [sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -292,6 +296,10 @@ def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_under_gevent_the_hub_goes_on_and_a_signal_is_the_process_s() -> None:
+    run(GEVENT)
 
 
 # What follows a broker, extends leases, and listens to bells
@@ -358,3 +366,157 @@ def test_a_follower_that_keeps_failing_is_not_busy(
     assert fault.raised - raised < 10
     publish(shared.open(), "a", "after")
     reader.until(lambda: "after" in reader.data)
+
+
+GEVENT_FOLLOWER = """
+from gevent import monkey; monkey.patch_all()
+import gc, logging, sys, threading
+import gevent
+from flask_sse_lite import Event
+from flask_sse_lite.brokers import connect
+from flask_sse_lite.settings import Settings
+from tests import test_failures as tests
+logging.disable(logging.CRITICAL)
+unhandled = []
+threading.excepthook = unhandled.append
+url, step = sys.argv[1:]
+settings = Settings.read({"SSE_URL": url, "SSE_HISTORY": tests.MANY})
+broker, other = connect(settings), connect(settings)
+broker.store.duty_interval = 0.1
+reader = tests.Reader(broker, "a")
+claim = broker.begin_run("run", 1 << 20)
+# Otherwise no run is taken for lost for some seconds after each failure.
+broker._duties.be_patient = lambda: None
+
+def follows_on(data):
+    tests.publish(other, "a", data)
+    reader.until(lambda: data in reader.data)
+    assert broker._follower.thread.is_alive()
+
+follows_on("first")
+for error in (MemoryError(), gevent.Timeout(1), gevent.GreenletExit(), SystemExit()):
+    fault = tests.Fault(broker, step, error)
+    if step in tests.REACHED_AFTER_A_WAIT:
+        tests.Fault(broker, "store.wait", error)  # Only then are they repeated.
+    tests.until(lambda: tests.publish(other, "a", "once more") and fault.raised)
+    fault.undo()
+    follows_on(f"after {error!r}")
+
+def kill_follower():
+    thread = broker._follower.thread
+    (killed,) = [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, gevent.Greenlet) and id(found) == thread.ident
+    ]
+    gevent.kill(killed)
+    tests.until(lambda: broker._follower.thread is not thread)
+
+kill_follower()
+follows_on("after a kill")
+fault = tests.Fault(broker, "store.wait", MemoryError(), 10**9)
+tests.until(lambda: fault.raised >= 3)  # From here on it pauses nearly all the time.
+kill_follower()
+fault.undo()
+follows_on("after a kill in a pause")
+assert not reader.gaps
+# Its run has not lost its lease.
+assert broker.say(claim, Event("still here"))
+broker.end_run(claim)
+broker.close()
+other.close()
+assert not unhandled, unhandled
+"""
+
+
+@pytest.mark.parametrize("step", ["store.wait", *STEPS])
+def test_under_gevent_a_follower_follows_on(shared: StoreUnderTest, step: str) -> None:
+    run(GEVENT_FOLLOWER, shared.url, step)
+
+
+# What weighs a Redis
+
+
+#: Bytes that the store may have, and of one event. (A test publishes more of them.)
+LIMIT = 200_000
+LARGE_DATA = "x" * 2_000
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def weighed(server: RedisServer) -> Iterator[SharedBroker]:
+    config = {"SSE_HISTORY_BYTES": LIMIT, "SSE_HISTORY": MANY}
+    broker = connect_to(Settings.read({"SSE_URL": server.url, **config}))
+    assert isinstance(broker, SharedBroker)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def unhandled(monkeypatch: pytest.MonkeyPatch) -> list[threading.ExceptHookArgs]:
+    """What has ended threads, of which Python would print a bare traceback."""
+    unhandled: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
+    return unhandled
+
+
+def is_lightened(server: RedisServer, broker: SharedBroker) -> bool:
+    """Publish on, and whether the store is light then."""
+    # Whoever was told to weigh is the only one for some seconds.
+    server.ask("HSET", "sse:store", "weighing", "0")
+    publish(broker, "a", LARGE_DATA)
+    return bool(server.ask("MEMORY", "USAGE", "sse:channel:a") <= LIMIT)
+
+
+def is_told_to_weigh(broker: SharedBroker, fault: Fault) -> bool:
+    publish(broker, "a", LARGE_DATA)
+    return fault.raised > 0
+
+
+@pytest.mark.parametrize("step", ["_channels", "_ask"])
+@pytest.mark.parametrize("error", [*ERRORS, RuntimeError("odd")], ids=repr)
+def test_a_redis_whose_weighing_failed_is_weighed_again(
+    server: RedisServer,
+    weighed: SharedBroker,
+    caplog: pytest.LogCaptureFixture,
+    unhandled: list[threading.ExceptHookArgs],
+    step: str,
+    error: BaseException,
+) -> None:
+    scales = weighed.store._scales  # type: ignore[attr-defined]
+    fault = Fault(scales, step, error)
+    until(lambda: is_told_to_weigh(weighed, fault))
+    until(lambda: not scales._is_running)
+    fault.undo()
+    publish(weighed, "a", *[LARGE_DATA] * 200)
+    until(lambda: is_lightened(server, weighed))
+    assert not unhandled
+    (record,) = caplog.records
+    assert record.exc_info
+    assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start"), MemoryError()])
+def test_a_redis_is_weighed_again_where_no_thread_could_be_started(
+    server: RedisServer,
+    weighed: SharedBroker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """The event was published, so nobody is told of that."""
+    start, refused = threading.Thread.start, list[threading.Thread]()
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if thread.name == "flask_sse_lite.scales" and not refused:
+            refused.append(thread)
+            raise error
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_once)
+    until(lambda: publish(weighed, "a", LARGE_DATA) and refused)
+    until(lambda: is_lightened(server, weighed))

@@ -602,15 +602,28 @@ def test_one_that_nobody_listens_to_is_closed(
     assert texts(client.get(location))[-1] == ""
 
 
-@pytest.mark.parametrize("fails", ["thread", "store"])
+@pytest.mark.parametrize(
+    ("fails", "error"),
+    [
+        ("thread", RuntimeError("can't start new thread")),
+        ("thread", MemoryError()),
+        ("store", BrokerUnavailable("The store is away")),
+        ("store", MemoryError()),
+    ],
+    ids=repr,
+)
 def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
     app: Flask,
     sse: SSE,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     gate: threading.Event,
     fails: str,
+    error: Exception,
 ) -> None:
     """The hub's next look tries again."""
+    unhandled: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
     client = serve(app, sse, Answer("a", "b", gate=gate), linger=0.1)
     response = client.get("/run")
     location = response.headers["Location"]
@@ -622,13 +635,13 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
     def start_later(thread: threading.Thread) -> None:
         if thread.name == THREAD and len(failures) < 2:
             failures.append(thread)
-            raise RuntimeError("can't start new thread")
+            raise error
         start(thread)
 
     def tell_later(channel: str) -> int:
         if len(failures) < 2:
             failures.append(channel)
-            raise BrokerUnavailable("The store is away")
+            raise error
         return int(subscribers(channel))
 
     if fails == "thread":
@@ -641,6 +654,9 @@ def test_one_that_nobody_listens_to_is_closed_though_that_fails_at_first(
     assert len(failures) == 2
     gate.set()
     assert_all_gone(app)
+    assert not unhandled
+    is_told = fails == "store" and isinstance(error, MemoryError)
+    assert caplog.text.count("SSE-E26") == (2 if is_told else 0)
 
 
 def test_the_first_reader_has_time_to_come(

@@ -114,6 +114,7 @@ def test_who_comes_while_the_thread_ends_has_another(
     assert len(set(seen)) == 2
 
 
+@pytest.mark.parametrize("step", ["tell", "_is_needed"])
 @pytest.mark.parametrize("fault", [RuntimeError("full"), KeyboardInterrupt()])
 def test_an_error_is_logged_and_the_thread_goes_on(
     teller: Teller,
@@ -122,17 +123,19 @@ def test_an_error_is_logged_and_the_thread_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     fault: BaseException,
+    step: str,
 ) -> None:
-    tell: Callable[[Presence], bool] = Presence.tell
+    owner = Presence if step == "tell" else teller
+    real: Callable[..., bool] = getattr(owner, step)
     calls = []
 
-    def fail_once(presence: Presence) -> bool:
-        calls.append(presence)
+    def fail_once(*args: object) -> bool:
+        calls.append(args)
         if len(calls) == 1:
             raise fault
-        return tell(presence)
+        return real(*args)
 
-    monkeypatch.setattr(Presence, "tell", fail_once)
+    monkeypatch.setattr(owner, step, fail_once)
     present["room"] = {"ann": 1}
     teller.expect()
     until(lambda: "room" in board.told)

@@ -230,7 +230,10 @@ class Follower:
                 if not isinstance(error, BrokerUnavailable):
                     # The store can be there, so that the next look can succeed.
                     pause = backoff.next()
-                closing.wait(pause * CHANCE.uniform(0.5, 1))
+                try:
+                    closing.wait(pause * CHANCE.uniform(0.5, 1))
+                except BaseException as another:
+                    error = another  # A kill can come in the pause, too.
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
                 if is_kill(error):

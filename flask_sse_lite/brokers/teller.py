@@ -135,8 +135,7 @@ class Teller:
 
     def _run(self) -> None:
         try:
-            while self._is_needed():
-                self._look()
+            while self._looks_on():
                 self._alarm.wait(LOOK)
         finally:
             self._looking.clear()
@@ -152,12 +151,18 @@ class Teller:
     def _is_anybody_there(self) -> bool:
         return any(map(self._wish.is_told, self._identities()))
 
-    def _look(self) -> None:
-        """Tell what there is to tell. No error but a kill ends the thread."""
+    def _looks_on(self) -> bool:
+        """Tell what there is to tell. No error but a kill ends the thread.
+
+        :returns: whether the thread must look again.
+        """
         try:
+            if not self._is_needed():
+                return False
             while not self._presence.tell() and not self._is_closed:
                 self._alarm.wait(BETWEEN_ROUNDS)
         except BaseException as error:
             if is_kill(error):
                 raise
             PRESENCE_FAILED.log(error=True)
+        return True

@@ -28,6 +28,7 @@ from ..log_messages import (
     RUN_END_UNTOLD,
     RUN_FAILED,
     RUN_NOT_CLOSED,
+    RUN_UNASKED,
 )
 from ..own_events import ABANDONED, FAILED, SHUTDOWN
 from ..position import RUN_PREFIX
@@ -295,7 +296,7 @@ class Run:
             self._phase = Phase.ASKING
             try:
                 thread.start()
-            except RuntimeError:
+            except (RuntimeError, MemoryError):
                 # There are too many threads. The hub's next look tries again.
                 self._phase = Phase.GOING_ON
 
@@ -311,6 +312,9 @@ class Run:
             listeners = self._broker.subscribers(self.channel)
         except BrokerUnavailable:
             return  # The hub's next look asks again.
+        except Exception:
+            RUN_UNASKED.log(error=True)
+            return
         finally:
             if self._phase is Phase.ASKING:
                 self._phase = Phase.GOING_ON

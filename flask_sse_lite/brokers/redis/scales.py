@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from ...errors import BrokerUnavailable
 from ...history.revocations import REVOCATIONS
 from ...history.sizes import excesses, goal
-from ...log_messages import REDIS_SIZES_UNTOLD
-from ...system.gevent import can_wait
+from ...log_messages import REDIS_SIZES_UNTOLD, WEIGHING_FAILED
+from ...system.gevent import can_wait, is_kill
 from . import scripts
 
 #: Channels that one command asks for, so that Redis is soon free for other commands.
@@ -70,7 +69,7 @@ class Scales:
         try:
             thread.start()
             self._thread = thread
-        except RuntimeError:  # The system gives no more threads.
+        except (RuntimeError, MemoryError):  # The system gives no more threads.
             self._is_running = False
 
     def finish(self) -> None:
@@ -93,10 +92,18 @@ class Scales:
                 self._is_running = False
 
     def _lighten(self) -> None:
+        """Weigh the store until that is enough. No error but a kill ends the thread."""
         self._is_asked = False
-        with suppress(BrokerUnavailable):
+        try:
             while self._is_too_heavy_again():
                 pass
+        except BrokerUnavailable:
+            pass  # Another process is told to weigh soon.
+        except BaseException as error:
+            # gevent's Timeout and SystemExit are no Exceptions, and come here too.
+            if is_kill(error):
+                raise
+            WEIGHING_FAILED.log(self._name, error=True, store=self._name)
 
     def _is_too_heavy_again(self) -> bool:
         """Weigh the store, and drop what is too much.
