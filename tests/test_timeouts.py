@@ -20,13 +20,16 @@ import redis
 from flask import Flask
 
 from flask_sse_lite import SSE, BrokerUnavailable, Event, Publisher
-from flask_sse_lite.brokers import Broker, connect
+from flask_sse_lite.brokers import Broker, Claim, connect
 from flask_sse_lite.brokers.deadline import Deadline
 from flask_sse_lite.brokers.redis.links import Link
 from flask_sse_lite.brokers.redis.pool import MAX_LINKS
 from flask_sse_lite.brokers.redis.url import read_url
+from flask_sse_lite.history.revocations import REVOCATIONS, Revocation
+from flask_sse_lite.own_events import FAILED
 from flask_sse_lite.settings import Settings
 
+from .certificates import Certificate, issued
 from .clocks import stopwatch
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, ROOT
@@ -41,6 +44,9 @@ BOUND = 1.7 * TIMEOUT
 #: More calls at once than a process has connections.
 CROWD = 10 * MAX_LINKS
 
+#: What ``SSE.disconnect`` publishes.
+REVOCATION = Revocation("ann", None).to_event()
+
 #: All calls that ask a broker.
 CALLS: dict[str, Callable[[Broker], object]] = {
     "publish": lambda broker: broker.publish("a", Event("x")),
@@ -49,7 +55,12 @@ CALLS: dict[str, Callable[[Broker], object]] = {
     "subscribers": lambda broker: broker.subscribers("a"),
     "stream": lambda broker: broker.want(["b"]),
     "stream that resumes": lambda broker: broker.want(["b"], "0123456789abcdef-1"),
+    "present": lambda broker: broker.present("a"),
+    "disconnect": lambda broker: broker.publish(REVOCATIONS, REVOCATION),
     "run": lambda broker: broker.begin_run("c", 1000),
+    # The store does not know these runs, so what they say begins them.
+    "say": lambda broker: broker.say(Claim("d", 1000), Event("x")),
+    "end of a run": lambda broker: broker.end_run(Claim("e", 1000), FAILED),
 }
 
 
@@ -427,11 +438,134 @@ def test_greenlets_and_a_frozen_redis(server: RedisServer) -> None:
     assert float(said) < BOUND
 
 
+# Redis over TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Certificate:
+    return issued(tmp_path)
+
+
+@pytest.fixture
+def tls_server(authority: Certificate) -> Iterator[RedisServer]:
+    options = [
+        *("--port", "0", "--tls-port", "{port}", "--tls-auth-clients", "no"),
+        *("--tls-key-file", authority.key),
+        *("--tls-cert-file", authority.certificate),
+        *("--tls-ca-cert-file", authority.authority),
+    ]
+    with redis_server(*options) as server:
+        yield server
+
+
+@pytest.fixture
+def tls_way(tls_server: RedisServer) -> Iterator[Way]:
+    way = Way(tls_server.port)
+    yield way
+    way.close()
+
+
+def over_tls(url: str, authority: Certificate) -> str:
+    return f"{url.replace('redis:', 'rediss:')}?ssl_ca_certs={authority.authority}"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_frozen_redis_over_tls(
+    tls_server: RedisServer, authority: Certificate, name: str, is_known: bool
+) -> None:
+    with closing(opened(over_tls(tls_server.url, authority))) as broker:
+        if is_known:
+            with leisure(broker):
+                broker.want(["a"])
+                broker.publish("a", Event("before"))
+        tls_server.freeze()
+        took = times([lambda: CALLS[name](broker)] * CROWD)
+        tls_server.thaw()
+    assert max(took) < BOUND
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("kind", SLOW)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_slow_redis_over_tls(
+    tls_way: Way, authority: Certificate, name: str, kind: str, is_known: bool
+) -> None:
+    """One that is not known is slow from the handshake on."""
+    with closing(opened(over_tls(tls_way.url, authority))) as broker:
+        if is_known:
+            with leisure(broker):
+                broker.want(["a"])
+        tls_way.pause, tls_way.piece = SLOW[kind]
+        with stopwatch() as seconds:
+            with suppress(BrokerUnavailable):
+                CALLS[name](broker)
+            assert seconds() < BOUND
+        tls_way.pause = 0.0
+
+
+@contextmanager
+def late_listener(pause: float) -> Iterator[int]:
+    """A port that takes connections after so many seconds, and then says nothing. The
+    system tries anew to connect one second after its first try."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        place = listener.getsockname()
+        for _ in range(4):  # They fill the queue.
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(place)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    stack.enter_context(listener.accept()[0])
+
+        timer = threading.Timer(pause, accept)
+        timer.start()
+        try:
+            yield place[1]
+        finally:
+            timer.cancel()
+            listener.shutdown(socket.SHUT_RDWR)
+            timer.join(PATIENCE)
+
+
+def test_a_handshake_has_only_what_the_connection_has_left_it() -> None:
+    timeout = 1.2
+    settings = {"SSE_BROKER_TIMEOUT": timeout}
+    with late_listener(0.3) as port:
+        url = f"rediss://{HOST}:{port}"
+        with closing(connect(Settings.read({"SSE_URL": url, **settings}))) as broker:
+            took = times([lambda: broker.publish("a", Event("x"))])
+    assert max(took) < 1.7 * timeout
+
+
+def test_greenlets_and_a_frozen_redis_over_tls(
+    tls_server: RedisServer, authority: Certificate
+) -> None:
+    with greenlets(over_tls(tls_server.url, authority)) as process:
+        tls_server.freeze()
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        tls_server.thaw()
+    assert float(said) < BOUND
+
+
+def test_greenlets_and_a_redis_that_drips_over_tls(
+    tls_way: Way, authority: Certificate
+) -> None:
+    with greenlets(over_tls(tls_way.url, authority)) as process:
+        tls_way.pause, tls_way.piece = SLOW["dripping"]
+        said, _ = process.communicate("\n", timeout=PATIENCE)
+        tls_way.pause = 0.0
+    assert float(said) < BOUND
+
+
 # SQLite
 
 
 #: Calls that write. A call that only reads does not wait for a writer.
-WRITES = ("publish", "close", "run")
+WRITES = ("publish", "close", "disconnect", "run", "say", "end of a run")
 
 
 @pytest.mark.parametrize("crowd", [1, CROWD])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from time import monotonic
 from typing import Any, TypeVar
@@ -113,6 +114,22 @@ def _greenlet_s_sleep() -> tuple[Callable[[], None], Callable[[float | None], ob
 
     waker.start(end)
     return waker.send, wait
+
+
+def bounded(seconds: float) -> AbstractContextManager[object]:
+    """Bound all waits of a block, together, where gevent has replaced ``ssl``: its
+    sockets wait anew for each piece that comes. Python's own have one bound.
+
+    :raises TimeoutError: in the block, where it takes longer.
+    """
+    if not is_patched_by_gevent():
+        return nullcontext()
+    import gevent
+
+    bound: AbstractContextManager[object] = gevent.Timeout(
+        seconds, TimeoutError("It does not answer")
+    )
+    return bound
 
 
 def can_wait() -> bool:

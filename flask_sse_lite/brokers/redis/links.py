@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
 from redis.backoff import NoBackoff
-from redis.connection import Connection
+from redis.connection import Connection, SSLConnection
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from ...system.gevent import call_in_a_thread, native
+from ...system.gevent import bounded, call_in_a_thread, native
 from ..deadline import Deadline
 
 
@@ -89,12 +89,16 @@ class Link:
         self._connection.disconnect()
 
 
+_AS_IT_IS = nullcontext()
+
+
 class _Socket:
     """A socket whose every wait ends at its link's deadline."""
 
-    def __init__(self, real: Any, link: Link) -> None:
+    def __init__(self, real: Any, link: Link, *, is_over_tls: bool) -> None:
         self._real = real
         self._link = link
+        self._is_over_tls = is_over_tls
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -103,24 +107,37 @@ class _Socket:
         """Ignored: redis-py's timeouts begin anew with each wait."""
 
     def recv(self, *arguments: Any) -> Any:
-        self._be_in_time()
-        return self._real.recv(*arguments)
+        with self._in_time():
+            return self._real.recv(*arguments)
 
     def recv_into(self, *arguments: Any) -> Any:
-        self._be_in_time()
-        return self._real.recv_into(*arguments)
+        with self._in_time():
+            return self._real.recv_into(*arguments)
 
     def sendall(self, data: Any) -> None:
         # sendall has one timeout, however many pieces the system takes.
-        self._be_in_time()
-        self._real.sendall(data)
+        with self._in_time():
+            self._real.sendall(data)
 
-    def _be_in_time(self) -> None:
+    def _in_time(self) -> AbstractContextManager[object]:
         seconds = self._link.patience
         if seconds != 0:
             left = _left(self._link.deadline)
             seconds = left if seconds is None else min(seconds, left)
         self._real.settimeout(seconds)
+        return bounded(seconds) if self._is_over_tls and seconds else _AS_IT_IS
+
+
+class _Timely(socket.socket):
+    """A socket that tells, as its timeout, what its link's deadline leaves. A handshake
+    of TLS asks for it when it begins: OpenSSL has read certificates before, which can
+    have taken long."""
+
+    deadline: Deadline
+
+    def gettimeout(self) -> float:
+        # An error here would leave ssl with a socket that is half its own.
+        return self.deadline.left or 0.001
 
 
 class _Tcp(Connection):
@@ -134,6 +151,9 @@ class _Tcp(Connection):
             self.host, self.port, self._link.deadline
         ):
             sock = socket.socket(family, kind, protocol)
+            if isinstance(self, SSLConnection):
+                sock = _Timely(family, kind, protocol, sock.detach())
+                sock.deadline = self._link.deadline
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self.socket_keepalive:
@@ -158,6 +178,8 @@ def _bounded(connection_class: type) -> type:
     elif issubclass(connection_class, Connection):
         bases = (connection_class, _Tcp)  # Its calls of super() reach _Tcp.
 
+    is_over_tls = issubclass(connection_class, SSLConnection)
+
     class Bounded(*bases):  # type: ignore[misc]
         def __init__(self, *, link: Link, **options: Any) -> None:
             self._link = link
@@ -178,8 +200,9 @@ def _bounded(connection_class: type) -> type:
             if self._link.is_closed:
                 raise OSError("The connection was closed")
             try:
-                _left(self._link.deadline)  # Before there is a socket to be closed.
-                sock = super()._connect()
+                left = _left(self._link.deadline)  # Before a socket must be closed.
+                with bounded(left) if is_over_tls else _AS_IT_IS:
+                    sock = super()._connect()
             except TimeoutError as error:
                 # redis-py would look for the host and the port of this error, and a
                 # Unix socket has none.
@@ -187,7 +210,7 @@ def _bounded(connection_class: type) -> type:
             if self._link.is_closed:
                 sock.close()
                 raise OSError("The connection was closed")
-            return _Socket(sock, self._link)
+            return _Socket(sock, self._link, is_over_tls=is_over_tls)
 
     return Bounded
 
