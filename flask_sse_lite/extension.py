@@ -139,7 +139,10 @@ class SSE(SharedBlueprint):
         if not isinstance(url_prefix, Prefix | None):
             app.register_blueprint(self, url_prefix=url_prefix)
         elif url_prefix is None or self.url_prefix is None:
+            # Nobody asks for the other functions where there are no routes.
+            self._identities.begin(app)
             set_up(app)
+            self._identities.registered(app)
         elif not routes.is_served(app, self):
             routes.check_default(app, self)
             app.register_blueprint(self)

@@ -200,6 +200,11 @@ class OneEach:
         if self._comes_first and not self._since:
             _functions_of(app)[self] = self._newest
         self._since.append(weakref.ref(app))
+        # An application that has no function of its own has the newest: ``of_any``
+        # looks for it here.
+        all_of_kind = _functions_of(app).setdefault(self._kind, [])
+        if self not in all_of_kind:
+            all_of_kind.append(self)
 
     def give(self, function: Callable[..., Any]) -> None:
         """Take a function for the applications that it belongs to.
@@ -248,14 +253,11 @@ class OneEach:
 
     def of_any(self, app: Flask) -> Callable[..., Any] | None:
         """``of``, or the function that another SSE of the application was given."""
-        if function := self.of(app):
-            return function
-        others: list[Callable[..., Any]] = [
-            function
-            for key, function in _functions_of(app).items()
-            if isinstance(key, OneEach) and key._kind == self._kind
-        ]
-        return others[0] if others else None
+        others: list[OneEach] = _functions_of(app).get(self._kind, [])
+        for each in (self, *others):
+            if function := each.of(app):
+                return function
+        return None
 
     def _warn(self, app: Flask, what: str) -> None:
         told = _functions_of(app).setdefault((self, "told"), set())

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask import Flask, abort, request
@@ -17,6 +18,8 @@ from werkzeug.wrappers import Response
 
 from flask_sse_lite import SSE, InvalidValue, SetupError, SSEError
 from flask_sse_lite.testing import read_events
+
+from .servers import until
 
 ORIGIN = "https://{}.example"
 
@@ -191,6 +194,227 @@ def test_an_application_goes_when_nobody_has_it_any_more(sse: SSE) -> None:
     gc.collect()
     assert first() is None
     assert second() is not None  # The next applications get what was set last.
+
+
+# Identity functions
+
+
+@pytest.fixture
+def present() -> Iterator[Callable[[Flask, str], list[str]]]:
+    """Says who a client of an application is: it opens a stream and looks who is
+    there."""
+    apps: set[Flask] = set()
+
+    def present(app: Flask, target: str = "/stream") -> list[str]:
+        apps.add(app)
+        sse = SSE("any")
+        with app.app_context():
+            with app.test_client().get(target, headers={"User": "ann"}) as response:
+                assert response.status_code == 200
+                next(response.iter_encoded())
+                found = [*sse.present()]
+            until(lambda: not sse.present())
+        return found
+
+    yield present
+    for app in apps:
+        app.extensions["sse"].close()
+
+
+def identify(sse: SSE, name: str) -> None:
+    """An identity function as a factory makes it."""
+
+    @sse.identity
+    def who() -> str:
+        return f"{request.headers['User']} of {name}"
+
+
+def register(sse: SSE, app: Flask) -> None:
+    app.register_blueprint(sse)
+
+
+def register_views(sse: SSE, app: Flask) -> None:
+    """Have the application serve streams by a view of its own."""
+    sse.init_app(app, url_prefix=None)
+    app.add_url_rule("/stream", view_func=lambda: sse.stream("sse"))
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+@pytest.mark.parametrize("serve", [register, register_views])
+def test_each_application_keeps_its_own_identity_function(
+    sse: SSE,
+    comes_first: bool,
+    serve: Callable[[SSE, Flask], None],
+    present: Callable[..., list[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def create_app(name: str) -> Flask:
+        app = application(name)
+        if comes_first:
+            identify(sse, name)
+        serve(sse, app)
+        if not comes_first:
+            identify(sse, name)
+        return app
+
+    apps = []
+    for name in ("a", "b", "c"):
+        apps.append(create_app(name))
+        for app in apps:
+            assert present(app) == [f"ann of {app.name}"]
+    assert warnings(caplog) == []
+
+
+def test_a_second_identity_function_does_not_replace_the_first(
+    sse: SSE, present: Callable[..., list[str]]
+) -> None:
+    app = application("one")
+    identify(sse, "one")
+    app.register_blueprint(sse)
+    with pytest.raises(SetupError, match="identity function"):
+        sse.identity(lambda: "somebody else")
+    assert present(app) == ["ann of one"]
+
+
+def test_an_application_without_its_own_identity_function_is_told_of(
+    sse: SSE, present: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = application("one"), application("other")
+    one.register_blueprint(sse)
+    identify(sse, "one")
+    other.register_blueprint(sse)
+    assert present(one) == ["ann of one"]
+    assert warnings(caplog) == []
+    for _ in range(2):
+        present(other)
+    (warning,) = warnings(caplog)
+    assert "'other' was given no identity function of its own" in warning
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_an_identity_function_of_the_module_serves_all_streams_of_all_applications(
+    sse: SSE,
+    comes_first: bool,
+    present: Callable[..., list[str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The streams of an application's other SSE, too."""
+    apps = [application(name) for name in ("one", "other", "third")]
+    if comes_first:
+        sse.identity(_who)
+    for app in apps:
+        app.register_blueprint(sse)
+        app.register_blueprint(SSE("second", url_prefix="/second"))
+    sse.identity(_who)
+    for app in apps:
+        assert present(app) == present(app, "/second") == ["ann"]
+    assert warnings(caplog) == []
+
+
+def _who() -> str:
+    return request.headers["User"]
+
+
+# Inspector guards
+
+
+def inspectable(name: str) -> Flask:
+    app = application(name)
+    app.config["SSE_INSPECTOR"] = True
+    app.secret_key = "a key of the tests"
+    return app
+
+
+def inspectors(app: Flask, path: str = "/stream") -> list[str]:
+    """Those who can use an application's inspector, of three."""
+    return [
+        name
+        for name in ("a", "b", "c")
+        if inspected(app, path, headers={"User": name}) == 200
+    ]
+
+
+def inspected(app: Flask, path: str, **options: Any) -> int:
+    return app.test_client().get(f"{path}/inspector", **options).status_code
+
+
+def let_inspect(sse: SSE, name: str) -> None:
+    """An inspector guard as a factory makes it."""
+
+    @sse.inspector_guard
+    def can_inspect() -> bool:
+        return request.headers["User"] == name
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_each_application_keeps_its_own_inspector_guard(
+    sse: SSE, comes_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def create_app(name: str) -> Flask:
+        app = inspectable(name)
+        if comes_first:
+            let_inspect(sse, name)
+        app.register_blueprint(sse)
+        if not comes_first:
+            let_inspect(sse, name)
+        return app
+
+    apps = []
+    for name in ("a", "b", "c"):
+        apps.append(create_app(name))
+        for app in apps:
+            assert inspectors(app) == [app.name]
+    assert warnings(caplog) == []
+
+
+def test_a_second_inspector_guard_does_not_replace_the_first(sse: SSE) -> None:
+    app = inspectable("a")
+    let_inspect(sse, "a")
+    app.register_blueprint(sse)
+    with pytest.raises(SetupError, match="inspector_guard"):
+        sse.inspector_guard(lambda: True)
+    assert inspectors(app) == ["a"]
+
+
+@pytest.mark.parametrize("is_debugged", [True, False])
+def test_an_application_without_its_own_inspector_guard_is_told_of(
+    sse: SSE, is_debugged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other's guard refuses more than none does, and nothing less."""
+    one, other = inspectable("one"), inspectable("other")
+    other.debug = is_debugged
+    one.register_blueprint(sse)
+    let_inspect(sse, "a")
+    other.register_blueprint(sse)
+    assert inspectors(one) == ["a"]
+    assert warnings(caplog) == []
+    for _ in range(2):
+        assert inspectors(other) == ["a"]
+    (warning,) = warnings(caplog)
+    assert "'other' was given no inspector_guard of its own" in warning
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_an_inspector_guard_of_the_module_guards_all_inspectors(
+    sse: SSE, comes_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The inspectors of an application's other SSE, too: in debug mode, an inspector
+    without a guard is open."""
+    apps = [inspectable(name) for name in ("one", "other", "third")]
+    if comes_first:
+        sse.inspector_guard(_only_b)
+    for app in apps:
+        app.debug = True
+        app.register_blueprint(sse)
+        app.register_blueprint(SSE("second", url_prefix="/second"))
+    sse.inspector_guard(_only_b)
+    for app in apps:
+        assert inspectors(app) == inspectors(app, "/second") == ["b"]
+    assert warnings(caplog) == []
+
+
+def _only_b() -> bool:
+    return request.headers["User"] == "b"
 
 
 # Hooks
