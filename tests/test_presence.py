@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,44 @@ def test_what_another_program_has_written_is_left_out(tmp_path: Path) -> None:
     assert roll.present == {"a": {"ann": 1}, "b": {}}
     store.close()
     running.close()
+
+
+@pytest.mark.usefixtures("long_lived")
+def test_what_another_program_has_written_into_the_file_is_left_out(
+    tmp_path: Path,
+) -> None:
+    under_test = SqliteStore(tmp_path)
+    broker = under_test.connect()
+    store = broker.store  # type: ignore[attr-defined]
+    store.count({"a": 1})
+    store.board.note({"a": {"ann": 1}})
+    number = store.board.roll(1.0, is_urgent=False).number
+    store.board.tell("a", number, [Telling("ann", None, True)])
+    # SQLite keeps values of any type in most columns, and text that is not UTF-8.
+    told = [
+        *(("a", junk, 1.0) for junk in ("ann", "[1]", '"\\u0062"', b"\xff", '""')),
+        *((b"\xff", '"bob"', 1.0), ("b", '"cid"', "x"), ("b", '"dan"', b"\xff")),
+    ]
+    counts = ["[", "[1]", b"\xff", 7, '{"bob":-1}', '{"bob":"x"}']
+    present = [*((f"b{n}", junk) for n, junk in enumerate(counts)), (b"\xff", "{}")]
+    rows = [(store.view.process, *row) for row in present]
+    with closing(sqlite3.connect(under_test.file)) as connection, connection:
+        connection.executemany("INSERT INTO sse_told VALUES (?, ?, ?)", told)
+        connection.executemany("INSERT INTO sse_identities VALUES (?, ?, ?)", rows)
+    roll = store.board.roll(1.0, is_urgent=False)
+    assert roll.told == {"a": {"ann": None}, "b": {"cid": None, "dan": None}}
+    assert roll.present == {
+        "a": {"ann": 1},
+        **{f"b{n}": {} for n in range(len(counts))},
+    }
+    # Whoever comes and leaves goes on being told.
+    assert store.board.tell("b", number + 1, [Telling("cid", Event("left"), False)])
+    assert store.board.roll(1.0, is_urgent=False).told["b"] == {"dan": None}
+    with Publisher.from_url(under_test.url) as publisher:
+        assert publisher.present("a") == {"ann": 1}
+        assert publisher.present("b") == {"dan": 0}
+        assert publisher.present("b0") == publisher.present("b3") == {}
+    broker.close()
 
 
 @pytest.mark.usefixtures("long_lived")

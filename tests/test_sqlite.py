@@ -30,12 +30,16 @@ from flask_sse_lite.brokers import Broker, connect
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.brokers.sqlite import connection, housekeeping
 from flask_sse_lite.brokers.sqlite.doorbell import Bells
+from flask_sse_lite.position import RUN_PREFIX, new_run_channel
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing.broker_suite import (
     HISTORY,
     Reader,
+    begun,
     in_a_child,
     publish,
+    reader_of_run,
+    say,
     sequences,
 )
 
@@ -1017,18 +1021,19 @@ def test_where_the_log_is_large_a_checkpoint_of_another_process_is_waited_for(
     assert store_of(broker)._connection.written_ahead() == 0
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        "'x', NULL, NULL, '1.5'",
-        "x'00ff', NULL, NULL, NULL",
-        "CAST(x'ff' AS TEXT), NULL, NULL, NULL",
-        "'x', x'00', NULL, NULL",
-        "'x', NULL, '', NULL",
-        "NULL, 'of a later release', NULL, NULL",
-        "NULL, 'begin', NULL, 'much'",
-    ],
-)
+#: The data, type, id and retry of rows that this release does not write.
+FOREIGN = [
+    "'x', NULL, NULL, '1.5'",
+    "x'00ff', NULL, NULL, NULL",
+    "CAST(x'ff' AS TEXT), NULL, NULL, NULL",
+    "'x', x'00', NULL, NULL",
+    "'x', NULL, '', NULL",
+    "NULL, 'of a later release', NULL, NULL",
+    "NULL, 'begin', NULL, 'much'",
+]
+
+
+@pytest.mark.parametrize("values", FOREIGN)
 def test_a_row_that_cannot_be_read_is_a_gap_of_its_channel(
     store: SqliteStore, values: str
 ) -> None:
@@ -1072,3 +1077,40 @@ def test_what_another_program_writes_of_a_channel_stops_no_other_channel(
     reader.until(lambda: {"2", "3"} <= {*reader.data})
     assert isinstance(publisher, SharedBroker)
     assert {summary.channel for summary in publisher.summaries()} == {"a", "b"}
+
+
+def put(store: SqliteStore, channel: str, values: str) -> None:
+    """Write a row as another program can."""
+    with closing(sqlite3.connect(store.file)) as connection, connection:
+        connection.execute(
+            "INSERT INTO sse_events (time, channel, data, type, id, retry) "
+            f"VALUES ({time.time()}, '{channel}', {values})"
+        )
+
+
+@pytest.mark.parametrize("values", FOREIGN)
+def test_a_row_of_a_run_that_cannot_be_read_is_a_gap_and_the_run_goes_on(
+    store: SqliteStore, values: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, channel = store.open(), new_run_channel()
+    claim = begun(broker, channel, 1000)
+    live, other = reader_of_run(store.open(), channel), Reader(store.open(), "b")
+    say(broker, claim, "1")
+    live.until(lambda: live.data == ["1"])
+    put(store, channel, values)
+    publish(broker, "b", "2")
+    assert other.take(1) == ["2"]
+    say(broker, claim, "3")
+    broker.end_run(claim)
+    late = reader_of_run(store.open(), channel)
+    for reader in (live, late):
+        reader.until(lambda reader=reader: reader.has_ended)  # type: ignore[misc]
+        assert not reader.gaps
+        assert [e.type for e in reader.events] == [None, "stream-gap", None]
+        assert reader.events[1].json["channels"] == [channel]
+        assert [e.data for e in reader.events if e.type is None] == ["1", "3"]
+    publish(broker, "b", "4")
+    assert other.take(1) == ["4"]
+    assert [text for text in caplog.messages if "cannot read" in text]
+    # Whoever knows a run's name can read it.
+    assert channel.removeprefix(RUN_PREFIX) not in caplog.text
