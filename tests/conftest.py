@@ -104,6 +104,7 @@ LONG = {
     "test_all_workers_throw_out_who_is_banned",
     "test_an_application_of_strict_types_passes",
     "test_an_example_works_in_a_factory_that_is_called_again",
+    "test_a_factory_of_the_examples_can_be_called_again",
     "test_browser_module_built.py",
     "test_a_greenlet_that_publishes_without_end_lets_its_readers_follow",
     "test_a_greenlet_that_waits_for_the_file_lets_the_others_run",

@@ -345,6 +345,85 @@ def test_an_example_works_in_a_factory_that_is_called_again(
     assert run(folder, ["-c", script]) == ""
 
 
+# The examples in examples/
+
+EXAMPLES = ROOT / "examples"
+
+#: What the applications of each example's factory must do. The application is ``app``.
+FACTORIES = {
+    "factory": """
+client = app.test_client()
+assert client.post("/login", data={"user": "ann"}).status_code == 303
+stream = client.get("/events")
+assert client.post("/tickets", data={"text": "hello"}).status_code == 204
+(event,) = read_events(stream, count=1)
+assert (event.json["number"], event.json["by"]) == (1, "ann")
+assert client.post("/logout").status_code == 303
+""",
+    "openai_compatible": """
+app.config["TOKENS_PER_SECOND"] = 10_000
+said = {"role": "user", "content": "What is a river?"}
+asked = {"model": "river", "messages": [said], "stream": True}
+answer = app.test_client().post("/v1/chat/completions", json=asked)
+assert answer.text.endswith("data: [DONE]\\n\\n")
+""",
+    "progress": """
+import progress
+progress.PICTURES = 2
+client = app.test_client()
+job = client.post("/jobs")
+assert job.status_code == 303
+assert client.get(job.location).status_code == 200
+*done, end = read_events(client.get(f"{job.location}/events"))
+assert done[-1].json == {"done": 2, "of": 2}
+""",
+    # test_task_queues.py has them do a job.
+    "progress_celery": 'assert app.test_client().get("/").status_code == 200\n',
+    "progress_rq": 'assert app.test_client().get("/").status_code == 200\n',
+    "showcase": """
+from flask_sse_lite import sse
+from showcase import worker
+client = app.test_client()
+with app.app_context():
+    since = sse.position()
+    told = {c: sse.messages(c, since) for c in ("chat", "figures", worker.channel())}
+stream = client.get("/events?name=ann")
+assert client.post("/chat", data={"name": "ann", "text": "hi"}).status_code == 204
+assert [next(told[c]).type for c in told] == ["chat", "figures", "worker"]
+""",
+    "transactions": """
+client = app.test_client()
+stream = client.get("/stream")
+assert client.post("/buy/apples").status_code == 204
+(event,) = read_events(stream, count=1)
+assert event.json["name"] == "apples"
+assert f'<b id="apples">{event.json["stock"]}</b>' in client.get("/").text
+""",
+}
+
+
+def test_all_factories_of_the_examples_are_called() -> None:
+    files = [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/__init__.py")]
+    assert {*FACTORIES} == {
+        path.parent.name if path.stem == "__init__" else path.stem
+        for path in files
+        if "def create_app(" in path.read_text("utf-8")
+    }
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_factory_of_the_examples_can_be_called_again(
+    tmp_path: Path, name: str
+) -> None:
+    # Both applications share the ready-made sse, and both exist before either is used.
+    script = (
+        f"import sys\nsys.path.insert(0, {str(EXAMPLES)!r})\n"
+        f"from {name} import create_app\n{BEGINNING}"
+        f"for app in [create_app(), create_app()]:\n{indent(FACTORIES[name], '    ')}"
+    )
+    assert run(tmp_path, ["-c", script]) == ""
+
+
 def test_the_example_tests_pass(folder: Path) -> None:
     output = run(folder, ["-m", "pytest", "-p", "no:cacheprovider", "test_app.py"])
     assert "2 passed" in output

@@ -23,13 +23,14 @@ from flask_sse_lite import Event, sse
 
 PERIOD = 1.0  # seconds
 
-_samplers: dict[int, Thread] = {}  # by process id: a forked child starts its own
-
 
 def start(app: Flask) -> None:
-    """Have this process publish its figures, from now on and only once."""
+    """Have this process publish its figures to an application, from now on and only
+    once."""
     sampler = Thread(target=_run, args=(app,), name="figures", daemon=True)
-    if _samplers.setdefault(os.getpid(), sampler) is sampler:  # Atomic: one wins.
+    # By process id: a forked child starts its own.
+    samplers: dict[int, Thread] = app.extensions.setdefault("showcase.figures", {})
+    if samplers.setdefault(os.getpid(), sampler) is sampler:  # Atomic: one wins.
         sampler.start()
 
 

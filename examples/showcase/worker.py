@@ -20,8 +20,6 @@ from flask_sse_lite import sse
 
 PERIOD = 1.0  # seconds
 
-_reporters: dict[int, Thread] = {}  # by process id: a forked child starts its own
-
 
 def channel() -> str:
     """The channel of this process."""
@@ -29,9 +27,12 @@ def channel() -> str:
 
 
 def start(app: Flask) -> None:
-    """Have this process publish what it costs, from now on and only once."""
+    """Have this process publish what it costs to an application, from now on and only
+    once."""
     reporter = Thread(target=_run, args=(app,), name="worker", daemon=True)
-    if _reporters.setdefault(os.getpid(), reporter) is reporter:  # Atomic: one wins.
+    # By process id: a forked child starts its own.
+    reporters: dict[int, Thread] = app.extensions.setdefault("showcase.worker", {})
+    if reporters.setdefault(os.getpid(), reporter) is reporter:  # Atomic: one wins.
         reporter.start()
 
 
