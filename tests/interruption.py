@@ -5,6 +5,7 @@ after the other."""
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Container
 from types import FrameType
 from typing import Any
@@ -36,6 +37,14 @@ class Interruption:
             step()
         finally:
             sys.settrace(None)
+
+    def run_in_new_threads(self, step: Callable[[], object]) -> None:
+        """Interrupt the threads that a step starts, and not the step itself."""
+        threading.settrace(self._trace)
+        try:
+            step()
+        finally:
+            threading.settrace(None)
 
     def _trace(self, frame: FrameType, what: str, _: object) -> Any:
         if not any(part in frame.f_code.co_filename for part in OURS):

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
-from flask_sse_lite import SSE, BrokerUnavailable, Event, Reentered
+from flask_sse_lite import SSE, BrokerUnavailable, Event, Publisher, Reentered
 from flask_sse_lite.brokers.shared import SharedBroker
 from flask_sse_lite.channels import Channels
+from flask_sse_lite.history.revocations import REVOCATIONS
 from flask_sse_lite.hub import current_hub
 from flask_sse_lite.testing import read_events
+from flask_sse_lite.testing.broker_suite import Reader
 
 from .interruption import Interruption
 from .redis_servers import redis_server
@@ -33,6 +36,9 @@ HANGS = 60.0
 #: Steps from one interrupted step to the next: more where a publish to the store takes
 #: long.
 STRIDES = {"memory": 2, "sqlite": 7, "redis": 7}
+
+#: Verbs that take more steps than others, and how many times as many.
+LONGER = {"stream": 5, "end_streams": 5, "run": 15}
 
 
 def in_a_thread(step: Callable[[], object]) -> None:
@@ -75,48 +81,42 @@ def app(kind: str, sse: SSE, tmp_path: Path) -> Iterator[Flask]:
     app.extensions["sse"].close()
 
 
-class Verbs:
-    """Calls that an application makes, and what came of them."""
+class GuestVerbs:
+    """Calls that a process without an application makes, and what came of them.
 
-    def __init__(self, app: Flask, sse: SSE) -> None:
+    :param caller: what is called.
+    """
+
+    def __init__(self, app: Flask, caller: SSE | Publisher) -> None:
         self._app = app
-        self._sse = sse
+        self._caller = caller
         self._numbers = count()
-        #: The events that were published, in the order in which the calls returned, and
-        #: the calls that were refused.
+        #: The events that were published, in the order in which the calls returned, the
+        #: identities that were disconnected, and the calls that were refused.
         self.published: list[Event] = []
+        self.disconnected: list[str] = []
         self.refused: list[str] = []
 
     def publish(self) -> None:
         data = str(next(self._numbers))
         try:
-            self.published.append(self._sse.publish(data, channel="room"))
+            self.published.append(self._caller.publish(data, channel="room"))
         except Reentered:
             self.refused.append(data)
 
     def close(self) -> None:
-        self._sse.close("other")
+        self._caller.close("other")
 
     def position(self) -> None:
-        self._sse.position()
-
-    def subscribers(self) -> None:
-        self._sse.subscribers("room")
+        self._caller.position()
 
     def present(self) -> None:
-        self._sse.present("room")
+        self._caller.present("room")
 
-    def stats(self) -> None:
-        self._sse.stats()
-
-    def messages(self) -> None:
-        list(self._sse.messages("room", timeout=0))
-
-    def stream(self) -> None:
-        response = self._app.test_client().get("/stream?channel=room")
-        if response.status_code == 503:
-            raise Reentered  # The view's answer to it.
-        read_events(response, count=1, timeout=10, bookkeeping=True)
+    def disconnect(self) -> None:
+        who = f"client {next(self._numbers)}"
+        self._caller.disconnect(who)
+        self.disconnected.append(who)
 
     def call(self, verb: str) -> None:
         """Call a verb, which can be refused."""
@@ -126,11 +126,69 @@ class Verbs:
             except Reentered:
                 self.refused.append(verb)
 
+    def settle(self) -> None:
+        """Await what the calls have begun."""
+
+
+class Verbs(GuestVerbs):
+    """Calls that an application makes, and what came of them."""
+
+    def __init__(self, app: Flask, sse: SSE) -> None:
+        super().__init__(app, sse)
+        self._sse = sse
+        self._begun: list[TestResponse] = []
+        self._ending: list[Iterator[bytes]] = []
+        app.add_url_rule("/run", view_func=lambda: sse.run(["1", "2"]))
+
+    def subscribers(self) -> None:
+        self._sse.subscribers("room")
+
+    def stats(self) -> None:
+        self._sse.stats()
+
+    def messages(self) -> None:
+        list(self._sse.messages("room", timeout=0))
+
+    def get(self, target: str) -> TestResponse:
+        response = self._app.test_client().get(target)
+        if response.status_code == 503:
+            raise Reentered  # The view's answer to it.
+        return response
+
+    def stream(self) -> None:
+        response = self.get("/stream?channel=room")
+        read_events(response, count=1, timeout=10, bookkeeping=True)
+
+    def run(self) -> None:
+        self._begun.append(self.get("/run"))
+
+    def end_streams(self) -> None:
+        # The hub has something to end.
+        steps = self.get("/stream?channel=room").iter_encoded()
+        next(steps)
+        self._ending.append(steps)
+        self._sse.end_streams()
+
+    def settle(self) -> None:
+        # What a run says can need a lock of the interrupted call.
+        while self._begun:
+            events = read_events(self._begun.pop(), timeout=HANGS)
+            assert [event.data for event in events[:-1]] == ["1", "2"]
+            assert events[-1].type == "stream-end"
+        if self._ending:
+            with self._app.app_context():
+                self._sse.end_streams()  # The calls before can have been refused.
+        while self._ending:
+            assert b"stream-gap" not in b"".join(self._ending.pop())
+
 
 VERBS = [
     *("publish", "close", "position", "subscribers", "present", "stats", "messages"),
-    "stream",
+    *("stream", "run", "disconnect", "end_streams"),
 ]
+
+#: The verbs that a ``Publisher`` has, too.
+GUEST_VERBS = ["publish", "close", "position", "present", "disconnect"]
 
 
 @pytest.fixture
@@ -141,7 +199,7 @@ def verbs(app: Flask, sse: SSE) -> Iterator[Verbs]:
 
 
 def interrupt_everywhere(
-    verbs: Verbs, outer: str, inner: str, first: int, stride: int
+    verbs: GuestVerbs, outer: str, inner: str, first: int, stride: int
 ) -> None:
     """Call a verb again and again, and interrupt it at one step after the other."""
 
@@ -149,6 +207,7 @@ def interrupt_everywhere(
         for at in count(first, stride):
             interruption = Interruption([at], lambda: verbs.call(inner))
             interruption.run(lambda: verbs.call(outer))
+            verbs.settle()
             if not interruption.was_called:
                 return
 
@@ -163,9 +222,17 @@ def received(app: Flask, since: str) -> list[str]:
     return [event.data for event in found]
 
 
-def check_what_came(verbs: Verbs, app: Flask, since: str) -> None:
+def revoked(app: Flask, since: str) -> list[str]:
+    """The identities that were disconnected."""
+    reader = Reader(app.extensions["sse"].broker, REVOCATIONS, since=since)
+    reader.read()
+    assert not reader.gaps
+    return [event.json["identity"] for event in reader.events]
+
+
+def check_what_came(verbs: GuestVerbs, app: Flask, since: str) -> None:
     """All that was published can be read, once, in the order of its ids, and nothing
-    else."""
+    else. Who was disconnected is so, once."""
 
     def position(event: Event) -> int:
         assert event.id
@@ -174,6 +241,7 @@ def check_what_came(verbs: Verbs, app: Flask, since: str) -> None:
     expected = [event.data for event in sorted(verbs.published, key=position)]
     assert len({event.id for event in verbs.published}) == len(verbs.published)
     assert received(app, since) == expected
+    assert sorted(revoked(app, since)) == sorted(verbs.disconnected)
 
 
 @pytest.mark.parametrize("inner", VERBS)
@@ -195,7 +263,7 @@ def test_each_verb_is_interrupted_by_publish(
 ) -> None:
     with app.app_context():
         since = sse.position()
-    stride = 3 * STRIDES[kind] * (5 if outer == "stream" else 1)
+    stride = 3 * STRIDES[kind] * LONGER.get(outer, 1)
     interrupt_everywhere(verbs, outer, "publish", 1, stride)
     check_what_came(verbs, app, since)
 
@@ -222,6 +290,40 @@ def test_publish_is_interrupted_while_others_listen(
         listener.join(HANGS)
     check_what_came(verbs, app, since)
     assert got == received(app, since)
+
+
+# A publisher
+
+
+@pytest.fixture
+def guest(app: Flask) -> Iterator[GuestVerbs]:
+    with Publisher.from_url(app.config["SSE_URL"]) as publisher:
+        yield GuestVerbs(app, publisher)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize("inner", GUEST_VERBS)
+def test_a_publisher_is_interrupted_at_each_step(
+    app: Flask, sse: SSE, guest: GuestVerbs, kind: str, inner: str
+) -> None:
+    with app.app_context():
+        since = sse.position()
+    first = 1 + GUEST_VERBS.index(inner)
+    interrupt_everywhere(guest, "publish", inner, first, STRIDES[kind])
+    check_what_came(guest, app, since)
+    if kind != "sqlite":
+        assert not guest.refused
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"], indirect=True)
+@pytest.mark.parametrize("outer", GUEST_VERBS[1:])
+def test_each_verb_of_a_publisher_is_interrupted_by_publish(
+    app: Flask, sse: SSE, guest: GuestVerbs, kind: str, outer: str
+) -> None:
+    with app.app_context():
+        since = sse.position()
+    interrupt_everywhere(guest, outer, "publish", 1, 3 * STRIDES[kind])
+    check_what_came(guest, app, since)
 
 
 # Real interruptions
@@ -351,6 +453,68 @@ def test_a_handler_that_interrupts_gevent_s_own_work_hangs_not(
         check=True,
     ).stdout
     assert "-" in output
+
+
+ENDING_IN_A_HANDLER = """
+from gevent import monkey; monkey.patch_all()
+import json, signal
+from flask import Flask
+from flask_sse_lite import sse
+
+app = Flask("interrupted")
+sse.init_app(app)
+steps = app.test_client().get("/stream").iter_encoded()
+next(steps)
+failures = []
+
+def end(*_):
+    try:
+        with app.app_context():
+            sse.end_streams()
+    except BaseException as error:
+        failures.append(repr(error))
+
+signal.signal(signal.SIGALRM, end)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+print(json.dumps([failures, b"".join(steps).decode()]))
+"""
+
+
+def test_a_handler_in_gevent_s_hub_ends_streams_without_waiting() -> None:
+    command = [sys.executable, "-c", ENDING_IN_A_HANDLER]
+    output = subprocess.run(
+        command, capture_output=True, text=True, timeout=HANGS, check=True
+    ).stdout
+    assert json.loads(output) == [[], ""]
+
+
+@pytest.mark.parametrize("kind", ["memory"], indirect=True)
+@pytest.mark.parametrize("at", range(50, 450, 37))
+def test_what_interrupts_the_hub_ends_streams_without_waiting_for_the_hub(
+    app: Flask, sse: SSE, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A ``__del__`` can run in the hub's own thread. (The first 50 steps are those of a
+    thread that begins.)"""
+    monkeypatch.setattr("flask_sse_lite.extension.END_PATIENCE", 10 * HANGS)
+    refused: list[Reentered] = []
+
+    def end() -> None:
+        with app.app_context():
+            try:
+                sse.end_streams()
+            except Reentered as error:
+                refused.append(error)
+
+    def stream() -> None:
+        steps = app.test_client().get("/stream?channel=room").iter_encoded()
+        for _ in steps:
+            if refused:
+                end()
+
+    interruption = Interruption([at], end)
+    in_a_thread(lambda: interruption.run_in_new_threads(stream))
+    assert interruption.was_called
+    until(lambda: not current_hub().is_running)
 
 
 IN_THE_HUB = """

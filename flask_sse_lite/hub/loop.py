@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from ..signals.courier import settle_all
 from ..signals.story import expect
 from ..system.backoff import Backoff
 from ..system.chance import CHANCE
+from ..system.gevent import can_wait
 from ..system.locks import Guard
 from ..system.poller import close_descriptor, new_poller
 from .audiences import Audiences
@@ -89,6 +91,8 @@ class Hub:
         self._revoking = Revoking(self._lock, self._listeners, self._fanout, self._wake)
         self._admits = self._revoking.admits
         self._end_revoked_of = self._revoking.end_revoked_of
+        #: The loop's thread or greenlet.
+        self._thread: int | None = None
         # The loop's own.
         self._looks = Looks(self._fanout, poller)
         self._look = LONGEST_LOOK
@@ -246,7 +250,8 @@ class Hub:
         begin. Streams that begin from now on are served.
 
         :param settings: the application's.
-        :param timeout: seconds to wait at most for the streams to end.
+        :param timeout: seconds to wait at most for the streams to end. Code that has
+            interrupted the loop does not wait.
         """
         ending = Ending(lambda whom: whom.settings is settings)
         with self._lock:
@@ -255,7 +260,11 @@ class Hub:
                 return
             self._endings.ask(ending)
         self._wake()
-        ending.is_done.wait(timeout)
+        # The loop would wait for itself where its own thread calls this, in a
+        # ``__del__``. gevent's hub greenlet, in which handlers of signals run, cannot
+        # wait at all.
+        if can_wait() and threading.get_ident() != self._thread:
+            ending.is_done.wait(timeout)
 
     def end_one(self, log: Log, name: str) -> None:
         """End a stream of a log properly, so that its client comes back and its view
@@ -292,12 +301,14 @@ class Hub:
     def _start(self) -> None:
         """Begin the loop, unless it runs. The caller holds the lock."""
         if not self.is_running:
+            self._thread = None
             self._poller.start(self._run, self._after_failure)
             self.is_running = True
 
     # The loop
 
     def _run(self) -> None:
+        self._thread = threading.get_ident()
         worker = gunicorn.current_worker()
         if self._backoff.failures:
             self._resume()
