@@ -139,10 +139,7 @@ class SSE(SharedBlueprint):
         if not isinstance(url_prefix, Prefix | None):
             app.register_blueprint(self, url_prefix=url_prefix)
         elif url_prefix is None or self.url_prefix is None:
-            # Nobody asks for the other functions where there are no routes.
-            self._identities.begin(app)
             set_up(app)
-            self._identities.registered(app)
         elif not routes.is_served(app, self):
             routes.check_default(app, self)
             app.register_blueprint(self)
@@ -496,6 +493,10 @@ class SSE(SharedBlueprint):
         response of ``EventStream`` ends at its next item, with ``stream-error`` and
         ``{"reason": "shutdown"}``. A run goes on: its clients come back to it, and
         without any it ends after its ``linger``.
+
+        The call returns when the streams have ended, after two seconds at most. A
+        signal handler or a ``__del__`` that the streams' end would wait for does not
+        wait: they end behind it.
         """
         current_hub().end_streams(current_channels().settings, END_PATIENCE)
 

@@ -232,10 +232,17 @@ class OneEach:
 
     def _keep(self, function: Callable[..., Any]) -> None:
         """The applications that were registered since the last function was given
-        have this one for good."""
-        for reference in self._since:
-            if app := reference():
-                _functions_of(app)[self] = function
+        have this one for good.
+
+        :raises SetupError: where one of them has another already.
+        """
+        found = [app for reference in self._since if (app := reference())]
+        for app in found:
+            own = _functions_of(app).get(self)
+            if own and own != function:
+                raise self._error(own, function)
+        for app in found:
+            _functions_of(app)[self] = function
 
     def of(self, app: Flask) -> Callable[..., Any] | None:
         """The function that holds for an application, if any does."""

@@ -132,14 +132,17 @@ def run(call, *arguments, **options):
 )
 
 
-def run_on_gevent(script: str) -> None:
-    """Run a script in a process of its own, which gevent has patched."""
+def run_on_gevent(script: str, first: str = "") -> None:
+    """Run a script in a process of its own, which gevent has patched.
+
+    :param first: what runs before that.
+    """
     if importlib.util.find_spec("gevent") is None:
         pytest.skip("gevent is not installed")
     done = subprocess.run(
         [
             *(sys.executable, "-c"),
-            f"from gevent import monkey\nmonkey.patch_all()\n{script}",
+            f"{first}\nfrom gevent import monkey\nmonkey.patch_all()\n{script}",
         ],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -210,6 +210,24 @@ class TestForgottenRuns:
         world.do_all(after=0.1)
         assert len(world.store.called("end_unknown")) == 1
 
+    def test_nobody_is_doubted_for_the_time_in_which_the_store_took_no_writes(
+        self, world: World
+    ) -> None:
+        """The follower can read such a store, and so does not find it away."""
+        world.await_run()
+        world.do_all(after=0)
+        world.store.is_away = True
+        world.do_all(after=world.store.lease - 0.1)
+        world.store.is_away = False
+        world.store.calls.clear()
+        world.do_all(after=0.1)
+        world.do_all(after=world.store.lease - 0.3)
+        # Leases have run out because nobody could extend them.
+        assert world.store.called("end_lost") == []
+        assert world.store.called("end_unknown") == []
+        world.do_all(after=0.2)
+        assert len(world.store.called("end_lost")) == 1
+
     def test_a_process_never_doubts_its_own_runs(self, world: World) -> None:
         world.begin(world.await_run())
         world.do_all(after=0)

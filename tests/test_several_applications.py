@@ -229,22 +229,10 @@ def identify(sse: SSE, name: str) -> None:
         return f"{request.headers['User']} of {name}"
 
 
-def register(sse: SSE, app: Flask) -> None:
-    app.register_blueprint(sse)
-
-
-def register_views(sse: SSE, app: Flask) -> None:
-    """Have the application serve streams by a view of its own."""
-    sse.init_app(app, url_prefix=None)
-    app.add_url_rule("/stream", view_func=lambda: sse.stream("sse"))
-
-
 @pytest.mark.parametrize("comes_first", [True, False])
-@pytest.mark.parametrize("serve", [register, register_views])
 def test_each_application_keeps_its_own_identity_function(
     sse: SSE,
     comes_first: bool,
-    serve: Callable[[SSE, Flask], None],
     present: Callable[..., list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -252,7 +240,7 @@ def test_each_application_keeps_its_own_identity_function(
         app = application(name)
         if comes_first:
             identify(sse, name)
-        serve(sse, app)
+        app.register_blueprint(sse)
         if not comes_first:
             identify(sse, name)
         return app
@@ -263,6 +251,50 @@ def test_each_application_keeps_its_own_identity_function(
         for app in apps:
             assert present(app) == [f"ann of {app.name}"]
     assert warnings(caplog) == []
+
+
+def test_without_routes_a_second_identity_function_is_an_error_that_says_how(
+    sse: SSE, present: Callable[..., list[str]]
+) -> None:
+    """Nothing tells for which application it is meant."""
+
+    def create_app(name: str) -> Flask:
+        app = application(name)
+        sse.init_app(app, url_prefix=None)
+        identify(sse, name)
+        app.add_url_rule("/stream", view_func=lambda: sse.stream("sse"))
+        return app
+
+    one = create_app("one")
+    with pytest.raises(SetupError, match=r"sse = SSE\(\)"):
+        create_app("other")
+    assert present(one) == ["ann of one"]
+
+
+def test_an_application_of_two_registrations_keeps_its_own_identity_function(
+    sse: SSE, present: Callable[..., list[str]]
+) -> None:
+    def create_app(name: str) -> Flask:
+        app = application(name)
+        sse.init_app(app, url_prefix=None)
+        identify(sse, name)
+        app.register_blueprint(sse)
+        return app
+
+    for app in [create_app(name) for name in ("a", "b", "c")]:
+        assert present(app) == [f"ann of {app.name}"]
+
+
+def test_an_application_that_has_a_function_is_given_no_other_one(
+    sse: SSE, present: Callable[..., list[str]]
+) -> None:
+    app = application("one")
+    app.register_blueprint(sse)
+    identify(sse, "one")
+    app.register_blueprint(sse, name="again", url_prefix="/again")
+    with pytest.raises(SetupError, match="identity function"):
+        identify(sse, "another")
+    assert present(app) == ["ann of one"]
 
 
 def test_a_second_identity_function_does_not_replace_the_first(

@@ -33,6 +33,7 @@ from .certificates import Certificate, issued
 from .clocks import stopwatch
 from .redis_servers import RedisServer, redis_server
 from .servers import HOST, PATIENCE, ROOT
+from .stand_ins import run_on_gevent
 
 TIMEOUT = 1.0
 
@@ -606,3 +607,34 @@ def test_greenlets_and_a_file_that_another_process_keeps_locked(tmp_path: Path) 
         said, _ = process.communicate("\n", timeout=PATIENCE)
         other.execute("ROLLBACK")
     assert float(said) < BOUND
+
+
+def test_over_tls_greenlets_run_while_a_link_is_made_though_gevent_came_later() -> None:
+    """gunicorn's gevent worker patches when it starts, and under ``--preload`` the
+    application was imported before that."""
+    run_on_gevent(
+        """
+import contextlib, socket
+import gevent
+from redis.connection import SSLConnection
+from flask_sse_lite.brokers.deadline import Deadline
+from flask_sse_lite.brokers.redis.links import Link
+
+# Nobody accepts, and the system has no room for another one that waits for that.
+listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+waiting = []
+for _ in range(3):
+    waiting.append(socket.socket())
+    waiting[-1].setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        waiting[-1].connect(listener.getsockname())
+host, port = listener.getsockname()
+link = Link(SSLConnection, {"host": host, "port": port}, Deadline(0.5))
+connecting = gevent.spawn(link.open)
+gevent.sleep(0)
+assert not connecting.ready()  # It waits, and this greenlet runs.
+gevent.wait([connecting])
+assert isinstance(connecting.exception, Exception)
+""",
+        first="import flask_sse_lite.brokers.redis.links",
+    )

@@ -79,7 +79,8 @@ class Duties:
         self.claims.discard(claim)
 
     def be_patient(self) -> None:
-        """Note that the store was away, and is back. The follower calls this."""
+        """Note that the store was away until now, or took no writes. The follower calls
+        this."""
         self._patient_until = time.monotonic() + self._store.lease
         # The process of a doubted run could not begin it anew meanwhile.
         self._doubted.clear()
@@ -91,13 +92,16 @@ class Duties:
         if now < self.due_at and not self._has_news_of_presence(now):
             return
         self.due_at = now + self._store.duty_interval * CHANCE.uniform(0.8, 1)
-        # Errors are ignored: the follower can still read a store that takes no writes.
-        with suppress(BrokerUnavailable):
+        # The follower can still read a store that takes no writes, so it goes on.
+        try:
             if self.claims:
                 self.keep_claims()
             if now >= self._patient_until:
                 self._store.end_lost()
             self._end_forgotten(now)
+        except BrokerUnavailable:
+            # Other processes cannot have their runs go on there either.
+            self.be_patient()
         with suppress(BrokerUnavailable):
             counts = self._listeners()
             if counts or self._is_counted:

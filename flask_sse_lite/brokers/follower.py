@@ -233,7 +233,8 @@ class Follower:
                 try:
                     closing.wait(pause * CHANCE.uniform(0.5, 1))
                 except BaseException as another:
-                    error = another  # A kill can come in the pause, too.
+                    # A kill can come in the pause, too.
+                    error = error if is_kill(error) else another
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)
                 if is_kill(error):

@@ -127,7 +127,7 @@ class Teller:
             return
         try:
             thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             self._looking.clear()
             raise BrokerUnavailable(
                 f"Nobody can be told who comes and leaves: {error}"

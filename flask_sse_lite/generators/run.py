@@ -314,6 +314,7 @@ class Run:
             return  # The hub's next look asks again.
         except Exception:
             RUN_UNASKED.log(error=True)
+            self._note_heard(time.monotonic())
             return
         finally:
             if self._phase is Phase.ASKING:

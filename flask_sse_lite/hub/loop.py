@@ -326,6 +326,7 @@ class Hub:
         """
         if self._is_abandoned:
             return None
+        self._thread = None  # Under gevent, the loop goes on in another greenlet.
         pause = self._backoff.next()
         try:
             HUB_FAILED.log(pause, error=error, pause=pause)

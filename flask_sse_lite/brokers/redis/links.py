@@ -128,16 +128,24 @@ class _Socket:
         return bounded(seconds) if self._is_over_tls and seconds else _AS_IT_IS
 
 
-class _Timely(socket.socket):
-    """A socket that tells, as its timeout, what its link's deadline leaves. A handshake
-    of TLS asks for it when it begins: OpenSSL has read certificates before, which can
-    have taken long."""
+@lru_cache
+def _timely(kind: type[socket.socket]) -> Any:
+    """A class of sockets that tell, as their timeout, what their ``deadline`` leaves. A
+    handshake of TLS asks for it when it begins: OpenSSL has read certificates before,
+    which can have taken long.
 
-    deadline: Deadline
+    :param kind: the class of sockets now. gevent can replace it after this module was
+        imported, as in a worker of gunicorn's under ``--preload``.
+    """
 
-    def gettimeout(self) -> float:
-        # An error here would leave ssl with a socket that is half its own.
-        return self.deadline.left or 0.001
+    class Timely(kind):  # type: ignore[valid-type,misc]
+        deadline: Deadline
+
+        def gettimeout(self) -> float:
+            # An error here would leave ssl with a socket that is half its own.
+            return self.deadline.left or 0.001
+
+    return Timely
 
 
 class _Tcp(Connection):
@@ -152,7 +160,8 @@ class _Tcp(Connection):
         ):
             sock = socket.socket(family, kind, protocol)
             if isinstance(self, SSLConnection):
-                sock = _Timely(family, kind, protocol, sock.detach())
+                timely = _timely(socket.socket)
+                sock = timely(family, kind, protocol, sock.detach())
                 sock.deadline = self._link.deadline
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
