@@ -32,19 +32,18 @@ class Interruption:
         self.was_called = False
 
     def run(self, step: Callable[[], object]) -> None:
-        sys.settrace(self._trace)
-        try:
-            step()
-        finally:
-            sys.settrace(None)
+        self._run(step, sys.settrace)
 
     def run_in_new_threads(self, step: Callable[[], object]) -> None:
         """Interrupt the threads that a step starts, and not the step itself."""
-        threading.settrace(self._trace)
+        self._run(step, threading.settrace)
+
+    def _run(self, step: Callable[[], object], trace: Callable[[Any], None]) -> None:
+        trace(self._trace)
         try:
             step()
         finally:
-            threading.settrace(None)
+            trace(None)
 
     def _trace(self, frame: FrameType, what: str, _: object) -> Any:
         if not any(part in frame.f_code.co_filename for part in OURS):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -244,15 +245,22 @@ def check_what_came(verbs: GuestVerbs, app: Flask, since: str) -> None:
     assert sorted(revoked(app, since)) == sorted(verbs.disconnected)
 
 
+@contextmanager
+def check_of_what_comes(verbs: GuestVerbs, app: Flask, sse: SSE) -> Iterator[None]:
+    """``check_what_came`` for what is published in the block."""
+    with app.app_context():
+        since = sse.position()
+    yield
+    check_what_came(verbs, app, since)
+
+
 @pytest.mark.parametrize("inner", VERBS)
 def test_publish_is_interrupted_at_each_step(
     app: Flask, sse: SSE, verbs: Verbs, kind: str, inner: str
 ) -> None:
-    with app.app_context():
-        since = sse.position()
     stride = STRIDES[kind] * (1 if inner == "publish" else 5)
-    interrupt_everywhere(verbs, "publish", inner, 1 + VERBS.index(inner), stride)
-    check_what_came(verbs, app, since)
+    with check_of_what_comes(verbs, app, sse):
+        interrupt_everywhere(verbs, "publish", inner, 1 + VERBS.index(inner), stride)
     if kind != "sqlite":
         assert not {str(n) for n in range(10_000)} & set(verbs.refused)
 
@@ -261,11 +269,9 @@ def test_publish_is_interrupted_at_each_step(
 def test_each_verb_is_interrupted_by_publish(
     app: Flask, sse: SSE, verbs: Verbs, kind: str, outer: str
 ) -> None:
-    with app.app_context():
-        since = sse.position()
     stride = 3 * STRIDES[kind] * LONGER.get(outer, 1)
-    interrupt_everywhere(verbs, outer, "publish", 1, stride)
-    check_what_came(verbs, app, since)
+    with check_of_what_comes(verbs, app, sse):
+        interrupt_everywhere(verbs, outer, "publish", 1, stride)
 
 
 def test_publish_is_interrupted_while_others_listen(
@@ -306,11 +312,9 @@ def guest(app: Flask) -> Iterator[GuestVerbs]:
 def test_a_publisher_is_interrupted_at_each_step(
     app: Flask, sse: SSE, guest: GuestVerbs, kind: str, inner: str
 ) -> None:
-    with app.app_context():
-        since = sse.position()
     first = 1 + GUEST_VERBS.index(inner)
-    interrupt_everywhere(guest, "publish", inner, first, STRIDES[kind])
-    check_what_came(guest, app, since)
+    with check_of_what_comes(guest, app, sse):
+        interrupt_everywhere(guest, "publish", inner, first, STRIDES[kind])
     if kind != "sqlite":
         assert not guest.refused
 
@@ -320,10 +324,8 @@ def test_a_publisher_is_interrupted_at_each_step(
 def test_each_verb_of_a_publisher_is_interrupted_by_publish(
     app: Flask, sse: SSE, guest: GuestVerbs, kind: str, outer: str
 ) -> None:
-    with app.app_context():
-        since = sse.position()
-    interrupt_everywhere(guest, outer, "publish", 1, 3 * STRIDES[kind])
-    check_what_came(guest, app, since)
+    with check_of_what_comes(guest, app, sse):
+        interrupt_everywhere(guest, outer, "publish", 1, 3 * STRIDES[kind])
 
 
 # Real interruptions
