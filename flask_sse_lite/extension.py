@@ -11,6 +11,7 @@ what an application calls, and most of the lines say what a verb promises.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import flask
@@ -139,7 +140,8 @@ class SSE(SharedBlueprint):
         if not isinstance(url_prefix, Prefix | None):
             app.register_blueprint(self, url_prefix=url_prefix)
         elif url_prefix is None or self.url_prefix is None:
-            set_up(app)
+            with self._registering(app):
+                set_up(app)
         elif not routes.is_served(app, self):
             routes.check_default(app, self)
             app.register_blueprint(self)
@@ -156,17 +158,23 @@ class SSE(SharedBlueprint):
         """
         if routes.is_repeated(app, self, options):
             return
-        self._authorizers.begin(app)
-        self._identities.begin(app)
-        self._guards.begin(app)
-        self._hooks.registered(app)
-        set_up(app)
-        inspector.set_up(app)
-        super().register(app, options)
-        self._authorizers.registered(app)
-        self._identities.registered(app)
-        self._guards.registered(app)
+        with self._registering(app):
+            self._hooks.registered(app)
+            set_up(app)
+            inspector.set_up(app)
+            super().register(app, options)
         browser_module.add_to_templates(app, self._view, self.position)
+
+    @contextmanager
+    def _registering(self, app: Flask) -> Iterator[None]:
+        """The functions that hold for an application learn that its registration
+        begins, and, if it does not fail, that it is registered."""
+        kinds = self._authorizers, self._identities, self._guards
+        for functions in kinds:
+            functions.begin(app)
+        yield
+        for functions in kinds:
+            functions.registered(app)
 
     def add_url_rule(
         self,

@@ -167,10 +167,26 @@ class SharedBlueprint(Blueprint):
             ) from None
 
 
+class _Claim:
+    """The function that an application can claim as its own, if there is one.
+
+    :param is_sure: no other application could claim it when this one did.
+    """
+
+    def __init__(self) -> None:
+        self.function: Callable[..., Any] | None = None
+        self.is_sure = False
+
+
 class OneEach:
-    """Functions of one kind that an SSE was given, one for each application. A factory
-    gives its function before it registers its application, or after it: the first call
-    shows which.
+    """Functions of one kind that an SSE was given, one for each application.
+
+    A factory gives its function before it registers its application, or behind the
+    registration. If no application was registered before the first function was given,
+    functions are given before. Otherwise functions are given behind, or the first
+    application has none. Nobody can tell these two while there are several functions,
+    and none was given behind the last registration: then ``of`` refuses. The function
+    that an application was once served by stays the application's.
 
     :param kind: what errors call such a function.
     """
@@ -178,30 +194,45 @@ class OneEach:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._newest: Callable[..., Any] | None = None
-        self._comes_first = False
-        #: The applications registered since the newest was given.
-        self._since: list[weakref.ref[Flask]] = []
+        #: No other function was given before the newest.
+        self._is_only = True
+        self._come_before = False
+        #: The applications registered since the newest function was given, where
+        #: functions are given behind: they wait for one.
+        self._waiting: weakref.WeakSet[Flask] = weakref.WeakSet()
+        #: Registrations since the newest function was given. (Those who wait can be
+        #: gone.)
+        self._registrations = 0
+        #: A registration has begun since the newest function was given. It can have
+        #: failed.
         self._is_tried = False
 
     def begin(self, app: Flask) -> None:
         """A registration begins. It can still fail.
 
-        :raises SetupError: where the application has another function than the one
-            that it would get.
+        :raises SetupError: where functions are given before, and the application has
+            another one than the newest.
         """
         self._is_tried = True
-        own = _functions_of(app).get(self)
-        if self._comes_first and own and own != self._newest:
+        own = self._own(app)
+        if self._come_before and own not in (None, self._newest):
             raise self._error(own, self._newest)
 
     def registered(self, app: Flask) -> None:
-        """An application is registered: it has the newest function, until it is given
-        its own."""
-        if self._comes_first and not self._since:
-            _functions_of(app)[self] = self._newest
-        self._since.append(weakref.ref(app))
-        # An application that has no function of its own has the newest: ``of_any``
-        # looks for it here.
+        """An application is registered."""
+        claim, newest = self._claim(app), self._newest
+        if self._come_before:
+            if claim.function is None:
+                claim.function, claim.is_sure = newest, not self._registrations
+            self._registrations += 1
+        elif newest is not None and claim.is_sure and claim.function == newest:
+            # It was given between two registrations of this application.
+            self._serve(app, newest)
+            self._is_tried = bool(self._registrations)
+        elif app not in self._waiting:
+            self._waiting.add(app)
+            self._registrations += 1
+        # ``of_any`` asks each SSE of the application.
         all_of_kind = _functions_of(app).setdefault(self._kind, [])
         if self not in all_of_kind:
             all_of_kind.append(self)
@@ -209,62 +240,116 @@ class OneEach:
     def give(self, function: Callable[..., Any]) -> None:
         """Take a function for the applications that it belongs to.
 
-        :raises SetupError: where one of them has another function.
+        :raises SetupError: where one of them has another function, or where nobody can
+            tell which application it belongs to.
         """
-        if self._newest is None:
-            self._comes_first = not self._since
-            self._keep(function)
-        elif function == self._newest:
+        newest = self._newest
+        is_again = function == newest
+        if newest is None:
+            self._come_before = not self._registrations
+        elif is_again and (self._come_before or not self._registrations):
             return
-        elif not self._comes_first and self._since:
-            self._keep(function)
-        elif (
-            self._comes_first
-            and self._is_tried
-            and _place(function) == _place(self._newest)
-        ):
-            self._keep(self._newest)
-        else:
-            raise self._error(self._newest, function)
+        elif not is_again and not self._can_follow(newest, function):
+            raise self._error(newest, function)
+        if not self._come_before:
+            self._claim_for_waiting(function)
+        self._is_only = newest is None or (is_again and self._is_only)
         self._newest = function
-        self._since = []
+        self._waiting.clear()
+        self._registrations = 0
         self._is_tried = False
 
-    def _keep(self, function: Callable[..., Any]) -> None:
-        """The applications that were registered since the last function was given
-        have this one for good.
+    def _can_follow(self, one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+        """Whether the next application can have another function."""
+        if self._come_before:
+            # A factory was called again.
+            return self._is_tried and _place(one) == _place(other)
+        return self._registrations == 1
 
-        :raises SetupError: where one of them has another already.
+    def _claim_for_waiting(self, function: Callable[..., Any]) -> None:
+        """The applications that wait for a function can claim this one.
+
+        :raises SetupError: where one of them has another.
         """
-        found = [app for reference in self._since if (app := reference())]
-        for app in found:
-            own = _functions_of(app).get(self)
-            if own and own != function:
+        apps = [*self._waiting]
+        for app in apps:
+            own = self._own(app)
+            if own not in (None, function):
                 raise self._error(own, function)
-        for app in found:
-            _functions_of(app)[self] = function
+        for app in apps:
+            claim = self._claim(app)
+            claim.function, claim.is_sure = function, self._registrations == 1
 
     def of(self, app: Flask) -> Callable[..., Any] | None:
-        """The function that holds for an application, if any does."""
-        own = _functions_of(app).get(self)
-        function = own or self._newest
-        if own is None and function and "<locals>" in _name(function):
-            # A factory made the function, perhaps for another application alone.
-            self._warn(
-                app, f"was given no {self._kind} of its own, and has {_name(function)}"
-            )
-        elif own != self._newest and self._comes_first and not self._since:
+        """The function that holds for an application, if any does.
+
+        :raises SetupError: where nobody can tell.
+        """
+        if self._newest is None:
+            return None
+        own = self._served(app)
+        if own is None:
+            own = self._serve(app, self._found(app))
+        if own != self._newest and self._come_before and not self._registrations:
             # Another application's factory is at work, or a replacement was meant.
             self._warn(app, f"keeps its {self._kind} {_name(own)} beside a newer one")
+        return own
+
+    def _found(self, app: Flask) -> Any:
+        """The function of an application that was not served by any yet.
+
+        :raises SetupError: where nobody can tell.
+        """
+        claim = self._claim(app)
+        is_unclear = not self._come_before and self._is_tried
+        if is_unclear and not self._is_only:
+            raise SetupError(
+                f"It cannot be told which {self._kind} is meant for the application "
+                f"{app.name!r}: several were given, and none behind the last "
+                f"registration. {ADVICE}"
+            )
+        function: Any = self._newest if claim.function is None else claim.function
+        if (is_unclear or not claim.is_sure) and "<locals>" in _name(function):
+            # A factory made the function, perhaps for another application alone.
+            is_claimed = claim.function is not None and not self._come_before
+            was = "was perhaps" if is_claimed else "was"
+            name = _name(function)
+            self._warn(app, f"{was} given no {self._kind} of its own, and has {name}")
         return function
 
     def of_any(self, app: Flask) -> Callable[..., Any] | None:
-        """``of``, or the function that another SSE of the application was given."""
+        """``of``, or the function that another SSE of the application was given.
+
+        :raises SetupError: where nobody can tell.
+        """
         others: list[OneEach] = _functions_of(app).get(self._kind, [])
         for each in (self, *others):
-            if function := each.of(app):
+            if (function := each.of(app)) is not None:
                 return function
         return None
+
+    def _claim(self, app: Flask) -> _Claim:
+        claim: _Claim = _functions_of(app).setdefault(self, _Claim())
+        return claim
+
+    def _own(self, app: Flask) -> Callable[..., Any] | None:
+        """The function that an application was served by, or that it can claim."""
+        served = self._served(app)
+        return self._claim(app).function if served is None else served
+
+    def _served(self, app: Flask) -> Callable[..., Any] | None:
+        """The function that an application was served by, if it was."""
+        served: Callable[..., Any] | None = _functions_of(app).get((self, "served"))
+        return served
+
+    def _serve(self, app: Flask, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Have an application served by a function for good.
+
+        :returns: this one, or the one that another thread was faster with.
+        """
+        key = (self, "served")
+        served: Callable[..., Any] = _functions_of(app).setdefault(key, function)
+        return served
 
     def _warn(self, app: Flask, what: str) -> None:
         told = _functions_of(app).setdefault((self, "told"), set())

@@ -145,7 +145,8 @@ class Stream:
         """Whether the stream has all that it must have, up to the last event."""
         if self.is_over:
             return self.can_end or self.most is not None
-        return self.most is None and self.seen[-1:] == [last]
+        # Whoever came, or was resumed, behind the last event gets nothing more.
+        return self.most is None and self.behind == last
 
     def leave(self) -> None:
         self.has_left = not self.is_over

@@ -31,7 +31,7 @@ from .interruption import Interruption
 from .redis_servers import redis_server
 from .servers import until
 
-#: Seconds after which a thread counts as waiting for itself.
+#: Seconds after which a thread without progress counts as waiting for itself.
 HANGS = 60.0
 
 #: Steps from one interrupted step to the next: more where a publish to the store takes
@@ -42,20 +42,25 @@ STRIDES = {"memory": 2, "sqlite": 7, "redis": 7}
 LONGER = {"stream": 5, "end_streams": 5, "run": 15}
 
 
-def in_a_thread(step: Callable[[], object]) -> None:
-    """Do something in a thread; fail if it does not end."""
+def in_a_thread(do: Callable[[], object], taken: Callable[[], int] = int) -> None:
+    """Do something in a thread; fail if it neither ends nor goes on.
+
+    :param taken: counts its steps.
+    """
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            step()
+            do()
         except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(HANGS)
-    assert not thread.is_alive(), "it waits for itself"
+    while thread.is_alive():
+        before = taken()
+        thread.join(HANGS)
+        assert not thread.is_alive() or taken() > before, "it waits for itself"
     if errors:
         raise errors[0]
 
@@ -203,16 +208,18 @@ def interrupt_everywhere(
     verbs: GuestVerbs, outer: str, inner: str, first: int, stride: int
 ) -> None:
     """Call a verb again and again, and interrupt it at one step after the other."""
+    taken: list[int] = []
 
     def run() -> None:
         for at in count(first, stride):
+            taken.append(at)
             interruption = Interruption([at], lambda: verbs.call(inner))
             interruption.run(lambda: verbs.call(outer))
             verbs.settle()
             if not interruption.was_called:
                 return
 
-    in_a_thread(run)
+    in_a_thread(run, lambda: len(taken))
 
 
 def received(app: Flask, since: str) -> list[str]:

@@ -28,7 +28,8 @@ from flask_sse_lite.errors import InvalidValue
 from flask_sse_lite.position import RUN_PREFIX, position_id
 from flask_sse_lite.settings import Settings
 from flask_sse_lite.testing import read_events
-from flask_sse_lite.testing.broker_suite import Reader, publish, sequences
+from flask_sse_lite.testing.broker_suite import Reader, hasty, publish, sequences
+from flask_sse_lite.testing.broker_suite.presence import TOLD, Process
 
 from .certificates import issued
 from .crowd import Crowd
@@ -36,6 +37,8 @@ from .faithful import Faithful
 from .redis_losses import HISTORY, Opener, go_back, is_gone, publish_at_last
 from .redis_servers import PERSISTENT, RedisServer, redis_server
 from .servers import HOST, PATIENCE, Server, descriptor_limit, serve, several, until
+
+__all__ = ["hasty"]
 
 #: Seconds after which a silent server counts as away, in tests that silence it.
 IMPATIENCE = 1.5
@@ -454,6 +457,35 @@ def test_what_a_full_redis_throws_out_is_a_gap_and_nothing_comes_twice(
     late.until(lambda: "9" in late.data)
     # Without the positions of the channels, the reader still gets every event.
     assert bool(late.gaps) is (key != "channels")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    "key", ["processes", "counts:*", "who:*", "turn", "told", "told:room.7"]
+)
+def test_who_is_there_is_known_and_told_though_a_full_redis_throws_a_key_out(
+    server: RedisServer, opened: Opener, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("flask_sse_lite.settings.RETURNING", 0.5)
+    one, other = (
+        Process(opened(server.url, **TOLD), "room.7", since="") for _ in range(2)
+    )
+
+    def are_known(*who: str) -> bool:
+        return all(
+            sorted(process.broker.present("room.7")) == process.there() == [*who]
+            and process.broker.subscribers("room.7") == 2
+            for process in (one, other)
+        )
+
+    one.who, other.who = {"room.7": {"ann": 1}}, {"room.7": {"bob": 1}}
+    until(lambda: are_known("ann", "bob"))
+    lost = server.ask("KEYS", f"sse:{key}")
+    assert server.ask("DEL", *lost) == len(lost) > 0
+    until(lambda: server.ask("EXISTS", *lost) == len(lost))
+    until(lambda: are_known("ann", "bob"))
+    other.who = {"room.7": {"cid": 1}}
+    until(lambda: are_known("ann", "cid"))
 
 
 def test_in_a_cluster_a_prefix_in_braces_keeps_all_in_one_place(

@@ -149,11 +149,11 @@ def test_an_application_without_its_own_is_told_of(
     one.register_blueprint(sse)
     allow(sse, "a")
     other.register_blueprint(sse)
-    assert status(one, "a") == 200
-    assert warnings(caplog) == []
     for _ in range(2):
+        assert (status(one, "a"), status(one, "b")) == (200, 403)
         assert (status(other, "a"), status(other, "b")) == (200, 403)
-    (warning,) = warnings(caplog)
+    unclear, warning = warnings(caplog)
+    assert "'one' was perhaps given no authorizer of its own" in unclear
     assert "'other' was given no authorizer of its own" in warning
 
 
@@ -174,7 +174,10 @@ def test_a_registration_that_failed_counts_for_nothing(sse: SSE) -> None:
     assert status(one, "b", key="a") == status(one, "b", key="c") == 401
 
 
-def test_an_application_goes_when_nobody_has_it_any_more(sse: SSE) -> None:
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_an_application_goes_when_nobody_has_it_any_more(
+    sse: SSE, comes_first: bool
+) -> None:
     def create_app(name: str) -> weakref.ref[Flask]:
         app = application(name)
 
@@ -182,18 +185,21 @@ def test_an_application_goes_when_nobody_has_it_any_more(sse: SSE) -> None:
         def guard() -> None:
             assert app.name == name
 
-        @sse.authorizer
         def may_listen(channel: str) -> bool:
             return bool(app)
 
+        if comes_first:
+            sse.authorizer(may_listen)
         app.register_blueprint(sse)
+        if not comes_first:
+            sse.authorizer(may_listen)
         assert status(app) == 200
         return weakref.ref(app)
 
-    first, second = create_app("one"), create_app("other")
+    *gone, last = [create_app(name) for name in "abcd"]
     gc.collect()
-    assert first() is None
-    assert second() is not None  # The next applications get what was set last.
+    assert [app() for app in gone] == [None] * 3
+    assert last() is not None  # The next applications get what was set last.
 
 
 # Identity functions
@@ -229,10 +235,22 @@ def identify(sse: SSE, name: str) -> None:
         return f"{request.headers['User']} of {name}"
 
 
+def register(sse: SSE, app: Flask) -> None:
+    app.register_blueprint(sse)
+
+
+def register_views(sse: SSE, app: Flask) -> None:
+    """Have the application serve streams by a view of its own."""
+    sse.init_app(app, url_prefix=None)
+    app.add_url_rule("/stream", view_func=lambda: sse.stream("sse"))
+
+
 @pytest.mark.parametrize("comes_first", [True, False])
+@pytest.mark.parametrize("serve", [register, register_views])
 def test_each_application_keeps_its_own_identity_function(
     sse: SSE,
     comes_first: bool,
+    serve: Callable[[SSE, Flask], None],
     present: Callable[..., list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -240,7 +258,7 @@ def test_each_application_keeps_its_own_identity_function(
         app = application(name)
         if comes_first:
             identify(sse, name)
-        app.register_blueprint(sse)
+        serve(sse, app)
         if not comes_first:
             identify(sse, name)
         return app
@@ -251,24 +269,6 @@ def test_each_application_keeps_its_own_identity_function(
         for app in apps:
             assert present(app) == [f"ann of {app.name}"]
     assert warnings(caplog) == []
-
-
-def test_without_routes_a_second_identity_function_is_an_error_that_says_how(
-    sse: SSE, present: Callable[..., list[str]]
-) -> None:
-    """Nothing tells for which application it is meant."""
-
-    def create_app(name: str) -> Flask:
-        app = application(name)
-        sse.init_app(app, url_prefix=None)
-        identify(sse, name)
-        app.add_url_rule("/stream", view_func=lambda: sse.stream("sse"))
-        return app
-
-    one = create_app("one")
-    with pytest.raises(SetupError, match=r"sse = SSE\(\)"):
-        create_app("other")
-    assert present(one) == ["ann of one"]
 
 
 def test_an_application_of_two_registrations_keeps_its_own_identity_function(
@@ -315,11 +315,11 @@ def test_an_application_without_its_own_identity_function_is_told_of(
     one.register_blueprint(sse)
     identify(sse, "one")
     other.register_blueprint(sse)
-    assert present(one) == ["ann of one"]
-    assert warnings(caplog) == []
     for _ in range(2):
+        assert present(one) == ["ann of one"]
         present(other)
-    (warning,) = warnings(caplog)
+    unclear, warning = warnings(caplog)
+    assert "'one' was perhaps given no identity function of its own" in unclear
     assert "'other' was given no identity function of its own" in warning
 
 
@@ -418,11 +418,11 @@ def test_an_application_without_its_own_inspector_guard_is_told_of(
     one.register_blueprint(sse)
     let_inspect(sse, "a")
     other.register_blueprint(sse)
-    assert inspectors(one) == ["a"]
-    assert warnings(caplog) == []
     for _ in range(2):
+        assert inspectors(one) == ["a"]
         assert inspectors(other) == ["a"]
-    (warning,) = warnings(caplog)
+    unclear, warning = warnings(caplog)
+    assert "'one' was perhaps given no inspector_guard of its own" in unclear
     assert "'other' was given no inspector_guard of its own" in warning
 
 
@@ -447,6 +447,227 @@ def test_an_inspector_guard_of_the_module_guards_all_inspectors(
 
 def _only_b() -> bool:
     return request.headers["User"] == "b"
+
+
+def test_a_guard_given_without_routes_guards_the_inspectors_of_other_sses(
+    sse: SSE,
+) -> None:
+    app = inspectable("a")
+    app.debug = True
+    sse.init_app(app, url_prefix=None)
+    let_inspect(sse, "a")
+    app.register_blueprint(SSE("second", url_prefix="/second"))
+    assert inspectors(app, "/second") == ["a"]
+
+
+# Orders in which nobody can tell whose a function is
+
+
+def is_allowed(app: Flask, name: str) -> bool:
+    return status(app, name) == 200
+
+
+def is_identified(app: Flask, name: str) -> bool:
+    with app.test_client().get("/stream", headers={"User": "ann"}) as response:
+        assert response.status_code == 200
+        next(response.iter_encoded())
+        with app.app_context():
+            return [*SSE("any").present()] == [f"ann of {name}"]
+
+
+def is_inspector(app: Flask, name: str) -> bool:
+    return inspected(app, "/stream", headers={"User": name}) == 200
+
+
+#: For each kind of function: how a factory gives one, and whether one that was given
+#: with a name holds for an application.
+KINDS: list[tuple[Callable[[SSE, str], object], Callable[[Flask, str], bool]]] = [
+    (allow, is_allowed),
+    (identify, is_identified),
+    (let_inspect, is_inspector),
+]
+
+of_each_kind = pytest.mark.parametrize(
+    ("give", "holds"), KINDS, ids=lambda function: function.__name__
+)
+
+
+@pytest.fixture
+def apps(sse: SSE) -> Iterator[Callable[..., Flask]]:
+    """Makes applications, and closes them."""
+    made: list[Flask] = []
+
+    def create_app(name: str, give: Callable[[SSE, str], object] | None) -> Flask:
+        """What a factory does that gives its function, if any, before it registers
+        the application."""
+        app = inspectable(name)
+        if give:
+            give(sse, name)
+        app.register_blueprint(sse)
+        made.append(app)
+        return app
+
+    yield create_app
+    for app in made:
+        app.extensions["sse"].close()
+
+
+@of_each_kind
+@pytest.mark.parametrize("has_routes", [True, False])
+def test_where_nobody_can_tell_whose_a_function_is_nobody_is_served(
+    sse: SSE,
+    apps: Callable[..., Flask],
+    give: Callable[[SSE, str], object],
+    holds: Callable[[Flask, str], bool],
+    has_routes: bool,
+) -> None:
+    """The first has none, or the last has none yet."""
+    if has_routes:
+        apps("first", None)
+    else:
+        sse.init_app(inspectable("first"), url_prefix=None)
+    for app in [apps("a", give), apps("b", give)]:
+        for name in "ab":
+            with pytest.raises(SetupError, match=rf"{app.name!r}.*sse = SSE\(\)"):
+                holds(app, name)
+
+
+@of_each_kind
+def test_an_application_keeps_what_it_was_served_by(
+    sse: SSE,
+    apps: Callable[..., Flask],
+    give: Callable[[SSE, str], object],
+    holds: Callable[[Flask, str], bool],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, app = apps("first", None), apps("a", give)
+    assert holds(app, "a")
+    assert "'a' was given no" in warnings(caplog)[0]
+    with pytest.raises(SetupError, match=r"sse = SSE\(\)"):
+        apps("b", give)
+    assert holds(app, "a")
+    assert holds(first, "a")
+
+
+@of_each_kind
+def test_applications_that_were_served_are_served_while_another_is_made(
+    sse: SSE,
+    apps: Callable[..., Flask],
+    give: Callable[[SSE, str], object],
+    holds: Callable[[Flask, str], bool],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = []
+    for name in "abc":
+        made.append(apps(name, None))
+        assert all(holds(app, app.name) for app in made[:-1])
+        give(sse, name)
+        assert all(holds(app, app.name) for app in made)
+    assert warnings(caplog) == []
+
+
+@of_each_kind
+def test_an_application_that_is_given_none_has_the_last_one_before_it(
+    sse: SSE,
+    apps: Callable[..., Flask],
+    give: Callable[[SSE, str], object],
+    holds: Callable[[Flask, str], bool],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told of, and no later one replaces it."""
+    one, none, other = apps("a", give), apps("none", None), apps("b", give)
+    assert holds(one, "a")
+    assert holds(other, "b")
+    assert warnings(caplog) == []
+    assert holds(none, "a")
+    (warning,) = warnings(caplog)
+    assert "'none' was given no" in warning
+
+
+def test_no_other_authorizer_replaces_one_of_the_module(sse: SSE) -> None:
+    one, other = application("one"), application("other")
+    one.register_blueprint(sse)
+    sse.authorizer(_only_a)
+    other.register_blueprint(sse)
+    assert status(other, "a") == 200
+    with pytest.raises(SetupError, match=r"_only_a.*sse = SSE\(\)"):
+        sse.authorizer(lambda channel: True)
+    assert (status(other, "a"), status(other, "b")) == (200, 403)
+
+
+def test_an_application_registered_again_behind_others_is_given_no_other_one(
+    sse: SSE,
+) -> None:
+    one, other = application("one"), application("other")
+    for app, channel in ((one, "a"), (other, "b")):
+        app.register_blueprint(sse)
+        allow(sse, channel)
+    one.register_blueprint(sse, name="again", url_prefix="/again")
+    with pytest.raises(SetupError, match="authorizer"):
+        allow(sse, "c")
+
+
+def test_a_function_that_is_given_again_is_the_waiting_application_s_own(
+    sse: SSE,
+) -> None:
+    one, other, third = (application(name) for name in ("one", "other", "third"))
+    for app in (one, other):
+        app.register_blueprint(sse)
+        sse.authorizer(_only_a)
+    third.register_blueprint(sse)
+    sse.authorizer(lambda channel: channel == "b")
+    for app in (one, other):
+        assert (status(app, "a"), status(app, "b")) == (200, 403)
+    assert (status(third, "a"), status(third, "b")) == (403, 200)
+
+
+def test_a_later_function_that_several_applications_wait_for_is_an_error(
+    sse: SSE,
+) -> None:
+    """The first has none, the second comes behind its own, the third before its own."""
+    for name in ("one", "other"):
+        application(name).register_blueprint(sse)
+        allow(sse, "a")
+    for name in ("third", "fourth"):
+        application(name).register_blueprint(sse)
+    with pytest.raises(SetupError, match=r"sse = SSE\(\)"):
+        allow(sse, "b")
+
+
+def test_a_registration_that_failed_makes_it_unclear_too(
+    sse: SSE, apps: Callable[..., Flask]
+) -> None:
+    apps("first", None)
+    app = apps("a", allow)
+    allow(sse, "b")
+    broken = application("b")
+    broken.config["SSE_HISTORY"] = 0
+    with pytest.raises(InvalidValue, match="SSE_HISTORY"):
+        broken.register_blueprint(sse)
+    with pytest.raises(SetupError, match="'a'"):
+        status(app, "a")
+
+
+def test_a_registration_between_two_others_leaves_nothing_unclear(sse: SSE) -> None:
+    one, other = application("one"), application("other")
+    one.register_blueprint(sse)
+    allow(sse, "a")
+    sse.init_app(other, url_prefix=None)
+    allow(sse, "b")
+    other.register_blueprint(sse)
+    assert (status(one, "a"), status(one, "b")) == (200, 403)
+    assert (status(other, "a"), status(other, "b")) == (403, 200)
+
+
+def test_a_function_can_be_an_object_that_counts_as_false(sse: SSE) -> None:
+    class Rules(dict[str, bool]):
+        def __call__(self, channel: str) -> bool:
+            return channel not in self
+
+    app = application("one")
+    sse.authorizer(Rules())
+    app.register_blueprint(sse)
+    assert status(app, "a") == 200
 
 
 # Hooks

@@ -204,12 +204,12 @@ def test_streams_that_have_lost_events_are_told_of(
 
 
 def refuse_by_authorizer(sse: SSE, app: Flask, client: FlaskClient) -> Any:
-    app.extensions["sse.functions"][sse._authorizers] = lambda channel: False
+    sse.authorizer(lambda channel: False)
     return client.get("/stream?channel=a")
 
 
 def answer_by_authorizer(sse: SSE, app: Flask, client: FlaskClient) -> Any:
-    app.extensions["sse.functions"][sse._authorizers] = lambda channel: redirect("/")
+    sse.authorizer(lambda channel: redirect("/"))
     return client.get("/stream?channel=a")
 
 

@@ -65,17 +65,17 @@ CALLS: dict[str, Callable[[Broker], object]] = {
 }
 
 
-def opened(url: str) -> Broker:
-    return connect(Settings.read({"SSE_URL": url, "SSE_BROKER_TIMEOUT": TIMEOUT}))
+def opened(url: str, timeout: float = TIMEOUT) -> Broker:
+    return connect(Settings.read({"SSE_URL": url, "SSE_BROKER_TIMEOUT": timeout}))
 
 
 @contextmanager
 def leisure(broker: Broker) -> Iterator[None]:
     """For calls that must succeed, however slow this machine is now."""
     store = broker.store  # type: ignore[attr-defined]
-    store.timeout = PATIENCE
+    timeout, store.timeout = store.timeout, PATIENCE
     yield
-    store.timeout = TIMEOUT
+    store.timeout = timeout
 
 
 def times(calls: list[Callable[[], object]]) -> list[float]:
@@ -475,7 +475,8 @@ def over_tls(url: str, authority: Certificate) -> str:
 def test_a_frozen_redis_over_tls(
     tls_server: RedisServer, authority: Certificate, name: str, is_known: bool
 ) -> None:
-    with closing(opened(over_tls(tls_server.url, authority))) as broker:
+    timeout = 3 * TIMEOUT  # Each connection costs a tenth of a second of the processor.
+    with closing(opened(over_tls(tls_server.url, authority), timeout)) as broker:
         if is_known:
             with leisure(broker):
                 broker.want(["a"])
@@ -483,7 +484,7 @@ def test_a_frozen_redis_over_tls(
         tls_server.freeze()
         took = times([lambda: CALLS[name](broker)] * CROWD)
         tls_server.thaw()
-    assert max(took) < BOUND
+    assert max(took) < 3 * BOUND
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -40,6 +40,11 @@ class Process:
         assert not self.reader.gaps
         return [(event.type, event.json["identity"]) for event in self.reader.events]
 
+    def there(self) -> list[str]:
+        """Who has come and not left, as was told up to now."""
+        latest = {identity: type for type, identity in self.told()}
+        return sorted(who for who, type in latest.items() if type == JOIN)
+
     def until_told(self, *told: tuple[str, str]) -> None:
         """Wait until just this was told, in whatever order."""
         self.reader.until(lambda: len(self.reader.events) >= len(told))
