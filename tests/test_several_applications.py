@@ -481,14 +481,14 @@ def is_inspector(app: Flask, name: str) -> bool:
 
 #: For each kind of function: how a factory gives one, and whether one that was given
 #: with a name holds for an application.
-KINDS: list[tuple[Callable[[SSE, str], object], Callable[[Flask, str], bool]]] = [
+EACH_KIND: list[tuple[Callable[[SSE, str], object], Callable[[Flask, str], bool]]] = [
     (allow, is_allowed),
     (identify, is_identified),
     (let_inspect, is_inspector),
 ]
 
 of_each_kind = pytest.mark.parametrize(
-    ("give", "holds"), KINDS, ids=lambda function: function.__name__
+    ("give", "holds"), EACH_KIND, ids=lambda function: function.__name__
 )
 
 
