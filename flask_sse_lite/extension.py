@@ -503,8 +503,11 @@ class SSE(SharedBlueprint):
         without any it ends after its ``linger``.
 
         The call returns when the streams have ended, after two seconds at most. A
-        signal handler or a ``__del__`` that the streams' end would wait for does not
-        wait: they end behind it.
+        signal handler that has interrupted a ``publish`` can hold the streams' end up,
+        and waits for two seconds then. In gevent's hub, and in the thread that serves
+        the streams, the call does not wait.
+
+        :raises Reentered: where it has interrupted the begin of a stream.
         """
         current_hub().end_streams(current_channels().settings, END_PATIENCE)
 

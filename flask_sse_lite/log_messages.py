@@ -12,6 +12,8 @@ again: filters and runbooks name codes.
 from __future__ import annotations
 
 import logging
+import traceback
+from contextlib import suppress
 from typing import Any
 
 logger = logging.getLogger("flask_sse_lite")
@@ -42,7 +44,8 @@ class Message:
         **extra: Any,
     ) -> None:
         """Log the message, with its code in front. The record has the code as
-        ``sse_code``.
+        ``sse_code``. What a handler or a filter of the application's raises ends
+        nothing of ours: it goes to the standard error, as from logging's own handlers.
 
         :param error: an exception whose traceback is logged; True for the one that is
             being handled.
@@ -51,17 +54,21 @@ class Message:
         :param extra: what else the record has, each under its name behind ``sse_``.
             Never an identity, a token or the name of a run.
         """
-        to.log(
-            self.level if level is None else level,
-            f"{self.code}: {self.text}",
-            *words,
-            exc_info=error,
-            extra={
-                "sse_code": self.code,
-                **{f"sse_{name}": value for name, value in extra.items()},
-            },
-            stacklevel=2,
-        )
+        try:
+            to.log(
+                self.level if level is None else level,
+                f"{self.code}: {self.text}",
+                *words,
+                exc_info=error,
+                extra={
+                    "sse_code": self.code,
+                    **{f"sse_{name}": value for name, value in extra.items()},
+                },
+                stacklevel=2,
+            )
+        except Exception:
+            with suppress(Exception):
+                traceback.print_exc()
 
 
 # What an operator can do something about

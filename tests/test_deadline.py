@@ -10,6 +10,8 @@ import pytest
 from flask_sse_lite.brokers import deadline as deadlines
 from flask_sse_lite.brokers.deadline import FAIR_PART, Deadline, Deadlines
 
+from .stand_ins import run_on_gevent
+
 
 class Clock:
     """What time it is, as a test says."""
@@ -72,3 +74,21 @@ def test_each_thread_has_deadlines_of_its_own() -> None:
         thread.start()
         thread.join()
     assert seen == [None]
+
+
+@pytest.mark.parametrize("first", ["", "import flask_sse_lite.brokers.deadline"])
+def test_each_greenlet_has_deadlines_of_its_own(first: str) -> None:
+    """Also where gevent patches after the import, as under ``--preload``."""
+    run_on_gevent(
+        """
+import gevent
+from flask_sse_lite.brokers.deadline import Deadlines
+
+own, seen = Deadlines(), []
+with own.within(4.0) as call:
+    gevent.spawn(lambda: seen.append(own.current)).join()
+    assert own.current is call
+assert seen == [None]
+""",
+        first,
+    )

@@ -282,6 +282,26 @@ assert all
 gevent.killall(all, timeout=10)
 assert all[0].dead
 served_on("after a kill")
+
+class Waiting(logging.Handler):
+    is_waiting = False
+    def emit(self, record):
+        self.is_waiting = True
+        gevent.sleep(30)
+
+logging.disable(logging.NOTSET)
+logger = logging.getLogger("flask_sse_lite")
+logger.propagate = False
+handler = Waiting()
+logger.addHandler(handler)
+raise_once(MemoryError())
+while not handler.is_waiting:
+    gevent.sleep(0.01)
+all = [g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.dead]
+logger.removeHandler(handler)
+logger.addHandler(logging.NullHandler())
+gevent.killall(all, timeout=10)
+served_on("after a kill while it was logged")
 """
 
 
@@ -419,6 +439,25 @@ tests.until(lambda: fault.raised >= 3)  # From here on it pauses nearly all the 
 kill_follower()
 fault.undo()
 follows_on("after a kill in a pause")
+
+class Waiting(logging.Handler):
+    is_waiting = False
+    def emit(self, record):
+        self.is_waiting = True
+        gevent.sleep(30)
+
+logging.disable(logging.NOTSET)
+logger = logging.getLogger("flask_sse_lite")
+logger.propagate = False
+handler = Waiting()
+logger.addHandler(handler)
+fault = tests.Fault(broker, "store.wait", MemoryError())
+tests.until(lambda: tests.publish(other, "a", "once more") and handler.is_waiting)
+logger.removeHandler(handler)
+logger.addHandler(logging.NullHandler())
+kill_follower()
+fault.undo()
+follows_on("after a kill while it was logged")
 assert not reader.gaps
 # Its run has not lost its lease.
 assert broker.say(claim, Event("still here"))

@@ -151,3 +151,19 @@ def test_a_message_can_go_to_another_logger_and_level_with_its_traceback(
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("application", logging.INFO)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_a_handler_or_a_filter_raises_goes_to_the_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Unfit(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise LookupError("outside of a request")
+
+    handler = Unfit()
+    logging.getLogger("flask_sse_lite").addHandler(handler)
+    try:
+        module.HUB_FAILED_TWICE.log()
+    finally:
+        logging.getLogger("flask_sse_lite").removeHandler(handler)
+    assert "outside of a request" in capsys.readouterr().err

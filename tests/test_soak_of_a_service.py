@@ -16,7 +16,7 @@ from .soak.conducting import conduct
 from .soak.page import page
 from .soak.record import Done, Record, Rest, Sample, Seen
 from .soak.verdicts import BROKEN, HELD, Verdict, is_kept
-from .soak.visitor import Said, Tally, Visitor
+from .soak.visitor import Final, Said, Tally, Visitor
 
 ROOM = "room.0"
 
@@ -26,7 +26,8 @@ SECOND = 1_000_000_000
 def test_a_short_run_keeps_all_promises_and_becomes_a_page(tmp_path: Path) -> None:
     record = conduct(plan.short(), tmp_path, print)
     found = verdicts.verdicts(record)
-    assert is_kept(found), [v for v in found if v.state == BROKEN]
+    broken = [verdict for verdict in found if verdict.state == BROKEN]
+    assert is_kept(found), (broken, record.wrong)
     assert record.total("deliveries") > record.events > 0
     assert record.total("returns")
     assert {done.name for done in record.done} | {*record.skipped} == {*plan.DEEDS}
@@ -126,9 +127,21 @@ def test_a_visitor_notices_what_is_not_of_its_channels(
 def test_of_a_visitor_that_never_had_a_stream_nothing_is_known(tally: Tally) -> None:
     visitor = Visitor("a visitor", (ROOM,), tally)
     visitor.come()
-    visitor.finish({ROOM: 9})
-    assert visitor.lacks({ROOM: 9}) == [ROOM]
+    finals = {ROOM: Final(9, f"{'a' * 16}-9")}
+    visitor.finish(finals)
+    assert visitor.lacks(finals) == [ROOM]
     assert tally.firsts == []
+
+
+@pytest.mark.parametrize(("last", "lacks"), [(-1, []), (0, []), (1, [ROOM])])
+def test_a_newcomer_waits_for_what_was_published_behind_its_opening(
+    tally: Tally, last: int, lacks: list[str]
+) -> None:
+    visitor = Visitor("a visitor", (ROOM,), tally)
+    visitor.come()
+    visitor.take([opening()], 2 * SECOND)
+    id = f"{'a' * 16}-{last}" if last >= 0 else ""
+    assert visitor.lacks({ROOM: Final(last, id)}) == lacks
 
 
 # Verdicts

@@ -15,6 +15,7 @@ from flask_sse_lite.event import Event
 from flask_sse_lite.history.log import Log
 
 from .servers import until
+from .stand_ins import run_on_gevent
 
 #: Who is there, by channel.
 Present = dict[str, Mapping[str, int]]
@@ -153,3 +154,32 @@ def test_a_decision_that_another_has_overtaken_is_not_told(
     before = log.sequence
     assert board.tell("room", number, telling) is None
     assert log.sequence == before
+
+
+def test_another_greenlet_goes_on_where_the_teller_s_is_killed() -> None:
+    run_on_gevent(
+        """
+import gc
+import gevent
+from flask_sse_lite.brokers import teller as telling
+from flask_sse_lite.history.log import Log
+from tests.test_teller import WISH, until
+
+telling.LOOK = 0.01
+log, present = Log(history=8, age=60), {"room": {"ann": 1}}
+board = telling.MemoryBoard(log, lambda: present)
+teller = telling.Teller(board, WISH, lambda: present)
+teller.expect()
+until(lambda: "room" in board.told)
+(thread,) = teller._looking.values()
+(killed,) = [
+    found
+    for found in gc.get_objects()
+    if isinstance(found, gevent.Greenlet) and id(found) == thread.ident
+]
+gevent.kill(killed)
+present.clear()
+until(lambda: not board.told)
+teller.close()
+"""
+    )

@@ -43,10 +43,19 @@ class Deadline:
         return self.left >= self.seconds * FAIR_PART
 
 
-class Deadlines(threading.local):
-    """The deadline of the call that this thread, or greenlet, is in."""
+class Deadlines:
+    """The deadlines of the calls that threads, or greenlets, are in."""
 
-    current: Deadline | None = None
+    def __init__(self) -> None:
+        #: Not a ``threading.local``: gevent can patch threads when this module is
+        #: imported already (gunicorn's ``--preload``), and all greenlets would share
+        #: one deadline.
+        self.by_thread: dict[int, Deadline] = {}
+
+    @property
+    def current(self) -> Deadline | None:
+        """The deadline of the call that this thread, or greenlet, is in."""
+        return self.by_thread.get(threading.get_ident())
 
     def within(self, seconds: float) -> Within:
         """Set the deadline of a block, some seconds from now. Inside of another such
@@ -58,20 +67,22 @@ class Within:
     """A block with a deadline, which is that of the whole call. Every publish enters
     some, and a generator for each would cost more than all else here."""
 
-    __slots__ = ("_deadlines", "_is_outermost", "_seconds")
+    __slots__ = ("_by_thread", "_outermost_of", "_seconds")
 
     def __init__(self, deadlines: Deadlines, seconds: float) -> None:
-        self._deadlines = deadlines
+        self._by_thread = deadlines.by_thread
         self._seconds = seconds
-        self._is_outermost = False
+        #: The thread whose outermost block this is, if it is one.
+        self._outermost_of: int | None = None
 
     def __enter__(self) -> Deadline:
-        if outer := self._deadlines.current:
+        me = threading.get_ident()
+        if outer := self._by_thread.get(me):
             return outer
-        self._is_outermost = True
-        self._deadlines.current = deadline = Deadline(self._seconds)
+        self._outermost_of = me
+        self._by_thread[me] = deadline = Deadline(self._seconds)
         return deadline
 
     def __exit__(self, *_: object) -> None:
-        if self._is_outermost:
-            self._deadlines.current = None
+        if self._outermost_of is not None:
+            del self._by_thread[self._outermost_of]

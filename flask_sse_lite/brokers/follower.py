@@ -225,15 +225,15 @@ class Follower:
                 if closing.is_set():
                     return
                 missed = missed + 1 if isinstance(error, OutOfTime) else 0
-                if not 0 < missed < MISSED_TURNS:
-                    self._note_away(error)
                 if not isinstance(error, BrokerUnavailable):
                     # The store can be there, so that the next look can succeed.
                     pause = backoff.next()
                 try:
+                    if not 0 < missed < MISSED_TURNS:
+                        self._note_away(error)
                     closing.wait(pause * CHANCE.uniform(0.5, 1))
                 except BaseException as another:
-                    # A kill can come in the pause, too.
+                    # A kill can come while it is logged, and in the pause, too.
                     error = error if is_kill(error) else another
                 pause = min(2 * pause, LONGEST_PAUSE)
                 _stop_in_child(pid)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from ..errors import BrokerUnavailable
 from ..history.log import Log
@@ -139,8 +140,10 @@ class Teller:
                 self._alarm.wait(LOOK)
         finally:
             self._looking.clear()
-        if self._is_needed():  # Somebody came at the last moment.
-            self._start()
+            # Somebody came at the last moment, or somebody has killed this greenlet.
+            with suppress(Exception):
+                if self._is_needed():
+                    self._start()
 
     def _is_needed(self) -> bool:
         if self._is_closed:
@@ -152,7 +155,8 @@ class Teller:
         return any(map(self._wish.is_told, self._identities()))
 
     def _looks_on(self) -> bool:
-        """Tell what there is to tell. No error but a kill ends the thread.
+        """Tell what there is to tell. No error but a kill ends the thread, and then
+        another one goes on.
 
         :returns: whether the thread must look again.
         """

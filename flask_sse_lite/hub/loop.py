@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from ..errors import Reentered
@@ -326,7 +327,6 @@ class Hub:
         """
         if self._is_abandoned:
             return None
-        self._thread = None  # Under gevent, the loop goes on in another greenlet.
         pause = self._backoff.next()
         try:
             HUB_FAILED.log(pause, error=error, pause=pause)
@@ -337,8 +337,10 @@ class Hub:
                 if not self._has_anyone():
                     self.is_running = False
                     return None
-        except Exception:
-            HUB_FAILED_TWICE.log(error=True)
+        except BaseException:
+            # A handler of the log can wait, and be killed meanwhile, as the loop can.
+            with suppress(BaseException):
+                HUB_FAILED_TWICE.log(error=True)
         return pause
 
     def _resume(self) -> None:

@@ -3,8 +3,8 @@ its own: ``python -m tests.soak.clients HOST PORT …``.
 
 How clients connect, leave and come back lives here; what each must be sent is known to
 ``visitor``. The process prints what its clients have seen, a line of JSON each second.
-A line on its standard input has the last number of each channel: then nobody leaves any
-more, and when all have seen that number, or after some time, the process ends.
+A line on its standard input has the last event of each channel: then nobody leaves any
+more, and when all have seen that event, or after some time, the process ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import NamedTuple, get_type_hints
 from tests.crowd import Member
 
 from .plan import EVERYBODY, GIVE_UP
-from .visitor import Tally, Visitor
+from .visitor import Final, Tally, Visitor
 
 #: Seconds that an answer can take to begin. Browsers wait as long. Clients that gave up
 #: earlier would only leave requests behind that nobody waits for, and on a slow machine
@@ -97,7 +97,7 @@ class Clients:
         self._due: list[tuple[float, int, Callable[[Guest], None], Guest]] = []
         self._order = count()
         self.is_over = False
-        self._finals: dict[str, int] | None = None
+        self._finals: dict[str, Final] | None = None
         self._gives_up_at = 0.0
         self._silence = GIVE_UP * options.heartbeat
 
@@ -271,7 +271,7 @@ class Clients:
         if not line:
             self.is_over = True  # Whoever started this process is gone.
             return
-        self._finals = json.loads(line)
+        self._finals = {name: Final(*f) for name, f in json.loads(line).items()}
         self._gives_up_at = time.monotonic() + LAST_WAIT
 
     def _look_around(self, now: float) -> None:
@@ -291,7 +291,7 @@ class Clients:
                 guest.visitor.finish(self._finals)
             self.is_over = True
 
-    def _lacking(self, finals: dict[str, int]) -> Iterator[str]:
+    def _lacking(self, finals: dict[str, Final]) -> Iterator[str]:
         for guest in self._guests:
             for channel in guest.visitor.lacks(finals):
                 yield f"{guest.visitor.name} did not come to the end of {channel}"

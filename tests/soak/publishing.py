@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import cycle
+from functools import partial
+from itertools import cycle, takewhile
 
-from flask_sse_lite.position import parse_position
 from tests.servers import HOST, PATIENCE
 
 from .plan import EVERYBODY, EVERYBODY_RATE, Plan
-from .visitor import Said
+from .visitor import Final, Said, is_behind
 
 #: Publishers at once. Each has channels of its own, and waits for each answer.
 PUBLISHERS = 4
@@ -119,14 +119,17 @@ class Publishers:
     def ids(self) -> dict[str, list[str]]:
         return {c: ids for publisher in self._all for c, ids in publisher.ids.items()}
 
-    def finish(self) -> dict[str, int]:
+    def finish(self) -> dict[str, Final]:
         """Publish no more.
 
-        :returns: the last number of each channel.
+        :returns: the last event of each channel.
         """
         for publisher in self._all:
             publisher.finish()
-        return {channel: len(ids) - 1 for channel, ids in self.ids.items()}
+        return {
+            channel: Final(len(ids) - 1, ids[-1] if ids else "")
+            for channel, ids in self.ids.items()
+        }
 
     def abandon(self) -> None:
         """End all, whatever they wait for."""
@@ -141,16 +144,8 @@ class Publishers:
         :param opening: the id that its stream began with.
         :param first: the number of the first event that it was sent.
         """
-        stood = parse_position(opening)
-        assert stood
-        missed = 0
-        for id in reversed(self.ids[channel][:first]):
-            position = parse_position(id)
-            assert position
-            if position.epoch != stood.epoch or position.sequence <= stood.sequence:
-                break
-            missed += 1
-        return missed
+        before = reversed(self.ids[channel][:first])
+        return sum(1 for _ in takewhile(partial(is_behind, opening), before))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from flask_sse_lite import Event
 from flask_sse_lite.own_events import GAP, OPEN, POSITION
+from flask_sse_lite.position import parse_position
 
 #: Steps of a histogram in a power of e: its values are right to some 10 %.
 STEPS = 10
@@ -44,6 +45,19 @@ class Said(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.channel} {self.number} {self.attempt} {self.stamp}"
+
+
+class Final(NamedTuple):
+    """A channel's last event: its number and id. -1, and no id, where there is none."""
+
+    number: int
+    id: str
+
+
+def is_behind(id: str, other: str) -> bool:
+    """Whether a position is before another one of the same life of the store."""
+    one, two = parse_position(id), parse_position(other)
+    return bool(one and two and one.epoch == two.epoch and one.sequence < two.sequence)
 
 
 @dataclass
@@ -158,22 +172,26 @@ class Visitor:
     def _accuse(self, what: str) -> None:
         self._tally.wrong.append(f"{self.name} {what}")
 
-    def lacks(self, finals: dict[str, int]) -> list[str]:
+    def lacks(self, finals: dict[str, Final]) -> list[str]:
         """Which of its channels it has not seen to the end.
 
-        :param finals: the last number of each channel.
+        :param finals: the last event of each channel.
         """
         return [channel for channel in self.channels if self._lacks(channel, finals)]
 
-    def _lacks(self, channel: str, finals: dict[str, int]) -> bool:
+    def _lacks(self, channel: str, finals: dict[str, Final]) -> bool:
+        final = finals[channel]
         if channel in self._last:
-            return self._last[channel][0] < finals[channel]
-        return not self._opening
+            return self._last[channel][0] < final.number
+        if not self._opening:
+            return True
+        return channel not in self._forgiven and is_behind(self._opening, final.id)
 
-    def finish(self, finals: dict[str, int]) -> None:
+    def finish(self, finals: dict[str, Final]) -> None:
         """Tell what a newcomer that was sent nothing would have been sent next: its
         opening must lie behind all that was published."""
         if not self._opening:
             return  # It never had a stream, and lacks all.
         for channel in {*self.channels} - self._last.keys() - self._forgiven:
-            self._tally.firsts.append((channel, self._opening, finals[channel] + 1))
+            first = finals[channel].number + 1
+            self._tally.firsts.append((channel, self._opening, first))
