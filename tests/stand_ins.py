@@ -6,10 +6,14 @@ The responses are the servers' own classes where those can be had without the se
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+import logging
 import socket
 import subprocess
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,3 +155,38 @@ def run_on_gevent(script: str, first: str = "") -> None:
         timeout=patient(60.0),
     )
     assert done.returncode == 0, done.stdout
+
+
+def greenlet_of(thread: threading.Thread) -> Any:
+    """The greenlet that a thread is, where gevent has patched threads."""
+    import gevent
+
+    (found,) = [
+        greenlet
+        for greenlet in gc.get_objects()
+        if isinstance(greenlet, gevent.Greenlet) and id(greenlet) == thread.ident
+    ]
+    return found
+
+
+class WaitingHandler(logging.Handler):
+    """A handler that waits for long, as one can that sends its lines away."""
+
+    is_waiting = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.is_waiting = True
+        time.sleep(30)
+
+
+@contextmanager
+def waiting_log() -> Iterator[WaitingHandler]:
+    """Have whoever logs for the package wait, in a process of the test's own. Behind
+    the block, nothing is logged."""
+    logging.disable(logging.NOTSET)
+    logger, handler = logging.getLogger("flask_sse_lite"), WaitingHandler()
+    logger.propagate = False
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.addHandler(logging.NullHandler())

@@ -237,6 +237,7 @@ from flask_sse_lite.hub.connection import Connection
 from flask_sse_lite.hub import Hub
 from flask_sse_lite.history.log import Log
 from flask_sse_lite.settings import Settings
+from tests.stand_ins import waiting_log
 logging.disable(logging.CRITICAL)
 gevent.get_hub().print_exception = lambda *args: None
 hub, log = Hub(), Log(history=9, age=9)
@@ -283,23 +284,11 @@ gevent.killall(all, timeout=10)
 assert all[0].dead
 served_on("after a kill")
 
-class Waiting(logging.Handler):
-    is_waiting = False
-    def emit(self, record):
-        self.is_waiting = True
-        gevent.sleep(30)
-
-logging.disable(logging.NOTSET)
-logger = logging.getLogger("flask_sse_lite")
-logger.propagate = False
-handler = Waiting()
-logger.addHandler(handler)
-raise_once(MemoryError())
-while not handler.is_waiting:
-    gevent.sleep(0.01)
+with waiting_log() as handler:
+    raise_once(MemoryError())
+    while not handler.is_waiting:
+        gevent.sleep(0.01)
 all = [g for g in gc.get_objects() if isinstance(g, gevent.Greenlet) and not g.dead]
-logger.removeHandler(handler)
-logger.addHandler(logging.NullHandler())
 gevent.killall(all, timeout=10)
 served_on("after a kill while it was logged")
 """
@@ -390,12 +379,13 @@ def test_a_follower_that_keeps_failing_is_not_busy(
 
 GEVENT_FOLLOWER = """
 from gevent import monkey; monkey.patch_all()
-import gc, logging, sys, threading
+import logging, sys, threading
 import gevent
 from flask_sse_lite import Event
 from flask_sse_lite.brokers import connect
 from flask_sse_lite.settings import Settings
 from tests import test_failures as tests
+from tests.stand_ins import greenlet_of, waiting_log
 logging.disable(logging.CRITICAL)
 unhandled = []
 threading.excepthook = unhandled.append
@@ -424,12 +414,7 @@ for error in (MemoryError(), gevent.Timeout(1), gevent.GreenletExit(), SystemExi
 
 def kill_follower():
     thread = broker._follower.thread
-    (killed,) = [
-        found
-        for found in gc.get_objects()
-        if isinstance(found, gevent.Greenlet) and id(found) == thread.ident
-    ]
-    gevent.kill(killed)
+    gevent.kill(greenlet_of(thread))
     tests.until(lambda: broker._follower.thread is not thread)
 
 kill_follower()
@@ -440,21 +425,9 @@ kill_follower()
 fault.undo()
 follows_on("after a kill in a pause")
 
-class Waiting(logging.Handler):
-    is_waiting = False
-    def emit(self, record):
-        self.is_waiting = True
-        gevent.sleep(30)
-
-logging.disable(logging.NOTSET)
-logger = logging.getLogger("flask_sse_lite")
-logger.propagate = False
-handler = Waiting()
-logger.addHandler(handler)
-fault = tests.Fault(broker, "store.wait", MemoryError())
-tests.until(lambda: tests.publish(other, "a", "once more") and handler.is_waiting)
-logger.removeHandler(handler)
-logger.addHandler(logging.NullHandler())
+with waiting_log() as handler:
+    fault = tests.Fault(broker, "store.wait", MemoryError())
+    tests.until(lambda: tests.publish(other, "a", "once more") and handler.is_waiting)
 kill_follower()
 fault.undo()
 follows_on("after a kill while it was logged")

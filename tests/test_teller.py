@@ -159,10 +159,10 @@ def test_a_decision_that_another_has_overtaken_is_not_told(
 def test_another_greenlet_goes_on_where_the_teller_s_is_killed() -> None:
     run_on_gevent(
         """
-import gc
 import gevent
 from flask_sse_lite.brokers import teller as telling
 from flask_sse_lite.history.log import Log
+from tests.stand_ins import greenlet_of
 from tests.test_teller import WISH, until
 
 telling.LOOK = 0.01
@@ -172,12 +172,7 @@ teller = telling.Teller(board, WISH, lambda: present)
 teller.expect()
 until(lambda: "room" in board.told)
 (thread,) = teller._looking.values()
-(killed,) = [
-    found
-    for found in gc.get_objects()
-    if isinstance(found, gevent.Greenlet) and id(found) == thread.ident
-]
-gevent.kill(killed)
+gevent.kill(greenlet_of(thread))
 present.clear()
 until(lambda: not board.told)
 teller.close()
