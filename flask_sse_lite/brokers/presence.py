@@ -66,6 +66,9 @@ class Roll(NamedTuple):
 
     ``is_lapsed``: the last turn ended more than ``leave_after`` seconds ago, and
     somebody is told. It stays so until nobody is told any more.
+
+    ``broken`` are channels of which the board has lost a part of what is told. ``told``
+    has what is known of them, and all of it must be noted again.
     """
 
     number: int
@@ -73,6 +76,7 @@ class Roll(NamedTuple):
     present: Mapping[str, Collection[str]]
     told: Mapping[str, Mapping[str, float | None]]
     is_lapsed: bool = False
+    broken: Collection[str] = ()
 
 
 class Telling(NamedTuple):
@@ -184,14 +188,16 @@ class Presence:
 
 def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
     """What must be told now: the channel, the tellings, and whether these are all of
-    the channel. Channels of which nothing is to be told are left out."""
+    the channel. Channels of which nothing is to be told are left out. Of a broken one
+    there can be no telling: then the board has to forget it."""
     channels = list({**roll.told, **roll.present})
     # If one of them cannot be told, the others behind it have their turn another time.
     CHANCE.shuffle(channels)
     for channel in channels:
         events = _events_due(channel, roll, wish)
         now = events[: wish.at_once]
-        if tellings := [*_marks_due(channel, roll), *now]:
+        tellings = [*_marks_due(channel, roll), *now]
+        if tellings or channel in roll.broken:
             yield channel, tellings, len(now) == len(events)
 
 
@@ -214,7 +220,8 @@ def _events_due(channel: str, roll: Roll, wish: Wish) -> list[Telling]:
 
 
 def _marks_due(channel: str, roll: Roll) -> list[Telling]:
-    """The identities that are noted as away, or as back. Nothing is said of them."""
+    """The identities that are noted as away, as back, or again. Nothing is said of
+    them."""
     if roll.is_lapsed:
         return []
     present = roll.present.get(channel, ())
@@ -224,4 +231,6 @@ def _marks_due(channel: str, roll: Roll) -> list[Telling]:
             marks.append(Telling(who, None, True, None))
         elif who not in present and (since is None or since > roll.now):
             marks.append(Telling(who, None, True, roll.now))
+        elif channel in roll.broken:
+            marks.append(Telling(who, None, True, since))
     return marks

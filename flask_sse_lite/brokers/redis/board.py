@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -57,6 +57,11 @@ class RedisBoard(Board):
         #: until when they hold (``time.monotonic()``). None for nothing.
         self._noted: dict[str, str] | None = None
         self._noted_until = 0.0
+        #: Who is told, by channel, as far as this process knows; and until when that
+        #: can stand in for what Redis has thrown out (``time.monotonic()``). Only a
+        #: process that has the turn knows enough.
+        self._known: dict[str, dict[str, float | None]] = {}
+        self._known_until = 0.0
 
     def _ask(
         self, script: scripts.Script, names: Sequence[str], own: Sequence[Any]
@@ -111,11 +116,40 @@ class RedisBoard(Board):
         own = (store.view.process, *(int(s * 1000) for s in spans), int(is_urgent))
         found = self._ask(scripts.roll, ("processes", "turn", "told"), own)
         if not found:
+            self._known = {}
             return None
-        now, number, is_lapsed, living, channels = found
-        told, _ = self._told_in(names_of(channels))
+        now, number, is_lapsed, living, channels, has_turn = found
+        known_until = time.monotonic() + store.count_life
+        told, broken = self._told_and_broken(set(names_of(channels)))
         present = self._present_by(names_of(living))
-        return Roll(int(number), int(now) / 1000, present, told, bool(is_lapsed))
+        if not has_turn:
+            for channel in broken:
+                told.pop(channel)
+                present.pop(channel, None)
+        self._known = {name: dict(whose) for name, whose in told.items()}
+        self._known_until = known_until if has_turn else 0.0
+        at = int(now) / 1000
+        return Roll(int(number), at, present, told, bool(is_lapsed), broken)
+
+    def _told_and_broken(
+        self, listed: Set[str]
+    ) -> tuple[dict[str, dict[str, float | None]], set[str]]:
+        """Who is told, by channel; and the channels of which a full Redis has thrown
+        out who is told there, or that somebody is. What this process knows stands in
+        for what is lost. Whoever has the turn tells it again: the others leave such a
+        channel alone, because they do not know who was told.
+
+        :param listed: the channels in which somebody is told, as Redis has them.
+        """
+        known = self._known if time.monotonic() < self._known_until else {}
+        found, _ = self._told_in([*{**dict.fromkeys(listed), **known}])
+        told = {
+            channel: whose or known.get(channel, {})
+            for channel, whose in found.items()
+            if whose or channel in listed
+        }
+        broken = {name for name in told if not found[name] or name not in listed}
+        return told, broken
 
     def _present_by(self, processes: Collection[str]) -> dict[str, dict[str, int]]:
         """The identities by channel that some processes have noted."""
@@ -164,4 +198,12 @@ class RedisBoard(Board):
         epoch, *found = self._ask(scripts.tell, names, (*common, *words))
         if len(found) > 1:
             self._scales.weigh()
-        return [(epoch.decode(), int(n)) for n in found[0]] if found else None
+        if not found:
+            return None
+        known = self._known.setdefault(channel, {})
+        for identity, _, is_told, since in tellings:
+            if is_told:
+                known[identity] = since
+            else:
+                known.pop(identity, None)
+        return [(epoch.decode(), int(n)) for n in found[0]]

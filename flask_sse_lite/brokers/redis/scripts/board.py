@@ -25,7 +25,8 @@ return 1
 # long its turn holds; how long behind that what is told holds; when a turn is extended;
 # and "1" if the process asks out of turn. The answer is empty where it is the turn of
 # another process. Otherwise it has the time, the number, whether what is told has
-# lapsed, the processes that live, and the channels in which somebody is told.
+# lapsed, the processes that live, the channels in which somebody is told, and whether
+# the process has the turn.
 ROLL = """
 local processes, turn, channels = KEYS[3], KEYS[4], KEYS[5]
 local process, valid, after = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -49,7 +50,8 @@ if not is_others and #told + #living > 0 then
         redis.call('HSET', turn, 'holds', whole(lease + after))
     end
 end
-return {whole(now), found[1] or '0', is_lapsed and 1 or 0, living, told}
+local has_turn = not is_others and 1 or 0
+return {whole(now), found[1] or '0', is_lapsed and 1 or 0, living, told, has_turn}
 """
 
 # Who is told in some channels, and whether that holds. KEYS: whose turn it is, and of
