@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_sse_lite.brokers.presence import Presence, Wish
+from flask_sse_lite.brokers.presence import TOLD_AT_ONCE, Presence, Roll, Wish
 from flask_sse_lite.brokers.redis.board import RedisBoard
 from flask_sse_lite.brokers.store import Store
 
@@ -43,14 +43,23 @@ class Process:
             {channel: dict.fromkeys(whose.split(), 1) for channel, whose in who.items()}
         )
 
-    def tell(self, *, is_urgent: bool = False) -> list[tuple[str, str]]:
+    def tell(self) -> list[tuple[str, str]]:
         """Tell all that there is to tell.
 
         :returns: what was said in all channels.
         """
         self.said.clear()
-        rounds = (self.presence.tell(is_urgent=is_urgent) for _ in range(100))
-        assert any(rounds), "It never ends"
+        assert any(self.presence.tell() for _ in range(100)), "It never ends"
+        return sorted(self.said)
+
+    def tell_out_of_turn(self, *, is_all: bool) -> list[tuple[str, str]]:
+        """Tell what there is to tell, though another process has the turn.
+
+        :param is_all: whether nothing must be left to that process.
+        :returns: what was said in all channels.
+        """
+        self.said.clear()
+        assert self.presence.tell(is_urgent=True) is is_all
         return sorted(self.said)
 
     def _spy(self, channel: str, number: int, tellings: Any) -> Any:
@@ -94,6 +103,15 @@ def noted(server: RedisServer) -> tuple[list[bytes], list[bytes]]:
     )
 
 
+def is_unknown_once_lost(server: RedisServer, process: Process) -> bool:
+    """Whether a process does not know who was told, when Redis has lost it."""
+    server.ask("DEL", "sse:told:a")
+    roll = process.board.roll(600.0, is_urgent=False)
+    assert roll
+    assert roll.broken == {"a"}
+    return roll.told == {"a": {}}
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_who_was_told_is_noted_again_and_nothing_is_said_twice(
     server: RedisServer, begin: Callable[[], Process], key: str
@@ -127,18 +145,19 @@ def test_who_leaves_meanwhile_is_told_to_have_left(
     assert process.tell() == []
 
 
+@pytest.mark.parametrize("key", KEYS)
 def test_whoever_does_not_have_the_turn_leaves_a_broken_channel_alone(
-    server: RedisServer, begin: Callable[[], Process]
+    server: RedisServer, begin: Callable[[], Process], key: str
 ) -> None:
     process, other = begin(), begin()
     process.serve(a="ann bob")
     process.tell()
-    server.ask("DEL", "sse:told:a")
+    server.ask("DEL", f"sse:{key}")
     process.serve(a="ann")
     other.serve(a="cid", b="dan")
-    assert other.tell(is_urgent=True) == [(JOIN, "dan")]
+    assert other.tell_out_of_turn(is_all=False) == [(JOIN, "dan")]
     assert process.tell() + process.tell() == [(JOIN, "cid"), (LEAVE, "bob")]
-    assert other.tell(is_urgent=True) == []
+    assert other.tell_out_of_turn(is_all=True) == []
 
 
 def test_whoever_has_just_got_the_turn_has_all_told_again(
@@ -152,6 +171,55 @@ def test_whoever_has_just_got_the_turn_has_all_told_again(
     assert process.tell() == []
     assert other.tell() == [(JOIN, "ann"), (JOIN, "bob")]
     assert noted(server) == ([b"a"], [b'"ann"', b'"bob"'])
+
+
+def test_whoever_has_just_got_the_turn_still_has_the_list_of_each_channel(
+    server: RedisServer, begin: Callable[[], Process]
+) -> None:
+    process, other = begin(), begin()
+    process.serve(a="ann bob")
+    process.tell()
+    server.ask("DEL", "sse:told")
+    give_the_turn(server, other)
+    assert other.tell() == []
+    assert noted(server) == ([b"a"], [b'"ann"', b'"bob"'])
+
+
+def test_what_is_thrown_out_while_it_is_told_is_noticed(
+    server: RedisServer, begin: Callable[[], Process]
+) -> None:
+    process = begin()
+    process.serve(a="ann bob")
+    process.tell()
+    process.serve(a="ann cid")
+    roll = process.board.roll
+
+    def roll_and_lose(leave_after: float, *, is_urgent: bool) -> Roll | None:
+        found = roll(leave_after, is_urgent=is_urgent)
+        server.ask("DEL", "sse:told:a")
+        process.board.roll = roll  # type: ignore[method-assign]
+        return found
+
+    process.board.roll = roll_and_lose  # type: ignore[method-assign]
+    assert process.tell() + process.tell() == [(JOIN, "cid"), (LEAVE, "bob")]
+
+
+def test_all_are_told_to_have_left_though_their_list_is_lost_meanwhile(
+    server: RedisServer, begin: Callable[[], Process]
+) -> None:
+    process = begin()
+    crowd = [f"i{number}" for number in range(3 * TOLD_AT_ONCE)]
+    process.serve(a=" ".join(crowd))
+    process.tell()
+    process.serve()
+    server.ask("HSET", "sse:turn", "holds", 1)  # Nobody has looked for long.
+    process.said.clear()
+    assert not process.presence.tell()
+    assert len(process.said) == TOLD_AT_ONCE
+    server.ask("DEL", "sse:told:a")
+    first = process.said[:]
+    assert sorted(first + process.tell()) == sorted((LEAVE, who) for who in crowd)
+    assert noted(server) == ([], [])
 
 
 @pytest.mark.parametrize("how", ["another has had the turn", "its turn is long over"])
@@ -169,18 +237,31 @@ def test_what_a_process_knew_before_does_not_count(
         process.store.count_life = -1.0
         assert process.board.roll(600.0, is_urgent=False)
         process.store.count_life = 600.0
-    server.ask("DEL", "sse:told:a")
-    roll = process.board.roll(600.0, is_urgent=False)
-    assert roll
-    assert (roll.told, roll.broken) == ({"a": {}}, {"a"})
+    assert is_unknown_once_lost(server, process)
 
 
-def test_a_list_that_is_lost_for_good_does_not_keep_others_from_being_told(
+def test_what_a_process_has_seen_out_of_turn_does_not_count(
     server: RedisServer, begin: Callable[[], Process]
 ) -> None:
-    # All had left when Redis threw it out, and the processes ended before they knew.
+    process, other = begin(), begin()
+    process.serve(a="ann bob")
+    process.tell()
+    assert other.tell_out_of_turn(is_all=True) == []
+    give_the_turn(server, other)
+    assert is_unknown_once_lost(server, other)
+
+
+@pytest.mark.parametrize("junk", [(), ("SET",), ("HSET", "[")])
+def test_a_list_that_nobody_can_read_keeps_nobody_from_being_told(
+    server: RedisServer, begin: Callable[[], Process], junk: tuple[str, ...]
+) -> None:
+    # All had left when Redis threw it out, and the processes ended before they knew; or
+    # another program has written there.
     server.ask("SADD", "sse:told", "a", "b")
+    if junk:
+        command, *field = junk
+        server.ask(command, "sse:told:a", *field, "x")
     process = begin()
     process.serve(b="ann")
     assert process.tell() == [(JOIN, "ann")]
-    assert noted(server) == ([b"b"], [])
+    assert server.ask("SMEMBERS", "sse:told") == {b"b"}

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from ..event import Event
@@ -67,8 +67,9 @@ class Roll(NamedTuple):
     ``is_lapsed``: the last turn ended more than ``leave_after`` seconds ago, and
     somebody is told. It stays so until nobody is told any more.
 
-    ``broken`` are channels of which the board has lost a part of what is told. ``told``
-    has what is known of them, and all of it must be noted again.
+    ``broken``: the channels of which the board has lost a part of what is told. All
+    that ``told`` has of such a channel must be told again, though it is nobody. A
+    channel that ``told`` does not have must be left to the process that has the turn.
     """
 
     number: int
@@ -76,7 +77,7 @@ class Roll(NamedTuple):
     present: Mapping[str, Collection[str]]
     told: Mapping[str, Mapping[str, float | None]]
     is_lapsed: bool = False
-    broken: Collection[str] = ()
+    broken: Set[str] = frozenset()
 
 
 class Telling(NamedTuple):
@@ -131,11 +132,12 @@ class Board(ABC):
     ) -> list[tuple[str, int]] | None:
         """Put the events of these tellings into a channel, note what they say, and
         raise the number by one: all of it in one step. If the channel's last entry is
-        its end, no event is put, because that would open the channel.
+        its end, no event is put, because that would open the channel. Where there are
+        no tellings, nobody is told there.
 
         :param number: the number of the roll that the caller has seen.
-        :returns: the positions of the events; None where the board has another number:
-            then nothing was done.
+        :returns: the positions of the events; None where the board has another number,
+            or has lost what the roll had: then nothing was done.
         """
 
 
@@ -183,13 +185,14 @@ class Presence:
                 self._note_published(position)
             number += 1
             is_all = is_all and is_whole
-        return is_all and not roll.is_lapsed
+        is_left_to_others = not roll.broken <= roll.told.keys()
+        return is_all and not roll.is_lapsed and not is_left_to_others
 
 
 def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
     """What must be told now: the channel, the tellings, and whether these are all of
-    the channel. Channels of which nothing is to be told are left out. Of a broken one
-    there can be no telling: then the board has to forget it."""
+    the channel. Channels of which nothing is to be told are left out, but for those
+    that are broken: the board notes by no tellings that nobody is told there."""
     channels = list({**roll.told, **roll.present})
     # If one of them cannot be told, the others behind it have their turn another time.
     CHANCE.shuffle(channels)
@@ -222,15 +225,17 @@ def _events_due(channel: str, roll: Roll, wish: Wish) -> list[Telling]:
 def _marks_due(channel: str, roll: Roll) -> list[Telling]:
     """The identities that are noted as away, as back, or again. Nothing is said of
     them."""
+    told, is_broken = roll.told.get(channel, {}), channel in roll.broken
     if roll.is_lapsed:
-        return []
+        again = told if is_broken else {}
+        return [Telling(who, None, True, since) for who, since in again.items()]
     present = roll.present.get(channel, ())
     marks = []
-    for who, since in roll.told.get(channel, {}).items():
+    for who, since in told.items():
         if who in present and since is not None:
             marks.append(Telling(who, None, True, None))
         elif who not in present and (since is None or since > roll.now):
             marks.append(Telling(who, None, True, roll.now))
-        elif channel in roll.broken:
+        elif is_broken:
             marks.append(Telling(who, None, True, since))
     return marks

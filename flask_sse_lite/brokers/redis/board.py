@@ -57,11 +57,13 @@ class RedisBoard(Board):
         #: until when they hold (``time.monotonic()``). None for nothing.
         self._noted: dict[str, str] | None = None
         self._noted_until = 0.0
-        #: Who is told, by channel, as far as this process knows; and until when that
-        #: can stand in for what Redis has thrown out (``time.monotonic()``). Only a
-        #: process that has the turn knows enough.
+        #: Who is told, by channel, as this process has read it and told it since. Until
+        #: the time of ``time.monotonic()``, that stands in for what Redis has lost. A
+        #: process that keeps the turn knows of all but what others have told since.
         self._known: dict[str, dict[str, float | None]] = {}
         self._known_until = 0.0
+        #: The channels of which ``told:<channel>`` was lost when this process read it.
+        self._lost: set[str] = set()
 
     def _ask(
         self, script: scripts.Script, names: Sequence[str], own: Sequence[Any]
@@ -120,9 +122,9 @@ class RedisBoard(Board):
             return None
         now, number, is_lapsed, living, channels, has_turn = found
         known_until = time.monotonic() + store.count_life
-        told, broken = self._told_and_broken(set(names_of(channels)))
         present = self._present_by(names_of(living))
-        if not has_turn:
+        told, broken = self._told_and_broken(set(names_of(channels)), present)
+        if not has_turn:  # Only whoever has the turn can know who was told there.
             for channel in broken:
                 told.pop(channel)
                 present.pop(channel, None)
@@ -132,24 +134,24 @@ class RedisBoard(Board):
         return Roll(int(number), at, present, told, bool(is_lapsed), broken)
 
     def _told_and_broken(
-        self, listed: Set[str]
+        self, listed: Set[str], present: Mapping[str, object]
     ) -> tuple[dict[str, dict[str, float | None]], set[str]]:
-        """Who is told, by channel; and the channels of which a full Redis has thrown
-        out who is told there, or that somebody is. What this process knows stands in
-        for what is lost. Whoever has the turn tells it again: the others leave such a
-        channel alone, because they do not know who was told.
+        """Who is told, by channel, and the channels of which Redis has thrown out a
+        part of that: ``told:<channel>``, for which what this process knows stands in;
+        or the set ``told``, all of it at once.
 
-        :param listed: the channels in which somebody is told, as Redis has them.
+        :param listed: what is in the set ``told``.
         """
         known = self._known if time.monotonic() < self._known_until else {}
-        found, _ = self._told_in([*{**dict.fromkeys(listed), **known}])
+        asked = {**dict.fromkeys(listed or present), **known}
+        found, _ = self._told_in(list(asked))
+        self._lost = {name for name in listed if not found[name]}
         told = {
             channel: whose or known.get(channel, {})
             for channel, whose in found.items()
             if whose or channel in listed
         }
-        broken = {name for name in told if not found[name] or name not in listed}
-        return told, broken
+        return told, self._lost | (told.keys() - listed)
 
     def _present_by(self, processes: Collection[str]) -> dict[str, dict[str, int]]:
         """The identities by channel that some processes have noted."""
@@ -190,7 +192,8 @@ class RedisBoard(Board):
         names += ["turn", f"told:{channel}", "told"]
         lease = int(self._store.lease * 1000)
         common = (channel, b"", self._topic, "", "", 0, lease, b"", "", 0)
-        words: list[Any] = [number]
+        known = self._known.setdefault(channel, {})
+        words: list[Any] = [number, int(bool(known) and channel not in self._lost)]
         for identity, event, is_told, since in tellings:
             at = "" if since is None else int(since * 1000)
             body = packed(event) if event else b""
@@ -200,7 +203,6 @@ class RedisBoard(Board):
             self._scales.weigh()
         if not found:
             return None
-        known = self._known.setdefault(channel, {})
         for identity, _, is_told, since in tellings:
             if is_told:
                 known[identity] = since

@@ -67,16 +67,19 @@ return {answer, holds > now and 1 or 0}
 """
 
 # Put the events that say who came and left, and note it. ARGV, behind those of PUT: the
-# number that the caller has seen; and of each identity its name, the time since which
-# it is away, "1" if it is told, and the event's body. Each can be empty but the name.
+# number that the caller has seen; "1" if it has seen somebody noted there; and of each
+# identity its name, the time since which it is away, "1" if it is told, and the event's
+# body. Each can be empty but the name. Of no identities, the channel is not listed any
+# more. The answer is empty where the caller's number, or what it has seen, is no more.
 # An event is noted as soon as it is put: what fails then is told later.
 _TELL = """
 local turn, noted, channels = KEYS[6], KEYS[7], KEYS[8]
 if (redis.call('HGET', turn, 'number') or '0') ~= ARGV[18] then return {epoch} end
+if ARGV[19] == '1' and redis.call('EXISTS', noted) == 0 then return {epoch} end
 redis.call('HINCRBY', turn, 'number', 1)
 redis.call('SADD', channels, channel)
 local is_closed, answer = is_end(newest_in(stream)), {epoch, {}}
-for number = 19, #ARGV, 4 do
+for number = 20, #ARGV, 4 do
     local identity, since, is_told = ARGV[number], ARGV[number + 1], ARGV[number + 2]
     if ARGV[number + 3] ~= '' and not is_closed then
         local added = put(ARGV[number + 3])
@@ -86,7 +89,9 @@ for number = 19, #ARGV, 4 do
     if is_told == '1' then redis.call('HSET', noted, identity, since)
     else redis.call('HDEL', noted, identity) end
 end
-if redis.call('EXISTS', noted) == 0 then redis.call('SREM', channels, channel) end
+if #ARGV < 20 or redis.call('EXISTS', noted) == 0 then
+    redis.call('SREM', channels, channel)
+end
 """
 
 TELL = PUTTING + _TELL + AFTER_PUTTING
