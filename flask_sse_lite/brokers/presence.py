@@ -67,9 +67,10 @@ class Roll(NamedTuple):
     ``is_lapsed``: the last turn ended more than ``leave_after`` seconds ago, and
     somebody is told. It stays so until nobody is told any more.
 
-    ``broken``: the channels of which the board has lost a part of what is told. All
-    that ``told`` has of such a channel must be told again, though it is nobody. A
-    channel that ``told`` does not have must be left to the process that has the turn.
+    ``broken``: the channels of which the board has lost a part of what is told. The
+    process that has the turn finds them in ``told``. All that stands there of them must
+    be told to the board again, also if that is nobody. Another process does not find
+    them, neither in ``told`` nor in ``present``, and must look again later.
     """
 
     number: int
@@ -132,8 +133,8 @@ class Board(ABC):
     ) -> list[tuple[str, int]] | None:
         """Put the events of these tellings into a channel, note what they say, and
         raise the number by one: all of it in one step. If the channel's last entry is
-        its end, no event is put, because that would open the channel. Where there are
-        no tellings, nobody is told there.
+        its end, no event is put, because that would open the channel. Without any
+        telling, a board that can be broken notes that nobody is told there.
 
         :param number: the number of the roll that the caller has seen.
         :returns: the positions of the events; None where the board has another number,
@@ -191,8 +192,8 @@ class Presence:
 
 def due(roll: Roll, wish: Wish) -> Iterator[tuple[str, list[Telling], bool]]:
     """What must be told now: the channel, the tellings, and whether these are all of
-    the channel. Channels of which nothing is to be told are left out, but for those
-    that are broken: the board notes by no tellings that nobody is told there."""
+    the channel. Channels of which nothing is to be told are left out. Broken channels
+    are not: the board must hear that nobody is told there."""
     channels = list({**roll.told, **roll.present})
     # If one of them cannot be told, the others behind it have their turn another time.
     CHANCE.shuffle(channels)

@@ -57,10 +57,10 @@ class RedisBoard(Board):
         #: until when they hold (``time.monotonic()``). None for nothing.
         self._noted: dict[str, str] | None = None
         self._noted_until = 0.0
-        #: Who is told, by channel, as this process has read it and told it since. Until
-        #: the time of ``time.monotonic()``, that stands in for what Redis has lost. A
-        #: process that keeps the turn knows of all but what others have told since.
+        #: Who is told, by channel, as this process has read it and told it since.
         self._known: dict[str, dict[str, float | None]] = {}
+        #: Until then (``time.monotonic()``) that stands in for what Redis has lost. A
+        #: process without the turn knows too little for it.
         self._known_until = 0.0
         #: The channels of which ``told:<channel>`` was lost when this process read it.
         self._lost: set[str] = set()
@@ -123,8 +123,8 @@ class RedisBoard(Board):
         now, number, is_lapsed, living, channels, has_turn = found
         known_until = time.monotonic() + store.count_life
         present = self._present_by(names_of(living))
-        told, broken = self._told_and_broken(set(names_of(channels)), present)
-        if not has_turn:  # Only whoever has the turn can know who was told there.
+        told, broken = self._told_and_broken(set(names_of(channels)))
+        if not has_turn:  # The process that has it can know who was told there.
             for channel in broken:
                 told.pop(channel)
                 present.pop(channel, None)
@@ -134,17 +134,17 @@ class RedisBoard(Board):
         return Roll(int(number), at, present, told, bool(is_lapsed), broken)
 
     def _told_and_broken(
-        self, listed: Set[str], present: Mapping[str, object]
+        self, listed: Set[str]
     ) -> tuple[dict[str, dict[str, float | None]], set[str]]:
-        """Who is told, by channel, and the channels of which Redis has thrown out a
-        part of that: ``told:<channel>``, for which what this process knows stands in;
-        or the set ``told``, all of it at once.
+        """Who is told, by channel, and the channels that are broken: Redis has thrown
+        out either ``told:<channel>``, or the set ``told`` in which they stood. What
+        this process knows stands in for the first. Without the set, only channels that
+        this process knows are found.
 
         :param listed: what is in the set ``told``.
         """
         known = self._known if time.monotonic() < self._known_until else {}
-        asked = {**dict.fromkeys(listed or present), **known}
-        found, _ = self._told_in(list(asked))
+        found, _ = self._told_in([*{**dict.fromkeys(listed), **known}])
         self._lost = {name for name in listed if not found[name]}
         told = {
             channel: whose or known.get(channel, {})

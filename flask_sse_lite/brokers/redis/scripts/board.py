@@ -69,8 +69,9 @@ return {answer, holds > now and 1 or 0}
 # Put the events that say who came and left, and note it. ARGV, behind those of PUT: the
 # number that the caller has seen; "1" if it has seen somebody noted there; and of each
 # identity its name, the time since which it is away, "1" if it is told, and the event's
-# body. Each can be empty but the name. Of no identities, the channel is not listed any
-# more. The answer is empty where the caller's number, or what it has seen, is no more.
+# body. Each can be empty but the name. If there is no identity, nobody is told there.
+# The answer has only the epoch, and nothing is done, if somebody has told something
+# since the caller looked, or if Redis has lost what the caller has seen.
 # An event is noted as soon as it is put: what fails then is told later.
 _TELL = """
 local turn, noted, channels = KEYS[6], KEYS[7], KEYS[8]
