@@ -619,6 +619,42 @@ def test_it_shows_a_channels_events_as_they_pass(
         expect(lines.first).to_contain_text("later")
 
 
+def test_what_is_pressed_does_not_move_away(there: Place, browser: Browser) -> None:
+    server = there.server
+    with (
+        server.channel() as channel,
+        inspector(browser, server) as shown,
+        inspector(browser, server) as other,
+    ):
+        page, lines = shown.page, shown.page.locator("#event-list li")
+        for one in (shown, other):
+            one.watch(channel)
+            expect(one.rows("channel-list", channel)).to_have_count(1, timeout=WAIT)
+        server.publish({"data": {"a": [1]}, "channel": channel})
+        expect(lines).to_have_count(1, timeout=WAIT)
+
+        lines.locator("summary").hover()
+        page.mouse.down()
+        server.publish({"data": "later", "channel": channel})
+        expect(other.page.locator("#event-list li")).to_have_count(2, timeout=WAIT)
+        page.mouse.up()
+        expect(lines).to_have_count(2, timeout=WAIT)
+        expect(lines.locator("details[open]")).to_have_count(1)
+
+        page.locator("#pause").hover()
+        page.mouse.down()
+        # The table above the button would get shorter.
+        page.evaluate("""() => {
+            const field = document.getElementById("find-channel");
+            field.value = "no channel at all";
+            field.dispatchEvent(new Event("input"));
+        }""")
+        expect(shown.rows("channel-list", channel)).to_have_count(1)
+        page.mouse.up()
+        expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
+        expect(shown.rows("channel-list", channel)).to_have_count(0, timeout=WAIT)
+
+
 def test_it_publishes(there: Place, browser: Browser) -> None:
     server = there.server
     with (

@@ -204,7 +204,16 @@ const found = (rows, field, words) => {
 
 const keyed = (rows, key) => new Map(rows.map((row) => [key(row), row]));
 
+let isPressed = false; // Whether a finger or a mouse's button is down.
+
+// What moves between a press and its release gets no click. So nothing moves meanwhile.
+for (const type of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
+  addEventListener(type, ({ buttons }) => (isPressed = buttons > 0), { capture: true });
+}
+
 const draw = () => {
+  if (isPressed) return;
+  if (!isPaused) listWaiting();
   forgetTheSilent();
   const channels = joined();
   const connections = all("connections");
@@ -279,7 +288,7 @@ for (const id of ["find-channel", "find-connection"]) $(id).addEventListener("in
 
 let watching; // The stream of the channel that is watched.
 let isPaused = false;
-let waiting = []; // Events that came while the list was paused.
+let waiting = []; // Events that came while the list was paused, or a button pressed.
 
 const watch = (channel) => {
   watching?.close();
@@ -310,11 +319,18 @@ const listen = async (stream) => {
 const take = (event) => {
   const { type, data, lastEventId: id } = event;
   const passed = { type, data, id, at: new Date() };
-  if (isPaused) {
-    waiting.push(passed);
-    if (waiting.length > KEPT) waiting.shift();
-    note(`Paused: ${count(waiting.length)} events wait.`);
-  } else list(passed);
+  waiting.push(passed);
+  if (waiting.length > KEPT) waiting.shift();
+  if (isPaused) noteWaiting();
+  else if (!isPressed) listWaiting();
+};
+
+const noteWaiting = () => note(`Paused: ${count(waiting.length)} events wait.`);
+
+const listWaiting = () => {
+  const events = waiting;
+  waiting = [];
+  events.forEach(list);
 };
 
 const list = (passed) => {
@@ -374,11 +390,8 @@ const clear = () => {
 const setPaused = (value) => {
   isPaused = value;
   $("pause").setAttribute("aria-pressed", `${value}`);
-  if (isPaused) return;
-  const events = waiting;
-  waiting = [];
-  if (events.length) note("");
-  events.forEach(list);
+  if (!isPaused) listWaiting();
+  else if (waiting.length) noteWaiting();
 };
 
 $("watch").addEventListener("submit", (event) => {
