@@ -91,6 +91,15 @@ def begin(
     return lambda: Process(running.open().store)  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def process(begin: Callable[[], Process]) -> Process:
+    """The process that has the turn, and has told of two who are there."""
+    process = begin()
+    process.serve(a="ann bob")
+    assert process.tell() == [(JOIN, "ann"), (JOIN, "bob")]
+    return process
+
+
 def give_the_turn(server: RedisServer, process: Process) -> None:
     server.ask("HSET", "sse:turn", "process", process.name)
 
@@ -128,14 +137,8 @@ def test_who_was_told_is_noted_again_and_nothing_is_said_twice(
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("is_known_to_be_away", [False, True])
 def test_who_leaves_meanwhile_is_told_to_have_left(
-    server: RedisServer,
-    begin: Callable[[], Process],
-    key: str,
-    is_known_to_be_away: bool,
+    server: RedisServer, process: Process, key: str, is_known_to_be_away: bool
 ) -> None:
-    process = begin()
-    process.serve(a="ann bob")
-    process.tell()
     process.serve(a="ann")
     if is_known_to_be_away:
         process.tell()  # It is noted as away.
@@ -146,11 +149,9 @@ def test_who_leaves_meanwhile_is_told_to_have_left(
 
 
 def test_whoever_does_not_have_the_turn_leaves_a_broken_channel_alone(
-    server: RedisServer, begin: Callable[[], Process]
+    server: RedisServer, process: Process, begin: Callable[[], Process]
 ) -> None:
-    process, other = begin(), begin()
-    process.serve(a="ann bob")
-    process.tell()
+    other = begin()
     server.ask("DEL", "sse:told:a")
     process.serve(a="ann")
     other.serve(a="cid", b="dan")
@@ -161,11 +162,9 @@ def test_whoever_does_not_have_the_turn_leaves_a_broken_channel_alone(
 
 
 def test_whoever_has_just_got_the_turn_has_all_told_again(
-    server: RedisServer, begin: Callable[[], Process]
+    server: RedisServer, process: Process, begin: Callable[[], Process]
 ) -> None:
-    process, other = begin(), begin()
-    process.serve(a="ann bob")
-    process.tell()
+    other = begin()
     server.ask("DEL", "sse:told:a")
     give_the_turn(server, other)
     assert process.tell() == []
@@ -174,11 +173,8 @@ def test_whoever_has_just_got_the_turn_has_all_told_again(
 
 
 def test_what_is_thrown_out_while_it_is_told_is_noticed(
-    server: RedisServer, begin: Callable[[], Process]
+    server: RedisServer, process: Process
 ) -> None:
-    process = begin()
-    process.serve(a="ann bob")
-    process.tell()
     process.serve(a="ann cid")
     roll = process.board.roll
 
@@ -212,11 +208,9 @@ def test_all_are_told_to_have_left_though_their_list_is_lost_meanwhile(
 
 @pytest.mark.parametrize("how", ["another has had the turn", "its turn is long over"])
 def test_what_a_process_knew_before_does_not_count(
-    server: RedisServer, begin: Callable[[], Process], how: str
+    server: RedisServer, process: Process, begin: Callable[[], Process], how: str
 ) -> None:
-    process, other = begin(), begin()
-    process.serve(a="ann bob")
-    process.tell()
+    other = begin()
     if how.startswith("another"):
         give_the_turn(server, other)
         assert process.tell() == []
@@ -229,11 +223,9 @@ def test_what_a_process_knew_before_does_not_count(
 
 
 def test_what_a_process_has_seen_out_of_turn_does_not_count(
-    server: RedisServer, begin: Callable[[], Process]
+    server: RedisServer, process: Process, begin: Callable[[], Process]
 ) -> None:
-    process, other = begin(), begin()
-    process.serve(a="ann bob")
-    process.tell()
+    other = begin()
     assert other.tell_out_of_turn(is_all=True) == []
     give_the_turn(server, other)
     assert is_unknown_once_lost(server, other)
